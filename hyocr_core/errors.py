@@ -1,0 +1,43 @@
+"""Every error that hyocr shows to its user as one line; anything else is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+
+class HyocrError(Exception):
+    """Base of all errors meant for the user. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class BadInputError(HyocrError, ValueError):
+    """Something the user gave cannot be used; raised before any long work."""
+
+    exit_code = 2
+
+
+class ConfigError(BadInputError):
+    """A run or method configuration is wrong; the message names the key and the fix."""
+
+
+class MethodError(BadInputError):
+    """A quantization method is unknown, offered twice, or its plugin does not keep the contract."""
+
+
+class CheckpointError(BadInputError):
+    """A checkpoint folder cannot be read; the message names the file or tensor."""
+
+
+class CalibrationError(BadInputError):
+    """A calibration or evaluation source cannot be used; the message names the row or file."""
+
+
+class OutputError(BadInputError):
+    """The output folder cannot be used: not empty, too little disk, or a run that cannot be resumed."""
+
+
+class RunError(HyocrError):
+    """The run itself failed; the message names the layer."""
+
+
+class HookError(RunError):
+    """A plugin's hook raised or broke its promise; the message names method, distribution, hook and layer."""

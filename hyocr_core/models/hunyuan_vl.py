@@ -1,0 +1,207 @@
+"""What is particular to HunyuanOCR: names, blocks, groups of linears that share an input, and the way to block 0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import HunYuanVLConfig, HunYuanVLForConditionalGeneration
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.models.hunyuan_vl.modeling_hunyuan_vl import HunYuanVLRotaryEmbedding
+
+from hyocr_core.checkpoint.source import TensorSource
+from hyocr_core.errors import CheckpointError
+from hyocr_core.types import Batch, Block
+
+ARCHITECTURE = "HunYuanVLForConditionalGeneration"
+GROUPS = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+VISION = "model.vision_tower"
+BLOCKS = "model.language_model.layers"
+EMBEDDING = "model.language_model.embed_tokens"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A sample at the input of block 0: hidden_states (1, tokens, hidden_size), position_ids (axes, 1, tokens)."""
+
+    hidden_states: Tensor
+    position_ids: Tensor
+
+
+class HunYuanVL:
+    """A HunyuanOCR checkpoint, materialized part by part.
+
+    The modules are Transformers' own, on the meta device until a part is loaded, so that memory holds only the part
+    at work. Weights keep the checkpoint's dtype (bf16 in the published model).
+    """
+
+    def __init__(self, reader: TensorSource, device: torch.device) -> None:
+        _check_architecture(reader)
+        self.reader = reader
+        self.device = device
+        self.config = _config(reader)
+        self.dtype: torch.dtype = self.config.dtype or torch.bfloat16
+        with torch.device("meta"):
+            self.skeleton = HunYuanVLForConditionalGeneration._from_config(
+                self.config, dtype=self.dtype, attn_implementation="sdpa"
+            ).eval()
+        self._disk_names = self._map_names()
+        self._rotary = HunYuanVLRotaryEmbedding(self.config.text_config).to(device)
+
+    def _map_names(self) -> dict[str, str]:
+        """In-memory parameter name -> on-disk tensor name; refuses a checkpoint that lacks or adds tensors."""
+        renamings = get_model_conversion_mapping(self.skeleton)
+        expected = {name: tuple(value.shape) for name, value in self.skeleton.state_dict().items()}
+        tied = set(self.skeleton._tied_weights_keys) if self.config.tie_word_embeddings else set()
+        names: dict[str, str] = {}
+        for disk_name, info in self.reader.tensors.items():
+            name = disk_name
+            for renaming in renamings:
+                name = renaming.rename_source_key(name)[0]
+            if name not in expected:
+                raise CheckpointError(f"{info.shard}: {disk_name} is no tensor of {ARCHITECTURE}")
+            if name in names:
+                raise CheckpointError(f"{info.shard}: {disk_name} and {names[name]} hold the same tensor")
+            if tuple(info.shape) != expected[name]:
+                raise CheckpointError(
+                    f"{info.shard}: {disk_name} has shape {list(info.shape)}, config.json asks for {list(expected[name])}"
+                )
+            names[name] = disk_name
+        missing = sorted(set(expected) - set(names) - tied)
+        if missing:
+            raise CheckpointError(f"{self.reader.folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
+        return names
+
+    @property
+    def num_blocks(self) -> int:
+        return int(self.config.text_config.num_hidden_layers)
+
+    @cached_property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Every linear but a tied head: on-disk module name -> (out_features, in_features)."""
+        shapes = {}
+        for name, module in self.skeleton.named_modules():
+            if isinstance(module, nn.Linear) and f"{name}.weight" in self._disk_names:
+                shapes[self.disk_module(name)] = (module.out_features, module.in_features)
+        return shapes
+
+    def disk_module(self, name: str) -> str:
+        return self._disk_names[f"{name}.weight"].removesuffix(".weight")
+
+    @cached_property
+    def memory_names(self) -> dict[str, str]:
+        """On-disk module name -> in-memory module name, for every linear, and for the head even when it is tied."""
+        modules = dict(self.skeleton.named_modules())
+        names = {
+            disk.removesuffix(".weight"): name.removesuffix(".weight")
+            for name, disk in self._disk_names.items()
+            if isinstance(modules.get(name.removesuffix(".weight")), nn.Linear)
+        }
+        return names | {"lm_head": "lm_head"}
+
+    def decoder_groups(self, index: int) -> tuple[tuple[str, ...], ...]:
+        """On-disk names of a decoder block's linears, those that share an input together."""
+        return tuple(tuple(self.disk_module(f"{BLOCKS}.{index}.{part}") for part in group) for group in GROUPS)
+
+    def block_name(self, index: int) -> str:
+        return self.disk_module(f"{BLOCKS}.{index}.self_attn.q_proj").removesuffix(".self_attn.q_proj")
+
+    @contextmanager
+    def _materialized(self, *prefixes: str) -> Iterator[None]:
+        """Load the tensors below these in-memory prefixes; give the memory back at the end."""
+        loaded = [
+            (prefix, name) for prefix in prefixes for name in self._disk_names if name.startswith(f"{prefix}.")
+        ]
+        tensors = self.reader.read([self._disk_names[name] for _, name in loaded])
+        for prefix in prefixes:
+            state = {
+                name.removeprefix(f"{prefix}."): tensors.pop(self._disk_names[name]).to(self.device, self.dtype)
+                for owner, name in loaded
+                if owner == prefix
+            }
+            self.skeleton.get_submodule(prefix).load_state_dict(state, assign=True)
+        try:
+            yield
+        finally:
+            for prefix in prefixes:
+                self.skeleton.get_submodule(prefix).to("meta")
+
+    @contextmanager
+    def block(self, index: int, quantize: Iterable[str]) -> Iterator[Block]:
+        """One decoder block in memory; `quantize` holds the on-disk names of the linears to quantize."""
+        wanted = set(quantize)
+        prefix = f"{BLOCKS}.{index}"
+        with self._materialized(prefix):
+            module = self.skeleton.get_submodule(prefix)
+            pairs = zip(self.decoder_groups(index), GROUPS, strict=True)
+            layers = {
+                name: module.get_submodule(part)
+                for names, parts in pairs
+                for name, part in zip(names, parts, strict=True)
+                if name in wanted
+            }
+            groups = (tuple(name for name in group if name in wanted) for group in self.decoder_groups(index))
+
+            def run(batch: Batch) -> Tensor:
+                return module(batch.hidden_states, position_embeddings=batch.position_embeddings)
+
+            yield Block(index, self.block_name(index), module, layers, tuple(g for g in groups if g), run)
+
+    @contextmanager
+    def front(self) -> Iterator[None]:
+        """Vision tower and token embedding in memory, as `embed` needs them."""
+        with self._materialized(VISION, EMBEDDING):
+            yield
+
+    @torch.no_grad()
+    def embed(self, inputs: Mapping[str, Tensor]) -> Embedded:
+        """Run the vision tower and the embedding on one sample of the processor, inside `front()`."""
+        inputs = {name: value.to(self.device) for name, value in inputs.items()}
+        token_ids, model = inputs["input_ids"], self.skeleton.model
+        hidden_states = model.get_input_embeddings()(token_ids)
+        grid = inputs.get("image_grid_thw")
+        if grid is not None:
+            features = torch.cat(model.get_image_features(inputs["pixel_values"], grid, return_dict=True).pooler_output)
+            mask = model.get_placeholder_mask(token_ids, inputs_embeds=hidden_states, image_features=features)
+            hidden_states = hidden_states.masked_scatter(mask, features.to(hidden_states.dtype))
+        position_ids, _ = model.get_rope_index(token_ids, inputs["mm_token_type_ids"], grid)
+        return Embedded(hidden_states, position_ids)
+
+    def batch(self, name: str, embedded: Embedded) -> Batch:
+        """The sample as a block takes it, on the model's device."""
+        hidden_states = embedded.hidden_states.to(self.device)
+        cos, sin = self._rotary(hidden_states, embedded.position_ids.to(self.device))
+        return Batch(name, hidden_states, (cos, sin))
+
+    def full(self, state: Mapping[str, Tensor]) -> HunYuanVLForConditionalGeneration:
+        """The whole model, its parameters replaced by `state` (on-disk tensor names, all of them)."""
+        tensors = {name: state[disk].to(self.device, self.dtype) for name, disk in self._disk_names.items()}
+        self.skeleton.load_state_dict(tensors, strict=False, assign=True)
+        self.skeleton.tie_weights()
+        self.skeleton.model.language_model.rotary_emb = self._rotary
+        return self.skeleton
+
+
+def _check_architecture(reader: TensorSource) -> None:
+    found = reader.config.get("architectures") or [reader.config.get("model_type", "unknown")]
+    if ARCHITECTURE not in found and reader.config.get("model_type") != "hunyuan_vl":
+        raise CheckpointError(f"{reader.folder / 'config.json'}: architecture {found[0]} is not {ARCHITECTURE}")
+
+
+def _config(reader: TensorSource) -> Any:
+    raw = {key: value for key, value in reader.config.items() if key != "quantization_config"}
+    try:
+        return HunYuanVLConfig.from_dict(raw)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{reader.folder / 'config.json'}: Transformers refuses it: {reason}") from error

@@ -1,0 +1,37 @@
+"""Whole models for evaluation, quantized or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.errors import BadInputError
+from hyocr_core.checkpoint.source import TensorSource
+from hyocr_core.models.dequantized import DequantizedCheckpoint
+from hyocr_core.models.hunyuan_vl import HunYuanVL
+
+if TYPE_CHECKING:
+    from transformers import HunYuanVLForConditionalGeneration
+
+
+def load_model(folder: Path, device: torch.device) -> HunYuanVLForConditionalGeneration:
+    """The whole model in memory, in eval mode; a checkpoint that hyocr quantized has its weights unpacked."""
+    reader = CheckpointReader(folder)
+    source: TensorSource = DequantizedCheckpoint(reader) if "quantization_config" in reader.config else reader
+    model = HunYuanVL(source, device)
+    return model.full(source.read(source.tensors))
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU, or the CPU; a device this machine lacks is refused."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInputError(f"device {name!r} cannot be used here; use auto, cpu or cuda:N") from error
+    return device

@@ -1,0 +1,54 @@
+"""Which linears a run quantizes, decided from names and shapes alone, before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from hyocr_core.errors import ConfigError
+from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.types import QuantizedNames
+
+
+@dataclass(frozen=True)
+class Plan:
+    """On-disk module names; `quantized` maps to (out_features, in_features), in model order."""
+
+    quantized: Mapping[str, tuple[int, int]]
+    ignored: tuple[str, ...]
+    names: QuantizedNames
+
+
+def make_plan(model: HunYuanVL, ignore: Iterable[str]) -> Plan:
+    """Every decoder linear but those `ignore` matches; ConfigError when a pattern matches nothing or splits a group."""
+    ignored = _matched(model.memory_names, ignore)
+    groups = [group for index in range(model.num_blocks) for group in model.decoder_groups(index)]
+    for group in groups:
+        kept = [name for name in group if name not in ignored]
+        if kept and len(kept) < len(group):
+            raise ConfigError(
+                f"ignore: {', '.join(sorted(ignored & set(group)))} must be ignored together with {', '.join(kept)}: "
+                "runtimes fuse them into one weight"
+            )
+    quantized = {name: model.linears[name] for group in groups for name in group if name not in ignored}
+    if not quantized:
+        raise ConfigError("ignore: no layer is left to quantize")
+    rest = tuple(name for name in model.memory_names if name not in quantized)
+    memory = model.memory_names
+    return Plan(quantized, rest, QuantizedNames(tuple(memory[n] for n in quantized), tuple(memory[n] for n in rest)))
+
+
+def _matched(memory_names: Mapping[str, str], patterns: Iterable[str]) -> set[str]:
+    """On-disk names that a pattern matches by either of their names, whole or as a parent module."""
+    matched: set[str] = set()
+    for pattern in patterns:
+        hits = {disk for disk, memory in memory_names.items() if _matches(pattern, disk) or _matches(pattern, memory)}
+        if not hits:
+            raise ConfigError(f"ignore: {pattern!r} matches no linear layer; names look like {next(iter(memory_names))}")
+        matched |= hits
+    return matched
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")

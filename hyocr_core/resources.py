@@ -1,0 +1,43 @@
+"""Disk, memory and time of a run: estimated before it starts, measured while it goes."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psutil
+
+from hyocr_core.errors import BadInputError
+
+GB = 10**9
+RUNTIME_BYTES = 700 * 10**6
+"""What Python, torch and transformers take before any weight is loaded, measured on Linux."""
+
+
+def peak_rss_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def check_memory(needed: int, advice: str) -> None:
+    """Raise BadInputError when `needed` bytes are more than the machine has free."""
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise BadInputError(f"this run needs about {needed / GB:.1f} GB of memory, {free / GB:.1f} GB are free; {advice}")
+
+
+@dataclass
+class Stopwatch:
+    """Seconds of wall time by phase."""
+
+    phases: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - start
