@@ -13,7 +13,7 @@ import torch
 
 from hyocr_core import __version__
 from hyocr_core.activations import ActivationCache, CachedBatches
-from hyocr_core.calibration.samples import load_processor
+from hyocr_core.calibration.processor import load_processor
 from hyocr_core.calibration.sources import Record, open_source, select
 from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.checkpoint.reader import CheckpointReader
@@ -26,7 +26,8 @@ from hyocr_core.checkpoint.report import (
     QuantReport,
 )
 from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
-from hyocr_core.checkpoint.writer import StagedCheckpoint, check_disk
+from hyocr_core.checkpoint.space import check_disk, required_disk
+from hyocr_core.checkpoint.writer import StagedCheckpoint
 from hyocr_core.config import MethodConfig, RunConfig
 from hyocr_core.embedding import EmbeddedSamples, embed_samples, tokens_per_sample
 from hyocr_core.errors import CheckpointError, RunError
@@ -104,14 +105,15 @@ def _prepare(run: RunConfig, progress: Progress) -> Job:
 
 
 def _check_resources(job: Job) -> None:
-    sizes = {name: info.nbytes for name, info in job.reader.tensors.items()}
-    total = sum(sizes.values())
-    linears = sum(sizes[f"{name}.weight"] for name in job.plan.quantized)
-    hidden_bytes = 2 * job.model.config.text_config.hidden_size
+    weights = [f"{name}.weight" for name in job.plan.quantized]
+    linears = sum(job.reader.tensors[name].nbytes for name in weights)
     tokens = tokens_per_sample(job.records, job.processor) if job.records else 0
-    activations = len(job.records) * tokens * hidden_bytes
-    check_disk(job.run.output, total + linears + activations * (2 if job.run.spill else 1))
+    activations = len(job.records) * tokens * 2 * job.model.config.text_config.hidden_size
+    # No method packs to more than the full-precision weight.
+    on_disk = required_disk(job.reader, weights, linears) + activations * (2 if job.run.spill else 1)
+    check_disk(job.run.output, on_disk)
     if job.model.device.type == "cpu":
+        total = sum(info.nbytes for info in job.reader.tensors.values())
         front = total - linears if job.records else 0
         block = 6 * linears // job.model.num_blocks
         resident = 0 if job.run.spill else activations

@@ -45,7 +45,9 @@ def _matched(memory_names: Mapping[str, str], patterns: Iterable[str]) -> set[st
     for pattern in patterns:
         hits = {disk for disk, memory in memory_names.items() if _matches(pattern, disk) or _matches(pattern, memory)}
         if not hits:
-            raise ConfigError(f"ignore: {pattern!r} matches no linear layer; names look like {next(iter(memory_names))}")
+            raise ConfigError(
+                f"ignore: {pattern!r} matches no linear layer; names look like {next(iter(memory_names))}"
+            )
         matched |= hits
     return matched
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,15 +52,16 @@ class HunYuanVL:
         self.config = _config(reader)
         self.dtype: torch.dtype = self.config.dtype or torch.bfloat16
         with torch.device("meta"):
-            self.skeleton = HunYuanVLForConditionalGeneration._from_config(
+            skeleton = HunYuanVLForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]
                 self.config, dtype=self.dtype, attn_implementation="sdpa"
-            ).eval()
+            )
+        self.skeleton: HunYuanVLForConditionalGeneration = skeleton.eval()
         self._disk_names = self._map_names()
         self._rotary = HunYuanVLRotaryEmbedding(self.config.text_config).to(device)
 
     def _map_names(self) -> dict[str, str]:
         """In-memory parameter name -> on-disk tensor name; refuses a checkpoint that lacks or adds tensors."""
-        renamings = get_model_conversion_mapping(self.skeleton)
+        renamings = get_model_conversion_mapping(self.skeleton, add_legacy=False)
         expected = {name: tuple(value.shape) for name, value in self.skeleton.state_dict().items()}
         tied = set(self.skeleton._tied_weights_keys) if self.config.tie_word_embeddings else set()
         names: dict[str, str] = {}
@@ -73,13 +74,15 @@ class HunYuanVL:
             if name in names:
                 raise CheckpointError(f"{info.shard}: {disk_name} and {names[name]} hold the same tensor")
             if tuple(info.shape) != expected[name]:
-                raise CheckpointError(
-                    f"{info.shard}: {disk_name} has shape {list(info.shape)}, config.json asks for {list(expected[name])}"
-                )
+                shapes = f"shape {list(info.shape)}, config.json asks for {list(expected[name])}"
+                raise CheckpointError(f"{info.shard}: {disk_name} has {shapes}")
             names[name] = disk_name
         missing = sorted(set(expected) - set(names) - tied)
         if missing:
-            raise CheckpointError(f"{self.reader.folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
+            first = missing[0]
+            for renaming in reversed(renamings):
+                first = renaming.reverse_transform().rename_source_key(first)[0]
+            raise CheckpointError(f"{self.reader.folder}: {len(missing)} tensors are missing, the first is {first}")
         return names
 
     @property
@@ -119,9 +122,7 @@ class HunYuanVL:
     @contextmanager
     def _materialized(self, *prefixes: str) -> Iterator[None]:
         """Load the tensors below these in-memory prefixes; give the memory back at the end."""
-        loaded = [
-            (prefix, name) for prefix in prefixes for name in self._disk_names if name.startswith(f"{prefix}.")
-        ]
+        loaded = [(prefix, name) for prefix in prefixes for name in self._disk_names if name.startswith(f"{prefix}.")]
         tensors = self.reader.read([self._disk_names[name] for _, name in loaded])
         for prefix in prefixes:
             state = {
@@ -145,7 +146,7 @@ class HunYuanVL:
             module = self.skeleton.get_submodule(prefix)
             pairs = zip(self.decoder_groups(index), GROUPS, strict=True)
             layers = {
-                name: module.get_submodule(part)
+                name: cast("nn.Linear", module.get_submodule(part))
                 for names, parts in pairs
                 for name, part in zip(names, parts, strict=True)
                 if name in wanted
@@ -153,7 +154,8 @@ class HunYuanVL:
             groups = (tuple(name for name in group if name in wanted) for group in self.decoder_groups(index))
 
             def run(batch: Batch) -> Tensor:
-                return module(batch.hidden_states, position_embeddings=batch.position_embeddings)
+                output: Tensor = module(batch.hidden_states, position_embeddings=batch.position_embeddings)
+                return output
 
             yield Block(index, self.block_name(index), module, layers, tuple(g for g in groups if g), run)
 

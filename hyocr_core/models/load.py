@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.errors import BadInputError
 from hyocr_core.checkpoint.source import TensorSource
+from hyocr_core.errors import BadInputError
 from hyocr_core.models.dequantized import DequantizedCheckpoint
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 

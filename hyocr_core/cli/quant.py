@@ -1,0 +1,67 @@
+"""`hyocr quant`: quantize a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hyocr_core.cli.common import print_json, stderr_console
+from hyocr_core.config import RunConfig, merge_run_config
+from hyocr_core.errors import RunError
+
+
+@click.command(epilog="Exit codes: 0 done, 1 the run failed or is degraded, 2 bad input, 130 interrupted.")
+@click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="YAML file; flags win over it.")
+@click.option("--method", help="Quantization method; `hyocr methods` lists them.")
+@click.option("--model", help="Checkpoint folder, or a hub id such as tencent/HunyuanOCR.")
+@click.option("--output", help="Folder to write; new or empty.")
+@click.option("-o", "--option", "overrides", multiple=True, metavar="KEY=VALUE", help="Option of the method.")
+@click.option("--format", "format_", help="Checkpoint format; short for -o format=...")
+@click.option("--calib", help="Image folder, JSONL file or synthetic[:N].  [default: synthetic]")
+@click.option("--num-samples", type=int, help="Calibration samples to use.  [default: 128]")
+@click.option("--seed", type=int, help="Seed of every random choice.  [default: 0]")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option("--spill", is_flag=True, default=None, help="Keep the activation cache on disk.")
+@click.option("--allow-degraded", is_flag=True, default=None, help="Exit 0 even if a layer fell back.")
+@click.option("--resume", is_flag=True, help="Go on after the last whole block of an interrupted run.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+def quant(
+    file: Path | None, overrides: tuple[str, ...], format_: str | None, resume: bool, as_json: bool, **flags: Any
+) -> None:
+    """Quantize a HunyuanOCR checkpoint.
+
+    \b
+    hyocr quant --method gptq --model tencent/HunyuanOCR --calib pages/ --output HunyuanOCR-int4
+    """
+    if format_ is not None:
+        overrides = (*overrides, f"format={format_}")
+    run = merge_run_config(file, {key: value for key, value in flags.items() if value is not None}, overrides)
+    report = _run(run, resume=resume)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    if report.degraded and not run.allow_degraded:
+        count = len(report.degraded)
+        raise RunError(
+            f"{count} layers are degraded, the first is {report.degraded[0].name}; --allow-degraded accepts it"
+        )
+
+
+def _run(run: RunConfig, *, resume: bool) -> Any:
+    # Imported here: torch and transformers take seconds, and --help must not wait for them.
+    from hyocr_core.pipeline import quantize
+    from hyocr_core.report.console import print_report
+    from hyocr_core.report.progress import TerminalProgress
+
+    console = stderr_console()
+    if run.calib == "synthetic":
+        console.print("no --calib given: calibrating on rendered text pages", highlight=False)
+    try:
+        with TerminalProgress(console) as progress:
+            report = quantize(run, resume=resume, progress=progress)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command with --resume goes on after the last whole block", highlight=False)
+        raise
+    print_report(console, report, run.output)
+    return report

@@ -1,0 +1,81 @@
+"""Progress of a run on the terminal: phase, block, layer or sample, elapsed, left, memory."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import psutil
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+LABELS = {"check": "check weights", "vision": "vision tower", "blocks": "decoder blocks", "write": "write checkpoint"}
+
+
+class MemoryColumn(ProgressColumn):
+    """Resident memory of this process."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        del task
+        return Text(f"{psutil.Process().memory_info().rss / 1e9:.1f} GB", style="dim")
+
+
+class TerminalProgress:
+    """Bars on a terminal; elsewhere one line per phase, so that a log stays readable."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description:<16}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            MemoryColumn(),
+            TextColumn("[dim]{task.fields[detail]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> TerminalProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def start(self, phase: str, total: int) -> None:
+        label = LABELS.get(phase, phase)
+        if self._task is not None:
+            self._bars.update(self._task, detail="")
+        self._task = self._bars.add_task(label, total=total, detail="")
+        if not self._console.is_terminal:
+            self._console.print(f"{label}: {total}", highlight=False)
+
+    def step(self, detail: str = "") -> None:
+        if self._task is not None:
+            self._bars.update(self._task, advance=1, detail=detail)
+
+    def detail(self, text: str) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, detail=text)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)

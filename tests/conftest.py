@@ -1,0 +1,110 @@
+"""Fixtures every test may use: the demo checkpoint, its data, and small edits of it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+REPO = Path(__file__).parent.parent
+DEMO = REPO / "examples" / "demo-ocr"
+
+Edit = Callable[[dict[str, Tensor]], None]
+
+
+@pytest.fixture(scope="session")
+def demo() -> Path:
+    """The trained demo checkpoint; read only."""
+    return DEMO / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def calib() -> str:
+    return str(DEMO / "data" / "calib.jsonl")
+
+
+@pytest.fixture(scope="session")
+def heldout() -> str:
+    return str(DEMO / "data" / "heldout.jsonl")
+
+
+@pytest.fixture
+def edited_demo(demo: Path, tmp_path: Path) -> Callable[[Edit], Path]:
+    """Copies the demo checkpoint after an edit of its tensors."""
+
+    def copy(edit: Edit) -> Path:
+        folder = tmp_path / "edited"
+        shutil.copytree(demo, folder)
+        tensors = load_file(folder / "model.safetensors")
+        edit(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def demo_config(demo: Path) -> dict[str, object]:
+    loaded = json.loads((demo / "config.json").read_text(encoding="utf-8"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+class PluginFolder:
+    """A folder on sys.path, also of child processes, with distributions as pip lays them out; needs no network."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def toy(self) -> None:
+        """Install tests/plugins/toy from its pyproject.toml."""
+        source = REPO / "tests" / "plugins" / "toy"
+        project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        shutil.copytree(source / "src", self.folder, dirs_exist_ok=True)
+        points = project["entry-points"]["hyocr.methods"]
+        self.metadata(project["name"], project["version"], points, project["description"])
+
+    def hostile(self, name: str, *, method: str | None = None) -> None:
+        """Install tests/plugins/hostile/NAME.py as `hyocr-plugin-NAME 0.0.1`, beside the toy that it borrows from."""
+        self.toy()
+        source = (REPO / "tests" / "plugins" / "hostile" / f"{name}.py").read_text(encoding="utf-8")
+        self.module(name, source, value=f"hostile_{name}:Plugin" if name == "names_a_class" else None, method=method)
+
+    def module(self, name: str, source: str, *, method: str | None = None, value: str | None = None) -> None:
+        """Install a module `hostile_NAME` as `hyocr-plugin-NAME 0.0.1` with one entry point."""
+        (self.folder / f"hostile_{name}.py").write_text(source, encoding="utf-8")
+        distribution = f"hyocr-plugin-{name.replace('_', '-')}"
+        self.metadata(distribution, "0.0.1", {method or name: value or f"hostile_{name}"}, "hostile")
+
+    def metadata(self, distribution: str, version: str, points: dict[str, str], summary: str) -> None:
+        """Write the .dist-info of a distribution."""
+        info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True, exist_ok=True)
+        fields = {"Metadata-Version": "2.1", "Name": distribution, "Version": version, "Summary": summary}
+        lines = [f"{key}: {value}\n" for key, value in fields.items()]
+        (info / "METADATA").write_text("".join(lines), encoding="utf-8")
+        entries = "".join(f"{name} = {value}\n" for name, value in points.items())
+        (info / "entry_points.txt").write_text(f"[hyocr.methods]\n{entries}", encoding="utf-8")
+        importlib.invalidate_caches()
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginFolder]:
+    """Installs plugins for one test; their modules are forgotten afterwards."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    before = set(sys.modules)
+    yield PluginFolder(folder)
+    for name in set(sys.modules) - before:
+        if name.startswith(("hostile_", "hyocr_plugin_toy")):
+            del sys.modules[name]
