@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hyocr_core.activations import save_embedded
-from hyocr_core.calibration.samples import Failure, Sample, check_failures, iter_samples
+from hyocr_core.calibration.samples import MAX_TOKENS, Failure, Sample, check_failures, iter_samples
 from hyocr_core.calibration.sources import Record
 from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.errors import OutputError, RunError
@@ -44,7 +44,7 @@ def embed_samples(
     digest = hashlib.sha256()
     progress.start("vision", len(records))
     with model.front():
-        for item in iter_samples(records, processor, with_answer=True):
+        for item in iter_samples(records, processor, with_answer=True, max_tokens=min(MAX_TOKENS, model.max_tokens)):
             progress.step(item.name)
             if isinstance(item, Failure):
                 failures.append(item)
@@ -76,5 +76,7 @@ def _embed_one(model: HunYuanVL, sample: Sample, path: Path, journal: Journal) -
 
 def tokens_per_sample(records: Sequence[Record], processor: Any) -> int:
     """The longest of the first few samples, to estimate memory before the start."""
-    samples = [item for item in islice(iter_samples(records, processor, with_answer=True), 3) if isinstance(item, Sample)]
+    samples = [
+        item for item in islice(iter_samples(records, processor, with_answer=True), 3) if isinstance(item, Sample)
+    ]
     return max((sample.inputs["input_ids"].shape[1] for sample in samples), default=0)

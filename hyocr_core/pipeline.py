@@ -40,7 +40,6 @@ from hyocr_core.registry import Method, load_method
 from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory, peak_rss_bytes
 from hyocr_core.types import Block, Layer, Stats
 
-JOURNAL = "journal.json"
 INPUTS = "inputs"
 
 
@@ -138,8 +137,8 @@ def _open_journal(job: Job, stage: StagedCheckpoint, digests: dict[str, str], *,
         "threads": torch.get_num_threads(),
         "versions": _versions(),
     }
-    path = stage.folder / JOURNAL
-    return Journal.resume(path, fingerprint) if resume else Journal.start(path, fingerprint)
+    begin = Journal.resume if resume else Journal.start
+    return begin(stage.journal_path, fingerprint)
 
 
 def _versions() -> dict[str, str]:

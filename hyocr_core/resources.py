@@ -25,7 +25,9 @@ def check_memory(needed: int, advice: str) -> None:
     """Raise BadInputError when `needed` bytes are more than the machine has free."""
     free = psutil.virtual_memory().available
     if needed > free:
-        raise BadInputError(f"this run needs about {needed / GB:.1f} GB of memory, {free / GB:.1f} GB are free; {advice}")
+        raise BadInputError(
+            f"this run needs about {needed / GB:.1f} GB of memory, {free / GB:.1f} GB are free; {advice}"
+        )
 
 
 @dataclass

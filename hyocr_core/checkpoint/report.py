@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class MethodRecord(FrozenModel):
 class ModelRecord(FrozenModel):
     source: str = Field(description="hub id, or the folder's name: never a local path")
     revision: str | None
-    sha256: dict[str, str] = Field(description="digest of every weight file and of config.json")
+    sha256: dict[str, str] = Field(description="digest of every file the result depends on")
 
 
 class CalibrationRecord(FrozenModel):
@@ -70,8 +71,6 @@ def read_report(folder: Path) -> QuantReport:
     path = folder / FILE_NAME
     if not path.is_file():
         raise CheckpointError(f"{folder}: is quantized, but not by hyocr ({FILE_NAME} is missing)")
-    import json
-
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -89,6 +89,10 @@ class HunYuanVL:
     def num_blocks(self) -> int:
         return int(self.config.text_config.num_hidden_layers)
 
+    @property
+    def max_tokens(self) -> int:
+        return int(self.config.text_config.max_position_embeddings)
+
     @cached_property
     def linears(self) -> dict[str, tuple[int, int]]:
         """Every linear but a tied head: on-disk module name -> (out_features, in_features)."""

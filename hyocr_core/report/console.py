@@ -14,9 +14,10 @@ from hyocr_core.checkpoint.report import LayerRecord, QuantReport
 def layer_table(layers: tuple[LayerRecord, ...]) -> Table:
     """One row per layer: its shape, the method's metrics, seconds; a degraded layer in red."""
     metrics = list(dict.fromkeys(name for layer in layers for name in layer.metrics))
-    table = Table("layer", "shape", *metrics, "seconds", box=None, pad_edge=False, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layer", no_wrap=True)
+    for title in ("shape", *metrics, "seconds"):
+        table.add_column(title.replace("_", " "), justify="right")
     for layer in layers:
         values = [f"{layer.metrics[name]:.3g}" if name in layer.metrics else "-" for name in metrics]
         style = "red" if layer.degraded is not None else None

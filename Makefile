@@ -1,0 +1,92 @@
+# A fresh machine needs Python 3.11 and this file: `make demo`, `make test`.
+#
+#   TORCH   what to install as torch; add pip options to choose a build, e.g. a wheel index or folder of your own
+#   PYTHON  the interpreter the environments are made of
+#   P       the plugin for `make alone`
+#   ARGS    more arguments for pytest (test, alone, clients) or for the benchmark (bench)
+
+PYTHON ?= python3.11
+TORCH ?= torch==2.13.0
+P ?= gptq
+ARGS ?=
+
+BIN := .venv/bin
+DEMO := examples/demo-ocr
+OUT := out
+BENCH_MODEL := $(OUT)/bench-1b
+PINNED := constraints.txt Makefile
+PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+TYPED := hyocr_core $(wildcard plugins/*/src plugins/*/tests) benchmarks $(DEMO) tests
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help demo test lint fix bench alone clients clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo          quantize the demo checkpoint and show that it still reads'
+	@echo 'make test          the whole test suite'
+	@echo 'make lint          ruff, mypy, import-linter'
+	@echo 'make fix           let ruff mend what it can'
+	@echo 'make bench         seconds and memory of a job on a checkpoint of the published 1B shape'
+	@echo 'make alone P=gptq  the tests of one plugin, with only hyocr-core and that plugin installed'
+	@echo 'make clients       load quantized checkpoints in vLLM (CPU) and Transformers'
+	@echo 'make clean         remove environments and outputs'
+
+demo: .venv/run.stamp
+	$(BIN)/python $(DEMO)/demo.py --output $(OUT)/demo
+
+test: .venv/dev.stamp
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	MYPYPATH=benchmarks:$(DEMO) $(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+
+fix: .venv/dev.stamp
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/run.stamp $(BENCH_MODEL)/config.json
+	$(BIN)/python benchmarks/quantize.py $(BENCH_MODEL) $(ARGS)
+
+alone: .venv-alone-$(P)/run.stamp
+	.venv-alone-$(P)/bin/pytest plugins/$(P)/tests $(ARGS)
+
+clients: .venv/dev.stamp .venv-vllm/run.stamp
+	$(BIN)/pytest tests/clients $(ARGS)
+
+clean:
+	rm -rf .venv .venv-* $(OUT)
+
+$(BENCH_MODEL)/config.json: .venv/run.stamp
+	$(BIN)/python benchmarks/make_checkpoint.py $(BENCH_MODEL)
+
+# torch comes first and alone, so that TORCH may carry pip options which are not meant for the other packages.
+.venv/run.stamp: $(PROJECTS) $(PINNED)
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(TORCH) -c constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e . $(addprefix -e ./,$(PLUGINS))
+	@touch $@
+
+.venv/dev.stamp: .venv/run.stamp
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv-alone-%/run.stamp: $(PROJECTS) $(PINNED)
+	rm -rf .venv-alone-$*
+	$(PYTHON) -m venv .venv-alone-$*
+	.venv-alone-$*/bin/pip install --quiet $(TORCH) -c constraints.txt
+	.venv-alone-$*/bin/pip install --quiet -c constraints.txt . './plugins/$*[test]'
+	@touch $@
+
+.venv-vllm/run.stamp: tests/clients/requirements.txt Makefile
+	rm -rf .venv-vllm
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet $(TORCH) -c tests/clients/requirements.txt
+	.venv-vllm/bin/pip install --quiet --no-deps -r tests/clients/requirements.txt
+	@touch $@

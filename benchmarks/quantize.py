@@ -1,0 +1,137 @@
+"""Time a whole GPTQ job against its floor, and measure its memory.
+
+The floor is the calibration forward alone (floor.py), timed right before and right after the job and averaged, so that
+a machine that is busy with something else weighs on both. The job is the command that a user runs, from start-up to the
+renamed folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+from pages import write_pages
+
+HERE = Path(__file__).parent
+HYOCR = Path(sys.executable).with_name("hyocr")
+
+
+@dataclass(frozen=True)
+class Result:
+    """Seconds are of wall time; `job_cpu_seconds` is user and system time of the job over all cores."""
+
+    floor_seconds: tuple[float, float]
+    job_seconds: float
+    job_cpu_seconds: float
+    ratio: float
+    peak_rss_gb: float
+    phases: dict[str, float]
+    pages: int
+    tokens: int
+    how: dict[str, Any]
+
+
+def run_floor(model: Path, source: Path) -> dict[str, Any]:
+    """Time the calibration forward in a process of its own."""
+    command = [sys.executable, str(HERE / "floor.py"), str(model), str(source)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def run_job(command: list[str]) -> tuple[float, resource.struct_rusage]:
+    """Run a command; seconds of wall time, and what the kernel says it used."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise click.ClickException(f"{' '.join(command)} ended with exit code {process.returncode}")
+    return time.perf_counter() - started, usage
+
+
+def measure(model: Path, count: int, seed: int, folder: Path) -> Result:
+    source = write_pages(folder / "pages", count, seed)
+    output = folder / "output"
+    arguments = ["quant", "--method", "gptq", "--model", str(model), "--calib", str(source), "--output", str(output)]
+    before = run_floor(model, source)
+    seconds, usage = run_job([str(HYOCR), *arguments])
+    after = run_floor(model, source)
+    report = json.loads((output / "hyocr_report.json").read_text(encoding="utf-8"))
+    return Result(
+        floor_seconds=(before["seconds"], after["seconds"]),
+        job_seconds=seconds,
+        job_cpu_seconds=usage.ru_utime + usage.ru_stime,
+        ratio=2 * seconds / (before["seconds"] + after["seconds"]),
+        peak_rss_gb=usage.ru_maxrss * 1024 / 1e9,
+        phases=report["phases"],
+        pages=before["pages"],
+        tokens=before["tokens"],
+        how=describe_machine() | {"command": " ".join(["hyocr", *arguments[:3], "..."])},
+    )
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the numbers depend on: processor, cores, load at the end, and versions."""
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
+    )
+    packages = ("hyocr-core", "hyocr-plugin-gptq", "torch", "transformers")
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average_5_minutes": round(os.getloadavg()[1], 1),
+        "python": platform.python_version(),
+    } | {package: version(package) for package in packages}
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def print_result(result: Result) -> None:
+    before, after = result.floor_seconds
+    rows = [
+        ("pages, tokens", f"{result.pages}, {result.tokens}"),
+        ("floor before, after", f"{before:.1f} s, {after:.1f} s"),
+        ("whole job", f"{result.job_seconds:.1f} s"),
+        ("ratio to the floor", f"{result.ratio:.2f}"),
+        ("peak RSS", f"{result.peak_rss_gb:.2f} GB"),
+        *((f"phase {name}", f"{seconds:.1f} s") for name, seconds in result.phases.items()),
+        *((name, str(value)) for name, value in result.how.items()),
+    ]
+    for name, value in rows:
+        click.echo(f"{name:24} {value}")
+
+
+@click.command(help=__doc__)
+@click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--pages", "count", default=8, show_default=True, help="Rendered calibration pages of 1024x768.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here, too.")
+def main(model: Path, count: int, seed: int, file: Path | None) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="hyocr-bench-", dir=model.resolve().parent))
+    try:
+        result = measure(model, count, seed, folder)
+    finally:
+        shutil.rmtree(folder)
+    print_result(result)
+    if file is not None:
+        file.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

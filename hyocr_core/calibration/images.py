@@ -1,0 +1,80 @@
+"""Read one image file, trusting nothing about it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyocr_core.errors import CalibrationError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+# Only these decoders see a file, whatever its name says: Pillow's others (EPS among them) start programs.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+
+
+def load_image(path: Path) -> Image:
+    """Read an image as RGB, upright by its EXIF orientation, transparency on white; of several frames the first.
+
+    Raises CalibrationError, without the file's name, if it cannot be read, is no image, is damaged or cut short, or
+    has more pixels than Pillow's limit against decompression bombs.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # such as damaged EXIF data beside a sound image
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return _decode(path)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        limit = f"{Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "its limit of"
+        raise CalibrationError(f"may be a decompression bomb: more than {limit} pixels") from error
+    except UnidentifiedImageError as error:
+        raise CalibrationError("is no PNG, JPEG, WebP, BMP, TIFF or GIF image") from error
+    except FileNotFoundError as error:
+        raise CalibrationError("no such file") from error
+    except CalibrationError:
+        raise
+    except Exception as error:  # what Pillow raises on damaged files is no closed set
+        raise CalibrationError(f"cannot be read as an image: {_first_line(error)}") from error
+
+
+def _decode(path: Path) -> Image:
+    from PIL import Image, ImageOps
+
+    # verify() finds what load() lets pass, but leaves the image unusable.
+    with Image.open(path, formats=_FORMATS) as image:
+        image.verify()
+    with Image.open(path, formats=_FORMATS) as image:
+        image.load()
+        return _as_rgb(ImageOps.exif_transpose(image))
+
+
+def _as_rgb(image: Image) -> Image:
+    from PIL import Image
+
+    if image.mode in ("I", "F"):
+        raise CalibrationError(f"has pixels of mode {image.mode}, whose black and white are unknown; save it as 8 bits")
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips 16 bits to 255, which turns a scan white.
+        return _from_16_bits(image).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    page = Image.new("RGBA", image.size, "white")
+    page.alpha_composite(image.convert("RGBA"))
+    return page.convert("RGB")
+
+
+def _from_16_bits(image: Image) -> Image:
+    import numpy as np
+    from PIL import Image
+
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,0 +1,54 @@
+"""Files that survive a crash: they are on the disk before they are visible under their name. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from hyocr_core.errors import RunError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses (no space, no permission) into a RunError of one line."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"cannot write {path}: {error}; what was done so far is kept: repair this and run again with --resume"
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_bytes(path: Path, data: bytes) -> None:
+    """Write a file and flush it."""
+    path.write_bytes(data)
+    sync(path)
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy the bytes of `source` (of what it links to) and flush them; the mode is that of a new file."""
+    shutil.copyfile(source, path)
+    sync(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a flushed file to make; when the body succeeds it takes the place of `path` atomically."""
+    partial = path.with_name(f".{path.name}.partial")
+    yield partial
+    partial.replace(path)
+    sync(path.parent)

@@ -1,0 +1,97 @@
+"""What a run has done so far, kept so that `--resume` can go on, and proof that it is still the same run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
+from hyocr_core.errors import OutputError
+
+_FORMAT = 1
+_ABSENT = "absent"
+
+
+class Journal:
+    """A JSON file that is rewritten atomically with every entry.
+
+    fingerprint: everything the result depends on (configuration, inputs, versions); nested dicts are compared key
+    by key. entries: what was recorded, as JSON gives it back, so that a resumed run sees what the first run saw.
+    """
+
+    def __init__(self, path: Path, fingerprint: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
+        self._path = path
+        self._fingerprint = fingerprint
+        self.entries: dict[str, Any] = dict(entries)
+
+    @classmethod
+    def start(cls, path: Path, fingerprint: Mapping[str, Any]) -> Journal:
+        """Begin an empty journal on disk. Raises RunError when it cannot be written."""
+        journal = cls(path, _as_json(fingerprint), {})
+        journal._save()
+        return journal
+
+    @classmethod
+    def resume(cls, path: Path, fingerprint: Mapping[str, Any]) -> Journal:
+        """Read the journal of an unfinished run of the same fingerprint.
+
+        Raises OutputError when the journal is unreadable, or naming every key that changed with both values.
+        """
+        stored = _read(path)
+        wanted = _as_json(fingerprint)
+        changes = "; ".join(_changes(stored["fingerprint"], wanted))
+        if changes:
+            raise OutputError(
+                f"cannot resume, this is not the run that was begun: {changes}; "
+                f"undo the change, or delete {path.parent} to start anew"
+            )
+        return cls(path, wanted, stored["entries"])
+
+    def record(self, key: str, value: Any) -> None:
+        """Note `value` (anything JSON holds) under `key`; it is on disk when this returns.
+
+        Raises RunError when it cannot be written.
+        """
+        self.entries[key] = _as_json(value)
+        self._save()
+
+    def _save(self) -> None:
+        content = {"format": _FORMAT, "fingerprint": self._fingerprint, "entries": self.entries}
+        with writing(self._path), replacing(self._path) as partial:
+            save_bytes(partial, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        sound = (
+            content["format"] == _FORMAT
+            and isinstance(content["fingerprint"], dict)
+            and isinstance(content["entries"], dict)
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"cannot resume: {path} is unreadable; delete {path.parent} to start anew") from error
+    if not sound:
+        raise OutputError(f"cannot resume: {path} is of another hyocr; delete {path.parent} to start anew")
+    return dict(content)
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key, _ABSENT), new.get(key, _ABSENT)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _changes(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key}: {_show(before)} -> {_show(after)}"
+
+
+def _show(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", text)

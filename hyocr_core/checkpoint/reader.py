@@ -1,0 +1,183 @@
+"""Read a safetensors checkpoint folder: checked as a whole when opened, read tensor by tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hyocr_core.checkpoint.report import FILE_NAME as REPORT_NAME
+from hyocr_core.checkpoint.shards import INDEX_NAME, SINGLE_NAME, TensorInfo, iterate_shard, scan_shard
+from hyocr_core.errors import CheckpointError
+
+__all__ = ["CheckpointReader", "TensorInfo"]
+
+CONFIG_NAME = "config.json"
+_WRITTEN_ANEW = {CONFIG_NAME, REPORT_NAME, "README.md"}
+_WEIGHT_SUFFIXES = (
+    *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".onnx"),
+    *(".onnx_data", ".gguf", ".ggml", ".h5", ".msgpack", ".tflite", ".pb", ".npz", ".npy", ".pkl", ".pickle"),
+)
+
+
+class CheckpointReader:
+    """A checkpoint folder whose files are sound and agree with each other.
+
+    folder: where it is. config: config.json as read. tensors: on-disk name -> TensorInfo, in the order of the files.
+    Raises CheckpointError naming the file or tensor; reads headers only.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: Mapping[str, TensorInfo]
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder} is not a folder: give the folder of a checkpoint")
+        self.folder = folder
+        self.config = _read_object(folder / CONFIG_NAME)
+        # As in Transformers: a file with all weights goes before an index beside it.
+        self._index = None if (folder / SINGLE_NAME).is_file() else _read_index(folder)
+        shards = [SINGLE_NAME] if self._index is None else sorted(set(self._index.values()))
+        self.tensors = MappingProxyType(_scan(folder, shards))
+        if self._index is not None:
+            _check_index(self._index, self.tensors)
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return the named tensors, in the order of `names`, each in memory of its own; no file stays open.
+
+        Raises CheckpointError for a name that the checkpoint lacks.
+        """
+        names = list(names)
+        found = dict(self._iterate(names))
+        return {name: found[name] for name in names}
+
+    def check_finite(self, names: Iterable[str], progress: Callable[[str], None] | None = None) -> None:
+        """Read the named tensors one by one; raise CheckpointError naming the first that holds NaN or infinity.
+
+        progress: called with each name after its tensor has passed.
+        """
+        for name, tensor in self._iterate(names):
+            if not _is_finite(tensor):
+                shard = self.tensors[name].shard
+                raise CheckpointError(f"{self.folder / shard}: tensor {name} holds NaN or infinite values")
+            if progress is not None:
+                progress(name)
+
+    def digests(self) -> dict[str, str]:
+        """Return file name -> SHA-256 of every file that the result depends on: config, weights, carried files."""
+        index = [] if self._index is None else [INDEX_NAME]
+        shards = dict.fromkeys(info.shard for info in self.tensors.values())
+        return {name: _digest(self.folder / name) for name in [CONFIG_NAME, *index, *shards, *self._side_names()]}
+
+    def side_files(self) -> list[Path]:
+        """Return the files to carry over byte for byte: tokenizer, processor, chat template, licence and so on.
+
+        Left out: weights of any format, what a run writes anew, hidden files, sub folders.
+        """
+        return [self.folder / name for name in self._side_names()]
+
+    def _side_names(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir() if _is_side_file(path))
+
+    def _iterate(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        by_shard: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            if name not in self.tensors:
+                raise CheckpointError(f"{self.folder}: the tensor {name} is missing")
+            by_shard[self.tensors[name].shard].append(name)
+        for shard, members in by_shard.items():
+            yield from iterate_shard(self.folder / shard, members)
+
+
+def _read_object(path: Path, **options: Any) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: this is not the folder of a checkpoint")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), **options)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _read_index(folder: Path) -> dict[str, str]:
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has neither {SINGLE_NAME} nor {INDEX_NAME}: hyocr reads safetensors only")
+    weight_map = _read_object(path, object_pairs_hook=_unique(path)).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path} has no weight_map that names tensors and their files")
+    for name, shard in weight_map.items():
+        _check_shard_name(path, name, shard)
+    return weight_map
+
+
+def _unique(path: Path) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        built = dict(pairs)
+        if len(built) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in built if keys.count(key) > 1)
+            raise CheckpointError(f"{path} names {twice} twice")
+        return built
+
+    return build
+
+
+def _check_shard_name(index: Path, name: str, shard: object) -> None:
+    if not isinstance(shard, str) or not shard.endswith(".safetensors"):
+        raise CheckpointError(f"{index}: the entry of {name} is not the name of a safetensors file: {shard!r}")
+    if "/" in shard or "\\" in shard or "\0" in shard:
+        raise CheckpointError(f"{index}: the entry of {name} must be a file of this folder, not {shard!r}")
+
+
+def _scan(folder: Path, shards: Iterable[str]) -> dict[str, TensorInfo]:
+    tensors: dict[str, TensorInfo] = {}
+    for shard in shards:
+        for name, info in scan_shard(folder / shard).items():
+            if name in tensors:
+                raise CheckpointError(f"{folder}: the tensor {name} is in both {tensors[name].shard} and {shard}")
+            tensors[name] = info
+    return tensors
+
+
+def _check_index(index: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> None:
+    for name, shard in index.items():
+        if name not in tensors or tensors[name].shard != shard:
+            raise CheckpointError(f"{INDEX_NAME} says that the tensor {name} is in {shard}, but it is missing there")
+    for name, info in tensors.items():
+        if name not in index:
+            raise CheckpointError(f"{info.shard} holds the tensor {name}, which {INDEX_NAME} does not name")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # The 4-bit float has no code for NaN or infinity.
+    if not tensor.dtype.is_floating_point or tensor.dtype is torch.float4_e2m1fn_x2 or tensor.numel() == 0:
+        return True
+    low, high = torch.aminmax(tensor.float() if tensor.dtype.itemsize == 1 else tensor)
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def _is_side_file(path: Path) -> bool:
+    if path.name.startswith(".") or path.name in _WRITTEN_ANEW or path.name.lower().endswith(_WEIGHT_SUFFIXES):
+        return False
+    if path.is_symlink() and not path.exists():
+        raise CheckpointError(f"{path} is a link to a file that is not there; fetch the checkpoint again")
+    return path.is_file()
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,38 @@
+"""How much disk a run needs, asked before it starts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.checkpoint.writer import stage_folder
+from hyocr_core.errors import OutputError
+
+_MARGIN_BYTES = 16 * 2**20
+
+
+def required_disk(reader: CheckpointReader, quantized: Iterable[str], packed_bytes: int) -> int:
+    """Return the bytes that a run has on disk next to its target just before it is done.
+
+    quantized: on-disk names of the tensors that are replaced. packed_bytes: size of what replaces them, which is
+    there twice for a moment: as parts and in the final files.
+    """
+    replaced = set(quantized)
+    carried = sum(info.nbytes for name, info in reader.tensors.items() if name not in replaced)
+    side = sum(path.stat().st_size for path in reader.side_files())
+    return carried + 2 * packed_bytes + side + _MARGIN_BYTES
+
+
+def check_disk(target: Path, needed_bytes: int) -> None:
+    """Raise OutputError when the disk of `target` cannot take `needed_bytes` less what a stage already holds."""
+    target = target.expanduser().resolve()
+    held = sum(path.stat().st_size for path in stage_folder(target).rglob("*") if path.is_file())
+    folder = next(path for path in (target, *target.parents) if path.is_dir())
+    free = shutil.disk_usage(folder).free
+    if needed_bytes - held > free:
+        raise OutputError(
+            f"{folder}: the run needs {(needed_bytes - held) / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free: "
+            "free some, or choose another output"
+        )

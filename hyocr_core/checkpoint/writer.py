@@ -1,0 +1,231 @@
+"""Write a checkpoint so that its folder appears finished or not at all.
+
+Everything is made in a stage next to the target:
+
+    .TARGET.hyocr-partial/
+        lock             held (flock) by the run that works here
+        journal.json     see `journal.py`
+        parts/           one safetensors file for each quantized block
+        checkpoint/      the result, made by `finish` and then renamed to the target
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hyocr_core.checkpoint.durable import copy_file, replacing, save_bytes, sync, writing
+from hyocr_core.checkpoint.reader import CONFIG_NAME, CheckpointReader
+from hyocr_core.checkpoint.shards import TensorInfo, iterate_shard, save_sharded, save_tensors, scan_shard
+from hyocr_core.errors import BadInputError, CheckpointError, OutputError, RunError
+
+SHARD_BYTES = 2 * 2**30
+
+
+def stage_folder(target: Path) -> Path:
+    """Return where the stage of `target`, a resolved path, is or would be."""
+    return target.parent / f".{target.name}.hyocr-partial"
+
+
+class StagedCheckpoint:
+    """The stage of one output folder, held exclusively until `finish` or `close`.
+
+    target: the folder that will appear. folder: the stage.
+    As a context manager it keeps the stage for `--resume`, unless nothing in it is worth that: no journal was begun,
+    or a new run was refused for its input (BadInputError) before its first part.
+    """
+
+    def __init__(self, target: Path, folder: Path, lock: int, *, resumed: bool) -> None:
+        self.target = target
+        self.folder = folder
+        self._lock: int | None = lock
+        self._resumed = resumed
+
+    @classmethod
+    def open(cls, target: Path, *, resume: bool) -> StagedCheckpoint:
+        """Take the stage of `target`, a folder that is empty or does not exist.
+
+        Raises OutputError when the target cannot be used, another run holds it, an unfinished run would be lost
+        (`resume` false), or there is none (`resume` true).
+        """
+        target = _usable(target)
+        folder = stage_folder(target)
+        if target.is_dir() and any(target.iterdir()):
+            _drop_published(folder)
+            raise OutputError(f"{target} is not empty: give a new or empty folder as the output")
+        if resume and not _journal(folder).is_file():
+            raise OutputError(f"there is no unfinished run for {target} to resume: run without --resume")
+        _make_folder(folder)
+        stage = cls(target, folder, _take_lock(folder, target), resumed=resume)
+        if not resume:
+            stage._start_anew()
+        stage._parts.mkdir(exist_ok=True)
+        return stage
+
+    @property
+    def journal_path(self) -> Path:
+        """Where the run's journal belongs; a stage without it holds nothing that could be resumed."""
+        return _journal(self.folder)
+
+    def add_part(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write tensors under their on-disk names as the part `name`; on disk when this returns, whole or not at all.
+
+        Raises RunError when it cannot be written.
+        """
+        # Copies: safetensors refuses tensors that are strided or share memory.
+        copies = {
+            key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()
+        }
+        path = self._part(name)
+        with writing(path), replacing(path) as partial:
+            save_tensors(partial, copies)
+
+    def has_part(self, name: str) -> bool:
+        """Tell whether the part was written, now or by the run that is resumed."""
+        return self._part(name).is_file()
+
+    def read_part(self, name: str) -> dict[str, Tensor]:
+        """Return the tensors of a part. Raises OutputError when its file was damaged."""
+        path = self._part(name)
+        try:
+            return dict(iterate_shard(path, scan_shard(path)))
+        except CheckpointError as error:
+            raise OutputError(f"cannot resume: {error}; delete {self.folder} to start anew") from error
+
+    def finish(
+        self,
+        reader: CheckpointReader,
+        carried: Iterable[str],
+        part_names: Sequence[str],
+        config: Mapping[str, Any],
+        extra: Mapping[str, bytes],
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        """Build the checkpoint, rename it to the target and delete the stage.
+
+        carried: tensors to copy from `reader` byte for byte. config: the new config.json, written last.
+        extra: further files, name -> content. The reader's side files are copied along.
+        Raises RunError when it cannot be written or a tensor would be written twice; the stage then stays resumable.
+        """
+        checkpoint = self.folder / "checkpoint"
+        sources = self._sources(reader, carried, part_names)
+        with writing(self.target):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            checkpoint.mkdir()
+            save_sharded(checkpoint, sources, shard_bytes)
+            for path in reader.side_files():
+                copy_file(path, checkpoint / path.name)
+            for name, content in extra.items():
+                save_bytes(checkpoint / name, content)
+            save_bytes(checkpoint / CONFIG_NAME, (json.dumps(config, indent=2) + "\n").encode())
+            sync(checkpoint)
+            self._publish(checkpoint)
+
+    def close(self) -> None:
+        """Let go of the stage and keep it, for `--resume`."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> StagedCheckpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        refused = isinstance(error, BadInputError) and not self._resumed and not any(self._parts.iterdir())
+        if self._lock is not None and (refused or not self.journal_path.is_file()):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.close()
+
+    @property
+    def _parts(self) -> Path:
+        return self.folder / "parts"
+
+    def _part(self, name: str) -> Path:
+        return self._parts / f"{name}.safetensors"
+
+    def _start_anew(self) -> None:
+        if self.journal_path.is_file():
+            self.close()
+            raise OutputError(
+                f"an unfinished run for {self.target} is in {self.folder}: "
+                "continue it with --resume, or delete that folder to start anew"
+            )
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "lock":
+                path.unlink()
+
+    def _sources(
+        self, reader: CheckpointReader, carried: Iterable[str], part_names: Sequence[str]
+    ) -> dict[str, tuple[Path, TensorInfo]]:
+        sources = {name: (reader.folder / reader.tensors[name].shard, reader.tensors[name]) for name in carried}
+        for part in part_names:
+            path = self._part(part)
+            for name, info in scan_shard(path).items():
+                if name in sources:
+                    raise RunError(f"the tensor {name} would be written twice: from {sources[name][0]} and {path}")
+                sources[name] = (path, info)
+        return sources
+
+    def _publish(self, checkpoint: Path) -> None:
+        if self.target.is_dir():
+            shutil.copymode(self.target, checkpoint)
+        checkpoint.rename(self.target)
+        sync(self.target.parent)
+        # From here on the stage is rubbish; without its journal no later run takes it for an unfinished one.
+        self.journal_path.unlink(missing_ok=True)
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _journal(stage: Path) -> Path:
+    return stage / "journal.json"
+
+
+def _usable(target: Path) -> Path:
+    # Resolved, so that the stage lies on the file system of what a link leads to.
+    target = target.expanduser().resolve()
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is a file: give a new or empty folder as the output")
+    if target.is_mount():
+        raise OutputError(f"{target} is a mount point, which cannot be replaced: give a new folder inside it")
+    return target
+
+
+def _drop_published(stage: Path) -> None:
+    if stage.is_dir() and not _journal(stage).exists():
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _make_folder(stage: Path) -> None:
+    try:
+        stage.mkdir(parents=True, exist_ok=True)
+        sync(stage.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write in {stage.parent}: {error}") from error
+
+
+def _take_lock(stage: Path, target: Path) -> int:
+    path = stage / "lock"
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The run that held the lock may have deleted the stage since.
+        if os.fstat(lock).st_ino == path.stat().st_ino:
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(lock)
+    raise OutputError(f"another run is writing {target}: wait for it, or choose another output")

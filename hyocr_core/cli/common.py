@@ -1,0 +1,64 @@
+"""What the commands share: where they print, and how. Importing this module imports no rich."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+VERBOSE = "verbose"
+
+
+@cache
+def stderr_console() -> Console:
+    """The console for progress and tables of a run: on stderr, coloured only on a terminal and without NO_COLOR."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(data: Any) -> None:
+    """Print `data` on stdout as JSON, in ASCII so that no locale can refuse it."""
+    click.echo(json.dumps(data, indent=2, allow_nan=False))
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout: as wide as the terminal; in a pipe one line for each row, without colours."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    console = Console(width=shutil.get_terminal_size().columns if terminal else 10_000, highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and control characters: a file name cannot forge or break an error line."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+
+
+def _remember(context: click.Context, _parameter: click.Parameter, verbose: bool) -> None:
+    if verbose:
+        context.meta[VERBOSE] = True
+
+
+def verbose_option() -> click.Option:
+    """`-v`, accepted before and after the name of a command."""
+    return click.Option(
+        [VERBOSE, "-v", "--verbose"],
+        is_flag=True,
+        envvar="HYOCR_DEBUG",
+        expose_value=False,
+        callback=_remember,
+        help="Show the traceback of an error; HYOCR_DEBUG=1 does the same.",
+    )

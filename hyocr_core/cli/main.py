@@ -1,0 +1,75 @@
+"""The command `hyocr`: finds the command to run and renders errors. Importing this module imports no command."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from hyocr_core import __version__
+from hyocr_core.cli.common import VERBOSE, one_line, verbose_option
+from hyocr_core.errors import HyocrError
+
+COMMANDS = {
+    "quant": ("hyocr_core.cli.quant:quant", "Quantize a checkpoint."),
+    "eval": ("hyocr_core.cli.eval:eval_command", "Measure how well a checkpoint reads."),
+    "methods": ("hyocr_core.cli.methods:methods", "List, explain and check the installed methods."),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is called, and shows a HyocrError as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The names of the commands, in the order of a user's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the command `cmd_name` and let it take `-v` too."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        if VERBOSE not in (parameter.name for parameter in command.params):
+            command.params.append(verbose_option())
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands from `COMMANDS`, so that `hyocr --help` imports none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a HyocrError and Ctrl-C end it with one line, anything else keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except HyocrError as error:
+            if ctx.meta.get(VERBOSE):
+                traceback.print_exception(error)
+            _stop(ctx, f"error: {one_line(str(error))}", error.exit_code)
+        except KeyboardInterrupt:
+            _stop(ctx, "interrupted", 130)
+
+
+def _stop(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
+    click.echo(f"hyocr: {message}", err=True)
+    ctx.exit(exit_code)
+
+
+@click.group(
+    "hyocr",
+    cls=LazyGroup,
+    params=[verbose_option()],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Plugins add methods: pip install hyocr-plugin-gptq",
+)
+@click.version_option(__version__, prog_name="hyocr")
+def main() -> None:
+    """Make HunyuanOCR small and fast, and prove that it still reads.
+
+    \b
+    hyocr quant --method gptq --model tencent/HunyuanOCR --output HunyuanOCR-int4
+    hyocr eval HunyuanOCR-int4 --data pages/ --baseline tencent/HunyuanOCR
+    """

@@ -1,0 +1,137 @@
+"""`hyocr methods`: list, explain and check the installed methods. Imports neither torch nor, to list, any plugin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from hyocr_core.cli.common import one_line, print_json, print_table
+from hyocr_core.errors import MethodError
+from hyocr_core.registry import MethodEntry, installed_methods, load_method
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+NO_METHODS = "no method is installed; try: pip install hyocr-plugin-gptq"
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def methods(context: click.Context, as_json: bool) -> None:
+    """List the installed methods; imports none of them.
+
+    \b
+    hyocr methods
+    hyocr methods show gptq
+    hyocr methods check
+    """
+    if context.invoked_subcommand is not None:
+        if as_json:
+            raise click.UsageError(f"put --json behind {context.invoked_subcommand}")
+        return
+    entries = installed_methods()
+    if as_json:
+        print_json([asdict(entry) for entry in entries])
+    else:
+        _print_rows(("name", "distribution", "version", "status", "summary"), [_list_row(entry) for entry in entries])
+
+
+@methods.command()
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Show the options of a method: key, type, default, meaning.
+
+    NAME is a method, or distribution:method. With --json, prints the JSON Schema.
+    """
+    schema = load_method(name).spec.config_class.model_json_schema()
+    if as_json:
+        print_json(schema)
+    else:
+        _print_rows(("key", "type", "default", "meaning"), list(_schema_rows(schema, schema)))
+
+
+@methods.command()
+@json_option
+@click.pass_context
+def check(context: click.Context, as_json: bool) -> None:
+    """Import each method and say what is broken and why; exit 1 if any is."""
+    results = [(entry, _problem(entry)) for entry in installed_methods()]
+    if as_json:
+        print_json([{**asdict(entry), "problem": problem} for entry, problem in results])
+    else:
+        rows = [(entry.name, entry.distribution, entry.version, problem or "ok") for entry, problem in results]
+        _print_rows(("name", "distribution", "version", "verdict"), rows)
+    context.exit(1 if any(problem for _, problem in results) else 0)
+
+
+def _problem(entry: MethodEntry) -> str | None:
+    """Why `--method NAME` would fail, or None."""
+    try:
+        load_method(entry.selector)
+    except MethodError as error:
+        return one_line(str(error)).removeprefix(f"{entry}: ")
+    return f"offered by another distribution too; say --method {entry.selector}" if entry.conflict else None
+
+
+def _list_row(entry: MethodEntry) -> tuple[str, ...]:
+    status = "conflict" if entry.conflict else "installed"
+    return entry.name, entry.distribution, entry.version, status, entry.summary
+
+
+def _print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        click.echo(NO_METHODS, err=True)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        # The last column takes the wrapping: names and versions must stay whole to be copied.
+        table.add_column(title, no_wrap=title in ("name", "key", "version", "status"), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    print_table(table)
+
+
+def _schema_rows(model: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, ...]]:
+    """Yield key, type, default and meaning of each option; those of a nested model under dotted keys."""
+    for key, field in model["properties"].items():
+        nested = _definition(field, schema)
+        if nested is not None and "properties" in nested:
+            yield from _schema_rows(nested, schema, f"{prefix}{key}.")
+            continue
+        default = _value(field["default"]) if "default" in field else "required"
+        yield f"{prefix}{key}", _type(field, schema), default, field["description"]
+
+
+def _definition(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    definition: Mapping[str, Any] | None = schema.get("$defs", {}).get(field.get("$ref", "").rpartition("/")[2])
+    return definition
+
+
+def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """Say in a few words what a JSON Schema allows."""
+    field = _definition(field, schema) or field
+    if "enum" in field or "const" in field:
+        return " | ".join(_value(value) for value in field.get("enum", [field.get("const")]))
+    if "anyOf" in field:
+        return " | ".join(_type(branch, schema) for branch in field["anyOf"])
+    if field.get("type") == "array":
+        return f"list of {_type(field.get('items', {}), schema)}"
+    return f"{field.get('type', 'any')} {', '.join(_bounds(field))}".rstrip()
+
+
+def _bounds(field: Mapping[str, Any]) -> Iterator[str]:
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    return (f"{sign} {field[key]}" for key, sign in signs.items() if key in field)
+
+
+def _value(value: Any) -> str:
+    """A value as YAML spells it."""
+    return value if isinstance(value, str) and value else json.dumps(value)

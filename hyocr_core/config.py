@@ -1,0 +1,213 @@
+"""Run and method configuration: YAML and flags become frozen pydantic models; errors become one line."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from difflib import get_close_matches
+from pathlib import Path
+from reprlib import Repr
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from hyocr_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Model = TypeVar("Model", bound=BaseModel)
+
+SHOWN_PROBLEMS = 4
+
+
+class FrozenModel(BaseModel):
+    """Immutable; an unknown key, NaN and infinity are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MethodConfig(FrozenModel):
+    """Options every method has; a method's own config derives from this and narrows `format`."""
+
+    format: str = Field("", description="checkpoint format to write")
+    ignore: tuple[str, ...] = Field(
+        (), description="layers to leave unquantized: names or globs, on-disk or in-memory; each must match something"
+    )
+
+
+class RunConfig(FrozenModel):
+    """One `hyocr quant` run."""
+
+    model: str = Field(min_length=1, description="checkpoint folder, or the id of a model on the Hugging Face hub")
+    output: Path = Field(description="folder to write; must be new or empty")
+    method: str = Field(min_length=1, description="name of the quantization method, or distribution:name")
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
+    calib: str = Field(
+        "synthetic", min_length=1, description="calibration source: image folder, JSONL file or synthetic[:N]"
+    )
+    num_samples: Annotated[int, Field(ge=1, description="calibration samples to use")] = 128
+    seed: Annotated[int, Field(ge=0, description="seed of every random choice")] = 0
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    spill: bool = Field(False, description="keep the activation cache on disk instead of in memory")
+    allow_degraded: bool = Field(False, description="exit 0 even if a layer fell back to round-to-nearest")
+
+    @field_validator("output", mode="before")
+    @classmethod
+    def _output_named(cls, value: object) -> object:
+        # Path("") is the current folder, and what a script with an unset variable passes.
+        if value == "":
+            raise ValueError("is empty; name the folder to write")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _device_known(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+            raise ValueError("should be auto, cpu, cuda or cuda:N")
+        return value
+
+
+def parse_config(cls: type[Model], data: Mapping[str, Any], where: str) -> Model:
+    """Validate `data`.
+
+    Raises ConfigError: one line that begins with `where` and names each wrong key, its value and what is allowed.
+    """
+    try:
+        return cls.model_validate(dict(data))
+    except ValidationError as error:
+        problems = list(_problems(error, cls, data))
+        more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise ConfigError(f"{where}: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}") from error
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; raises ConfigError with the line for bad syntax, duplicate keys, tags and non-mappings."""
+    try:
+        data = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: line 1: must be a mapping of keys to values, not {_show(data)}")
+    return data
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split `key=value`; the value is a YAML scalar or list, the key may be dotted. Raises ConfigError."""
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"-o {text}: write key=value, such as -o group_size=64")
+    # A glob such as `*.q_proj` would be an alias in YAML, where it means nothing on its own.
+    return key, value if value.startswith("*") else _parse_yaml(value, f"-o {text}")
+
+
+def merge_run_config(file: Path | None, flags: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
+    """Make the configuration of a run from a YAML file (RunConfig's keys), flags and `-o` overrides.
+
+    A flag wins over the file unless it is None; an override is set in `options`. Raises ConfigError.
+    """
+    data = load_yaml(file) if file else {}
+    data.update((key, value) for key, value in flags.items() if value is not None)
+    options = data.get("options")
+    data["options"] = {} if options is None else deepcopy(options)
+    for override in overrides:
+        _set_option(data["options"], override)
+    return parse_config(RunConfig, data, f"run configuration ({file})" if file else "run configuration")
+
+
+def _set_option(options: Any, override: str) -> None:
+    key, value = parse_override(override)
+    *parents, last = key.split(".")
+    for parent in parents:
+        options = options.setdefault(parent, {}) if isinstance(options, dict) else None
+    if not isinstance(options, dict):
+        raise ConfigError(f"-o {override}: {'.'.join(['options', *parents])} is not a mapping")
+    options[last] = value
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    # Imported here because listing methods needs no YAML and should start at once.
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(io.StringIO(text))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        problem = _first_line(error.problem or "")
+        hint = "; quote a value that begins with *" if "undefined alias" in problem else ""
+        raise ConfigError(f"{where}: line {line}: {problem}{hint}") from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else _first_line(str(error))
+        raise ConfigError(f"{where}: is not valid YAML: {reason}") from error
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def _problems(error: ValidationError, cls: type[BaseModel], data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one phrase for each key that is wrong; the branches of a union are joined by `or`."""
+    phrases: dict[str, list[str]] = {}
+    for item in error.errors(include_url=False):
+        path = _real_path(item, data)
+        phrase = _phrase(item, _valid_keys(cls, path[:-1]))
+        phrases.setdefault(".".join(path) + _shown_value(item), []).append(phrase)
+    for subject, found in phrases.items():
+        text = " or ".join(dict.fromkeys(found))
+        yield f"{subject}: {text}" if subject else text
+
+
+def _real_path(item: ErrorDetails, data: Any) -> list[str]:
+    """The location of an error without the names of union branches, which pydantic mixes into it."""
+    path, at_end = [], item["loc"][-1:] if item["type"] == "missing" else ()
+    for part in item["loc"][: len(item["loc"]) - len(at_end)]:
+        inside = data.get(part, data) if isinstance(data, Mapping) else data
+        if isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+            inside = data[part]
+        if inside is not data:
+            path.append(str(part))
+        data = inside
+    return [*path, *map(str, at_end)]
+
+
+def _shown_value(item: ErrorDetails) -> str:
+    hidden = item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], Mapping)
+    return "" if hidden else f" = {_show(item['input'])}"
+
+
+def _phrase(item: ErrorDetails, valid: Sequence[str]) -> str:
+    if item["type"] == "missing":
+        return "is missing"
+    if item["type"] == "extra_forbidden":
+        near = get_close_matches(str(item["loc"][-1]), valid, n=1)
+        return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; valid keys: {', '.join(valid)}"
+    cause = item.get("ctx", {}).get("error")
+    text = str(cause) if cause else item["msg"].removeprefix("Input ")
+    # What pydantic calls a tuple and a dictionary is a list and a mapping to a writer of YAML.
+    return text.replace("valid tuple", "list").replace("valid dictionary", "mapping")
+
+
+def _valid_keys(cls: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The keys of the model at `path` below `cls`."""
+    for part in path:
+        field = cls.model_fields.get(part)
+        cls = next(_models_in(field.annotation), cls) if field else cls
+    return [field.alias or name for name, field in cls.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _show(value: Any) -> str:
+    short = Repr()
+    short.maxstring = short.maxother = 60
+    return short.repr(value)

@@ -1,0 +1,55 @@
+"""Character error rate and its uncertainty; pure functions on strings and counts."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from rapidfuzz.distance import Levenshtein
+
+RESAMPLES = 10_000
+_CHUNK = 1 << 20  # indices drawn at once: bounds the memory of a bootstrap over many pages
+
+
+def normalize(text: str) -> str:
+    """Text as it is compared: Unicode NFC, without trailing whitespace. Nothing else is forgiven."""
+    return unicodedata.normalize("NFC", text).rstrip()
+
+
+def edit_distances(references: Iterable[str], texts: Iterable[str]) -> list[int]:
+    """Levenshtein distance of each pair after `normalize`, in code points."""
+    pairs = zip(references, texts, strict=True)
+    return [int(Levenshtein.distance(normalize(reference), normalize(text))) for reference, text in pairs]
+
+
+def micro_rate(errors: Sequence[float], sizes: Sequence[float]) -> float:
+    """Sum of `errors` over sum of `sizes`, so that every character weighs the same; ValueError if that is 0."""
+    total = sum(sizes)
+    if total <= 0:
+        raise ValueError("a rate needs sizes whose sum is above 0")
+    return float(sum(errors) / total)
+
+
+def bootstrap_interval(
+    errors: ArrayLike, sizes: ArrayLike, *, seed: int, level: float = 0.95, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """Percentile interval of `micro_rate` under resampling of the samples with replacement (Efron 1979).
+
+    errors, sizes: (samples,). With the difference of two models' errors on the same samples as `errors` it is the
+    paired interval of the difference of their rates. Resamples whose sizes sum to 0 have no rate and are left out.
+    """
+    numerators, denominators = np.asarray(errors, np.float64), np.asarray(sizes, np.float64)
+    if numerators.ndim != 1 or numerators.shape != denominators.shape or denominators.sum() <= 0:
+        raise ValueError("a bootstrap needs one error count and one size per sample, and sizes whose sum is above 0")
+    samples = len(numerators)
+    rng = np.random.default_rng(seed)
+    rates = []
+    rows = max(1, _CHUNK // samples)
+    for start in range(0, resamples, rows):
+        drawn = rng.integers(samples, size=(min(rows, resamples - start), samples))
+        totals = denominators[drawn].sum(axis=1)
+        rates.append(numerators[drawn].sum(axis=1)[totals > 0] / totals[totals > 0])
+    low, high = np.quantile(np.concatenate(rates), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

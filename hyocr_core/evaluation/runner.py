@@ -1,0 +1,152 @@
+"""One model reading batches of prompts with Transformers: greedy generation, and teacher forcing along given answers.
+
+A batch holds prompts of the same length with images of the same grid, so that nothing before an answer is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from hyocr_core.errors import CheckpointError, RunError
+
+if TYPE_CHECKING:
+    from transformers import HunYuanVLForConditionalGeneration
+
+DEFAULT_MAX_NEW_TOKENS = 2048
+ModelInputs = Mapping[str, Tensor]
+"""One prompt as the processor gives it: input_ids (1, T), mm_token_type_ids (1, T), pixel_values, image_grid_thw."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch at the input of block 0: token_ids (B, T), embeddings (B, T, hidden size), positions (axes, B, T)."""
+
+    token_ids: Tensor
+    embeddings: Tensor
+    positions: Tensor
+
+
+class _RefuseNan(LogitsProcessor):
+    """A NaN has no largest logit: stop instead of reading noise."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if torch.isnan(scores).any():
+            raise RunError(f"{self._folder}: the model's logits are NaN after {input_ids.shape[1]} tokens")
+        return scores
+
+
+class Runner:
+    """A model of `hyocr_core.models.load_model` and how it is run: greedy, at most `max_new_tokens` a page."""
+
+    def __init__(self, model: HunYuanVLForConditionalGeneration, folder: Path, max_new_tokens: int | None) -> None:
+        self.folder = folder
+        self._model: Any = model  # Transformers' annotations refuse right calls of `generate`
+        self._config: Any = greedy_config(folder, self._model.config.text_config, max_new_tokens)
+        self._model.generation_config = self._config
+
+    @property
+    def max_new_tokens(self) -> int:
+        return int(self._config.max_new_tokens)
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self._model.config.text_config.vocab_size)
+
+    @torch.inference_mode()
+    def embed(self, batch: Sequence[ModelInputs]) -> Prompts:
+        """Run the vision tower once on every image and put its features in the place of the image tokens."""
+        inputs = {name: torch.cat([one[name] for one in batch]).to(self._model.device) for name in batch[0]}
+        token_ids, core = inputs["input_ids"], self._model.model
+        embeddings = core.get_input_embeddings()(token_ids)
+        image = core.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
+        features = torch.cat(image.pooler_output)
+        mask = core.get_placeholder_mask(token_ids, inputs_embeds=embeddings, image_features=features)
+        embeddings = embeddings.masked_scatter(mask, features.to(embeddings.dtype))
+        return Prompts(token_ids, embeddings, self._positions(batch[0]).expand(-1, len(batch), -1))
+
+    def _positions(self, one: ModelInputs) -> Tensor:
+        # From one prompt for all: given a batch, Transformers counts the images on from prompt to prompt, so that the
+        # second page would be read as the second image of its prompt.
+        positions, _ = self._model.model.get_rope_index(
+            one["input_ids"], one["mm_token_type_ids"], one["image_grid_thw"]
+        )
+        there: Tensor = positions.to(self._model.device)
+        return there
+
+    @torch.inference_mode()
+    def generate(self, prompts: Prompts) -> list[list[int]]:
+        """The greedy answer to each prompt, end of sequence included unless the limit of tokens cut it."""
+        written = self._model.generate(
+            prompts.token_ids,
+            inputs_embeds=prompts.embeddings,
+            position_ids=prompts.positions,
+            attention_mask=torch.ones_like(prompts.token_ids),
+            logits_processor=LogitsProcessorList([_RefuseNan(self.folder)]),
+        )
+        return [self._until_end(row) for row in written[:, prompts.token_ids.shape[1] :].tolist()]
+
+    def _until_end(self, tokens: list[int]) -> list[int]:
+        end = next((place for place, token in enumerate(tokens) if token in self._config.eos_token_id), len(tokens))
+        return tokens[: end + 1]
+
+    def ended(self, answer: Sequence[int]) -> bool:
+        """Whether the answer ends by itself."""
+        return answer[-1] in self._config.eos_token_id
+
+    @torch.inference_mode()
+    def forced_states(self, prompts: Prompts, answers: Sequence[Sequence[int]]) -> Tensor:
+        """The states from which every token of the answers is predicted: (sum of the answers' lengths, hidden size).
+
+        Shorter answers are filled up at their end, where causal attention keeps the filling out of what is returned.
+        """
+        length, longest = prompts.token_ids.shape[1], max(map(len, answers))
+        fed = torch.full((len(answers), longest - 1), self._config.pad_token_id, device=prompts.token_ids.device)
+        for row, answer in enumerate(answers):
+            fed[row, : len(answer) - 1] = torch.tensor(answer[:-1])
+        core = self._model.model
+        after = prompts.positions[..., -1:] + torch.arange(1, longest, device=prompts.positions.device)
+        states = core.language_model(
+            inputs_embeds=torch.cat([prompts.embeddings, core.get_input_embeddings()(fed)], dim=1),
+            position_ids=torch.cat([prompts.positions, after], dim=-1),
+            use_cache=False,
+        ).last_hidden_state
+        return torch.cat([states[row, length - 1 :][: len(answer)] for row, answer in enumerate(answers)])
+
+    @torch.inference_mode()
+    def logits(self, states: Tensor) -> Tensor:
+        """The head: (positions, hidden size) -> (positions, vocabulary), in the model's dtype."""
+        logits: Tensor = self._model.lm_head(states)
+        return logits
+
+
+def greedy_config(folder: Path, text_config: Any, max_new_tokens: int | None) -> GenerationConfig:
+    """The checkpoint's own limits, special tokens and repetition penalty; nothing that samples or searches."""
+    own = GenerationConfig()  # type: ignore[no-untyped-call]
+    if (folder / "generation_config.json").is_file():
+        try:
+            own = GenerationConfig.from_pretrained(folder)
+        except (OSError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{folder / 'generation_config.json'}: Transformers refuses it: {reason}") from error
+    end = own.eos_token_id if own.eos_token_id is not None else text_config.eos_token_id
+    ends = [end] if isinstance(end, int) else list(end or ())
+    if not ends:
+        raise CheckpointError(f"{folder}: no eos_token_id in generation_config.json or config.json")
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=own.repetition_penalty,
+        max_new_tokens=max_new_tokens or own.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+        eos_token_id=ends,
+        pad_token_id=own.pad_token_id if own.pad_token_id is not None else ends[0],
+    )

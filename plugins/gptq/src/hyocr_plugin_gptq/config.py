@@ -1,0 +1,60 @@
+"""The options of the methods `gptq` and `rtn`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from hyocr_core import MethodConfig
+
+GROUP_SIZES = (32, 64, 128)
+
+
+class RtnConfig(MethodConfig):
+    """How a weight is stored, and how its scales are chosen."""
+
+    format: Literal["gptq", "compressed-tensors"] = Field(
+        "gptq", description="checkpoint format to write: gptq, or compressed-tensors (pack-quantized)"
+    )
+    bits: Literal[4, 8] = Field(4, description="bits per weight; vLLM has no CPU kernel for 8")
+    group_size: Literal[32, 64, 128, -1] = Field(
+        128, description="input channels that share a scale; -1 is one scale per output channel"
+    )
+    sym: bool = Field(True, description="no zero points; false (4 bits, compressed-tensors only) stores one per group")
+    mse: bool = Field(
+        True,
+        description="search each group's clipping range for the least squared error instead of taking the full range",
+    )
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        """Refuse what no runtime reads."""
+        if not self.sym and self.bits == 8:
+            raise ValueError("sym: false with bits: 8 is read by no runtime; use sym: true, or bits: 4")
+        if not self.sym and self.format == "gptq":
+            raise ValueError(
+                "sym: false in format: gptq is refused by vLLM; use format: compressed-tensors, or sym: true"
+            )
+        return self
+
+    @property
+    def pack_factor(self) -> int:
+        """Codes per int32."""
+        return 32 // self.bits
+
+
+class GptqConfig(RtnConfig):
+    """The storage options of round-to-nearest, and those of the GPTQ solver."""
+
+    desc_act: bool = Field(
+        True,
+        description="quantize input channels in falling order of their activations; groups stay as they are (static), "
+        "so the checkpoint is read like any other",
+    )
+    damp_percent: Annotated[
+        float, Field(gt=0, lt=1, description="share of the Hessian's mean diagonal added to its diagonal")
+    ] = 0.01
+    block_size: Annotated[
+        int, Field(ge=1, description="columns between two updates of the whole weight; changes speed, not the result")
+    ] = 64

@@ -1,0 +1,122 @@
+"""GPTQ (Frantar et al. 2022, arXiv 2210.17323) as pure functions on tensors.
+
+All weights here are columns, (K, N): row k holds what input channel k contributes to the N outputs, so that a column of
+the paper's W is contiguous and rows of W, being independent, can be those of several layers side by side.
+
+The paper corrects the columns not yet quantized with the Cholesky factor of the inverse Hessian. The same codes come
+from H = (U + I) D (U + I)^T, U strictly upper triangular: column k is rounded at w_k + sum_{j<k} e_j U_jk, where e = w - q
+are the errors made so far (LDLQ, Chee et al. 2023, arXiv 2307.13304). That takes one factorization and no inverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hyocr_plugin_gptq.grid import Grid
+
+DAMPING_STEPS = (1.0, 10.0, 100.0, 1000.0)
+"""The configured damping, then three times more of it."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """codes: (K, N) uint8. damping: the share of the Hessian's mean diagonal that was added to it."""
+
+    codes: Tensor
+    damping: float
+
+
+def solve(
+    columns: Tensor, hessian: Tensor, grid: Grid, *, damp_percent: float, block_size: int, desc_act: bool
+) -> Solution | None:
+    """Quantize `columns` (K, N) fp32 on `grid`, minimising tr(E^T H E); no argument is modified.
+
+    hessian: (K, K) fp32. desc_act: quantize the columns in falling order of its diagonal, each on its own group's grid.
+    Return None when the Hessian cannot be factorized even with the most damping.
+    """
+    order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if desc_act else None
+    ordered = hessian if order is None else hessian[order][:, order]
+    for step in DAMPING_STEPS:
+        feedback = feedback_matrix(ordered, damp_percent * step)
+        if feedback is not None:
+            return Solution(quantize_columns(columns, feedback, grid, block_size, order), damp_percent * step)
+    return None
+
+
+def feedback_matrix(hessian: Tensor, damping: float) -> Tensor | None:
+    """Return U^T, (K, K) strictly lower triangular, of H + damping * mean(diag H) * I = (U + I) D (U + I)^T.
+
+    A channel that no input ever reached has an empty row and column in H, so it neither gives nor takes corrections and
+    is rounded to nearest. Return None when H is not positive definite.
+    """
+    mean = hessian.diagonal().mean()
+    # A fresh copy each time: the factorization of an earlier attempt must not leak into this one.
+    damped = hessian.flip(0, 1)
+    damped.diagonal().add_(torch.where(mean == 0, 1.0, mean) * damping)
+    upper, failed = torch.linalg.cholesky_ex(damped, upper=True)
+    if failed.item():
+        return None
+    lower = upper.flip(0, 1)
+    lower.div_(lower.diagonal().clone()[:, None])
+    lower.diagonal().zero_()
+    return lower if torch.isfinite(lower).all() else None
+
+
+def quantize_columns(columns: Tensor, feedback: Tensor, grid: Grid, block_size: int, order: Tensor | None) -> Tensor:
+    """Round (K, N) columns one after the other, each corrected for the errors before it; return codes, (K, N) uint8.
+
+    order: the sequence in which `feedback` takes the columns; None for their own.
+    """
+    count, outputs = columns.shape
+    errors = columns.clone() if order is None else columns[order]
+    places: Sequence[int] = range(count) if order is None else order.tolist()
+    codes = torch.empty(columns.shape, dtype=torch.uint8, device=columns.device)
+    code = torch.empty(outputs, dtype=torch.float32, device=columns.device)
+    scales, zeros, group_size = grid.scales.float(), grid.zeros.float(), count // len(grid.scales)
+    for start in range(0, count, block_size):
+        stop = min(start + block_size, count)
+        targets = torch.addmm(errors[start:stop], feedback[start:stop, :start], errors[:start])
+        with one_thread():
+            for k in range(start, stop):
+                target, group = targets[k - start], places[k] // group_size
+                target.addmv_(errors[start:k].T, feedback[k, start:k])
+                torch.div(target, scales[group], out=code)
+                code.round_().add_(zeros[group]).clamp_(0, grid.max_code)
+                codes[places[k]] = code
+                errors[k].addcmul_(code.sub_(zeros[group]), scales[group], value=-1)
+    return codes
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run small operations on one thread: waking the others for each costs more than they save on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def output_energy(columns: Tensor, hessian: Tensor) -> Tensor:
+    """Return c^T H c for every column c of `columns` (K, N): (N,) fp32, good to about three digits.
+
+    For errors of weights this is their mean squared effect on the outputs, up to a factor. Works in bf16, since it only
+    feeds reports, and on the lower half of H, which is symmetric.
+    """
+    size = 256
+    half, matrix = columns.bfloat16(), hessian.bfloat16()
+    energy = torch.zeros(columns.shape[1], dtype=torch.float32, device=columns.device)
+    for start in range(0, len(half), size):
+        rows, own = slice(start, start + size), half[start : start + size]
+        product = (matrix[rows, :start] @ half[:start]).float().mul_(2) + matrix[rows, rows] @ own
+        energy += product.mul_(own).sum(0)
+    return energy.clamp_(min=0)

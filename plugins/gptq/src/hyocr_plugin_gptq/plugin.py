@@ -1,0 +1,54 @@
+"""The method `gptq`: hooks only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hyocr_core import (
+    Batches,
+    Block,
+    Layer,
+    MethodSpec,
+    QuantizedLayer,
+    Stats,
+    hookimpl,
+)
+from hyocr_plugin_gptq.config import GptqConfig
+from hyocr_plugin_gptq.storage import check_layers, checkpoint_config, pack, unpack
+
+__all__ = [
+    "calibrate",
+    "check_layers",
+    "checkpoint_config",
+    "method_spec",
+    "pack",
+    "quantize_group",
+    "quantize_layer",
+    "unpack",
+]
+
+
+@hookimpl
+def method_spec() -> MethodSpec:
+    return MethodSpec("gptq", GptqConfig, "4 or 8 bit weights, errors corrected by second-order information (GPTQ)")
+
+
+@hookimpl
+def calibrate(block: Block, batches: Batches) -> dict[str, Stats]:
+    from hyocr_plugin_gptq.hessian import collect
+
+    return collect(block, batches)
+
+
+@hookimpl
+def quantize_layer(layer: Layer, stats: Stats | None, config: GptqConfig) -> QuantizedLayer:
+    from hyocr_plugin_gptq.layers import quantize_gptq
+
+    return quantize_gptq([layer], stats, config)[0]
+
+
+@hookimpl
+def quantize_group(layers: Sequence[Layer], stats: Stats | None, config: GptqConfig) -> list[QuantizedLayer]:
+    from hyocr_plugin_gptq.layers import quantize_gptq
+
+    return quantize_gptq(layers, stats, config)

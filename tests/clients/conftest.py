@@ -1,0 +1,134 @@
+"""Quantized checkpoints of the demo model, and the two clients that read with them: vLLM and Transformers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).parents[2]
+VLLM_PYTHON = ROOT / ".venv-vllm/bin/python"
+EVERY = 32  # of the held-out lines, so that 16 are read
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client wrote for one line. logprobs: (tokens, vocabulary), of the step that chose each token."""
+
+    prompt: list[int]
+    tokens: list[int]
+    logprobs: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Line:
+    image: Path
+    question: str
+
+
+Quantize = Callable[..., Path]
+RunVllm = Callable[[Path, Path], "subprocess.CompletedProcess[str]"]
+ReadWithVllm = Callable[[Path], list[Answer]]
+ReadWithTransformers = Callable[[Any], list[Answer]]
+
+
+@pytest.fixture(scope="session")
+def lines(heldout: str) -> list[Line]:
+    """Some held-out lines, spread over the whole set."""
+    rows = [json.loads(row) for row in Path(heldout).read_text(encoding="utf-8").splitlines()]
+    return [Line(Path(heldout).parent / row["img_path"], row["question"]) for row in rows[::EVERY]]
+
+
+@pytest.fixture(scope="session")
+def quantize(demo: Path, calib: str, tmp_path_factory: pytest.TempPathFactory) -> Quantize:
+    """Quantize the demo checkpoint as a user does; the same options give the same folder."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def run(*options: str) -> Path:
+        if options not in made:
+            output = tmp_path_factory.mktemp("quantized") / "checkpoint"
+            command = [str(Path(sys.executable).with_name("hyocr")), "quant", "--method", "gptq", "--num-samples", "32"]
+            command += ["--model", str(demo), "--calib", calib, "--output", str(output)]
+            command += [part for option in options for part in ("-o", option)]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+            made[options] = output
+        return made[options]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_vllm(lines: list[Line], tmp_path_factory: pytest.TempPathFactory) -> RunVllm:
+    """Read the lines with a checkpoint in vLLM; the finished process, which may have failed."""
+    if not VLLM_PYTHON.is_file():
+        pytest.skip("no .venv-vllm: `make clients` makes it")
+    requests = tmp_path_factory.mktemp("vllm") / "requests.json"
+    requests.write_text(
+        json.dumps([{"image": str(line.image), "question": line.question} for line in lines]), encoding="utf-8"
+    )
+    script = Path(__file__).with_name("run_vllm.py")
+
+    def run(checkpoint: Path, result: Path) -> subprocess.CompletedProcess[str]:
+        command = [VLLM_PYTHON, script, checkpoint, requests, result]
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def read_with_vllm(lines: list[Line], run_vllm: RunVllm, tmp_path_factory: pytest.TempPathFactory) -> ReadWithVllm:
+    """Read the lines with a checkpoint in vLLM's CPU build."""
+
+    def read(checkpoint: Path) -> list[Answer]:
+        result = tmp_path_factory.mktemp("vllm") / "result.safetensors"
+        done = run_vllm(checkpoint, result)
+        assert done.returncode == 0, done.stdout[-4000:]
+        arrays = load_file(result)
+        return [
+            Answer(arrays[f"prompt_{i}"].tolist(), arrays[f"tokens_{i}"].tolist(), arrays[f"logprobs_{i}"])
+            for i in range(len(lines))
+        ]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def read_with_transformers(demo: Path, lines: list[Line]) -> ReadWithTransformers:
+    """Read the lines with a model in Transformers, greedily."""
+    from transformers import GenerationConfig, HunYuanVLProcessor
+
+    processor = HunYuanVLProcessor.from_pretrained(demo)
+    settings = GenerationConfig.from_pretrained(demo, output_logits=True, return_dict_in_generate=True)
+
+    def read(model: Any) -> list[Answer]:
+        return [_read_line(model, processor, settings, line) for line in lines]
+
+    return read
+
+
+@torch.inference_mode()
+def _read_line(model: Any, processor: Any, settings: Any, line: Line) -> Answer:
+    content = [{"type": "image", "image": str(line.image)}, {"type": "text", "text": line.question}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    output = model.generate(**inputs, generation_config=settings)
+    prompt = inputs["input_ids"][0].tolist()
+    logprobs = torch.cat(output.logits).float().log_softmax(-1).numpy()
+    return Answer(prompt, output.sequences[0, len(prompt) :].tolist(), logprobs)

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import HunYuanVLForConditionalGeneration
+
+from hyocr_core.calibration.processor import load_processor
+from hyocr_core.calibration.records import Record
+from hyocr_core.calibration.samples import build_sample
+from hyocr_core.errors import BadInputError, CalibrationError, CheckpointError, RunError
+from hyocr_core.evaluation.evaluate import evaluate
+from hyocr_core.evaluation.result import EvalResult
+from hyocr_core.models.load import load_model
+
+MakePages = Callable[..., list[Record]]
+
+
+def broken(record: Record) -> Record:
+    def refuse() -> Any:
+        raise CalibrationError("is no image")
+
+    return dataclasses.replace(record, open_image=refuse)
+
+
+@torch.no_grad()
+def by_hand(folder: Path, baseline: Path, records: list[Record]) -> dict[str, Any]:
+    """The comparison with Transformers and Python's floats, one page and one token at a time."""
+    model, other = (HunYuanVLForConditionalGeneration.from_pretrained(path).eval() for path in (folder, baseline))
+    processor = load_processor(baseline)
+    texts: list[tuple[str, str]] = []
+    kls: list[float] = []
+    agreeing = 0
+    for record in records:
+        inputs = build_sample(record, processor, with_answer=False).inputs
+        ids = inputs["input_ids"]
+        whole = [each.generate(**inputs, attention_mask=torch.ones_like(ids)) for each in (model, other)]
+        decoded = [processor.tokenizer.decode(one[0, ids.shape[1] :], skip_special_tokens=True) for one in whole]
+        texts.append((decoded[0], decoded[1]))
+        for end in range(ids.shape[1], whole[1].shape[1]):
+            kinds = torch.zeros(1, end, dtype=torch.long)
+            kinds[:, : ids.shape[1]] = inputs["mm_token_type_ids"]
+            prefix = inputs | {"input_ids": whole[1][:, :end], "mm_token_type_ids": kinds}
+            q, p = (each(**prefix).logits[0, -1].double().softmax(0).tolist() for each in (model, other))
+            kls.append(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+            agreeing += p.index(max(p)) == q.index(max(q))
+    return {"texts": texts, "kl": sum(kls) / len(kls), "agreement": agreeing / len(kls), "tokens": len(kls)}
+
+
+def test_comparison_is_what_it_is_by_hand(tiny: Path, noisy: Path, pages: MakePages) -> None:
+    records = pages(5)
+    expected = by_hand(noisy, tiny, records)
+    result = evaluate(noisy, records, baseline=tiny)
+    assert result.comparison is not None
+    assert result.baseline is not None
+    assert [(page.text, page.baseline_text) for page in result.pages] == [
+        (mine.rstrip(), other.rstrip()) for mine, other in expected["texts"]
+    ]
+    assert 0 < expected["agreement"] < 1, "the noise must change some of the tokens and not all"
+    assert result.comparison.tokens == result.baseline.tokens == expected["tokens"]
+    assert result.comparison.agreement == pytest.approx(expected["agreement"])
+    assert result.comparison.kl == pytest.approx(expected["kl"], rel=1e-3)
+    assert result.comparison.identical_pages == sum(
+        mine.rstrip() == other.rstrip() for mine, other in expected["texts"]
+    )
+
+
+def test_scores_add_up(tiny: Path, noisy: Path, pages: MakePages, slow_distance: Callable[[str, str], int]) -> None:
+    records = pages(6, "abc d\u00e9f ")
+    result = evaluate(noisy, records, baseline=tiny, seed=3)
+    assert result.baseline is not None
+    assert result.comparison is not None
+    errors = [slow_distance("abc d\u00e9f", page.text) for page in result.pages]
+    assert [page.errors for page in result.pages] == errors
+    assert result.reference_characters == 6 * 7
+    assert result.model.cer == pytest.approx(sum(errors) / 42)
+    assert result.baseline.cer is not None
+    assert result.comparison.cer_difference == pytest.approx(result.model.cer - result.baseline.cer)
+    for rate, interval in (
+        (result.model.cer, result.model.cer_interval),
+        (result.baseline.cer, result.baseline.cer_interval),
+        (result.comparison.cer_difference, result.comparison.cer_difference_interval),
+    ):
+        assert interval is not None
+        assert interval[0] <= rate <= interval[1]
+    assert result.model.weight_bytes == (noisy / "model.safetensors").stat().st_size
+    assert result.model.model == str(noisy)
+
+
+def test_pages_read_right_count_as_exact(tiny: Path, pages: MakePages) -> None:
+    records = pages(4)
+    texts = [page.text for page in evaluate(tiny, records).pages]
+    right = [dataclasses.replace(record, answer=text + "\n") for record, text in zip(records, texts, strict=True)]
+    right[1] = dataclasses.replace(right[1], answer=texts[1] + "x")
+    result = evaluate(tiny, right)
+    assert result.model.exact_match == 0.75
+    assert [page.errors for page in result.pages] == [0, 1, 0, 0]
+    assert result.baseline is None
+    assert result.comparison is None
+
+
+def test_a_model_is_identical_to_itself(demo: Path, pages: MakePages) -> None:
+    result = evaluate(demo, pages(7), baseline=demo, max_new_tokens=8)
+    assert result.comparison is not None
+    assert result.comparison.agreement == 1
+    assert abs(result.comparison.kl) <= 1e-6
+    assert result.comparison.identical_pages == 7
+    assert result.comparison.cer_difference == 0
+    assert result.comparison.cer_difference_interval == (0, 0)
+
+
+def without_seconds(result: EvalResult) -> dict[str, Any]:
+    data: dict[str, Any] = result.model_dump(mode="json")
+    del data["model"]["seconds"], data["baseline"]["seconds"]
+    return data
+
+
+def test_same_input_gives_the_same_result(tiny: Path, noisy: Path, pages: MakePages) -> None:
+    first, second = (evaluate(noisy, pages(5), baseline=tiny) for _ in range(2))
+    assert json.dumps(without_seconds(first)) == json.dumps(without_seconds(second))
+
+
+def test_batches_and_what_is_kept_change_no_text(
+    tiny: Path, noisy: Path, pages: MakePages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = evaluate(noisy, pages(7), baseline=tiny)
+    monkeypatch.setattr("hyocr_core.evaluation.pages.KEPT_PATCHES", 40)
+    result = evaluate(noisy, pages(7), baseline=tiny, batch_size=2)
+    assert [(page.name, page.text, page.agreeing_tokens) for page in result.pages] == [
+        (page.name, page.text, page.agreeing_tokens) for page in expected.pages
+    ]
+
+
+def test_a_tenth_of_the_pages_may_fail(tiny: Path, pages: MakePages) -> None:
+    records = pages(10)
+    records[4] = broken(records[4])
+    result = evaluate(tiny, records)
+    assert result.failures == {"page-4": "is no image"}
+    assert [page.name for page in result.pages] == [record.name for record in records if record.name != "page-4"]
+
+
+def test_more_failures_stop_before_any_weight_is_read(
+    tiny: Path, pages: MakePages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = pages(10)
+    records[4], records[7] = broken(records[4]), broken(records[7])
+    monkeypatch.setattr("hyocr_core.evaluation.evaluate.load_model", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(CalibrationError, match=r"2 of 10.*page-4: is no image; page-7") as caught:
+        evaluate(tiny, records)
+    assert caught.value.exit_code == 2
+
+
+def test_transcripts_are_needed_without_a_baseline(tiny: Path, pages: MakePages) -> None:
+    with pytest.raises(CalibrationError, match="page-0: no transcript"):
+        evaluate(tiny, pages(3, None))
+
+
+def test_some_transcripts_are_not_enough(tiny: Path, pages: MakePages) -> None:
+    records = pages(3)
+    records[1] = dataclasses.replace(records[1], answer=None)
+    with pytest.raises(CalibrationError, match=r"page-1: no transcript \(1 of 3"):
+        evaluate(tiny, records, baseline=tiny)
+
+
+def test_empty_transcripts_have_no_error_rate(tiny: Path, pages: MakePages) -> None:
+    with pytest.raises(CalibrationError, match="empty"):
+        evaluate(tiny, pages(3, " \n"))
+
+
+def test_without_transcripts_the_comparison_remains(tiny: Path, noisy: Path, pages: MakePages) -> None:
+    result = evaluate(noisy, pages(4, None), baseline=tiny)
+    assert result.comparison is not None
+    assert result.comparison.kl > 0
+    assert result.comparison.cer_difference is None
+    assert result.model.cer is None
+    assert result.reference_characters is None
+    assert all(page.errors is None for page in result.pages)
+
+
+def test_another_tokenizer_is_refused(tiny: Path, pages: MakePages, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["added_tokens"][-1]["content"] = "Something else"
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="other: has another vocabulary"):
+        evaluate(tiny, pages(2), baseline=other)
+
+
+def test_another_vocabulary_size_is_refused(tiny: Path, pages: MakePages, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    model = HunYuanVLForConditionalGeneration.from_pretrained(tiny)
+    model.resize_token_embeddings(400)
+    model.save_pretrained(other)
+    with pytest.raises(CheckpointError, match="other: has another vocabulary"):
+        evaluate(tiny, pages(2), baseline=other)
+
+
+def test_infinite_logits_along_the_answers_are_no_result(
+    tiny: Path, pages: MakePages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+
+    def load(folder: Path, device: torch.device) -> HunYuanVLForConditionalGeneration:
+        model = load_model(folder, device)
+        if folder == other:
+            model.lm_head.register_forward_hook(
+                lambda _m, _a, logits: logits.index_fill(-1, torch.tensor([5]), torch.inf)
+            )
+        return model
+
+    monkeypatch.setattr("hyocr_core.evaluation.evaluate.load_model", load)
+    with pytest.raises(RunError, match="NaN or infinite"):
+        evaluate(other, pages(1), baseline=tiny)
+
+
+@pytest.mark.parametrize("option", ["batch_size", "max_new_tokens"])
+def test_nothing_at_a_time_is_refused(tiny: Path, pages: MakePages, option: str) -> None:
+    with pytest.raises(BadInputError, match="at least 1"):
+        evaluate(tiny, pages(1), **{option: 0})  # type: ignore[arg-type]

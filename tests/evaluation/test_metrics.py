@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyocr_core.evaluation.metrics import bootstrap_interval, edit_distances, micro_rate, normalize
+
+TEXTS = st.text(alphabet="abé\u0301e \n漢", max_size=9)
+
+
+@given(TEXTS, TEXTS)
+def test_edit_distance_is_levenshteins(slow_distance: Callable[[str, str], int], reference: str, text: str) -> None:
+    assert edit_distances([reference], [text]) == [slow_distance(reference, text)]
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "errors"),
+    [
+        ("caf\u00e9", "cafe\u0301", 0),  # the same letter, composed and decomposed
+        ("line", "line \n\t", 0),
+        ("line", " line", 1),  # leading whitespace counts
+        ("a b", "a  b", 1),  # and so does whitespace inside
+        ("Line", "line", 1),
+        ("", "abc", 3),
+        ("kitten", "sitting", 3),
+    ],
+)
+def test_what_is_forgiven_and_what_is_not(reference: str, text: str, errors: int) -> None:
+    assert edit_distances([reference], [text]) == [errors]
+
+
+@given(TEXTS)
+def test_normalize_is_idempotent(text: str) -> None:
+    assert normalize(normalize(text)) == normalize(text)
+
+
+def test_distances_need_as_many_texts_as_references() -> None:
+    with pytest.raises(ValueError, match="argument"):
+        edit_distances(["a", "b"], ["a"])
+
+
+def test_micro_rate_weighs_characters_not_pages() -> None:
+    assert micro_rate([1, 0], [1, 99]) == 0.01
+    with pytest.raises(ValueError, match="above 0"):
+        micro_rate([3], [0])
+
+
+def test_bootstrap_interval_matches_a_plain_loop() -> None:
+    errors, sizes = [3, 0, 1, 7, 0, 2], [10, 12, 3, 40, 25, 18]
+    rng = np.random.default_rng(5)
+    rates = []
+    for _ in range(20_000):
+        drawn = [int(rng.random() * 6) for _ in range(6)]
+        rates.append(sum(errors[i] for i in drawn) / sum(sizes[i] for i in drawn))
+    expected = np.percentile(rates, [2.5, 97.5])
+    assert bootstrap_interval(errors, sizes, seed=1, resamples=20_000) == pytest.approx(expected, abs=4e-3)
+
+
+def test_bootstrap_interval_covers_the_true_rate() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(300):
+        sizes = rng.integers(5, 30, size=80)
+        hard = rng.random(80) < 0.2  # errors cluster on hard pages, as they do
+        errors = rng.binomial(sizes, np.where(hard, 0.3, 0.01))
+        low, high = bootstrap_interval(errors, sizes, seed=trial, resamples=1000)
+        covered += low <= 0.2 * 0.3 + 0.8 * 0.01 <= high
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_bootstrap_interval_of_paired_differences_is_narrower_than_unpaired() -> None:
+    rng = np.random.default_rng(0)
+    sizes = np.full(200, 20)
+    baseline = rng.binomial(20, 0.2 * rng.random(200))
+    model = baseline + (rng.random(200) < 0.1)
+    low, high = bootstrap_interval(model - baseline, sizes, seed=0)
+    assert 0 < low < (model - baseline).sum() / sizes.sum() < high
+    single_low, single_high = bootstrap_interval(model, sizes, seed=0)
+    assert high - low < (single_high - single_low) / 2
+
+
+def test_bootstrap_interval_is_seeded_and_does_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors, sizes = list(range(17)), list(range(30, 47))
+    whole = bootstrap_interval(errors, sizes, seed=3)
+    assert whole == bootstrap_interval(errors, sizes, seed=3)
+    assert whole != bootstrap_interval(errors, sizes, seed=4)
+    monkeypatch.setattr("hyocr_core.evaluation.metrics._CHUNK", 64)
+    assert whole == bootstrap_interval(errors, sizes, seed=3)
+
+
+def test_bootstrap_interval_leaves_out_resamples_of_empty_references_only() -> None:
+    low, high = bootstrap_interval([0, 1], [0, 4], seed=0)
+    assert (low, high) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize(("errors", "sizes"), [([], []), ([1], [0]), ([1, 2], [3])])
+def test_bootstrap_interval_refuses_what_has_no_rate(errors: list[int], sizes: list[int]) -> None:
+    with pytest.raises(ValueError, match="bootstrap needs"):
+        bootstrap_interval(errors, sizes, seed=0)

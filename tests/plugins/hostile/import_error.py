@@ -1,0 +1,3 @@
+"""A dependency that is not installed."""
+
+import a_package_nobody_has
