@@ -180,7 +180,7 @@ class Method:
 
 
 def _of(stats: Mapping[str, Stats] | None, layer: Layer) -> Stats | None:
-    return None if stats is None else stats[layer.name]
+    return stats[layer.name] if stats else None
 
 
 def brief(error: BaseException) -> str:

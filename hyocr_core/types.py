@@ -19,12 +19,16 @@ Stats: TypeAlias = "dict[str, Tensor]"
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """What a method says of itself without importing torch."""
+    """What a method says of itself without importing torch.
+
+    api_version: the number of the contract the plugin was written for, as a literal; hyocr_core.API_VERSION is the
+    number this core speaks.
+    """
 
     name: str
     config_class: type[MethodConfig]
     summary: str
-    api_version: int = API_VERSION
+    api_version: int = field(kw_only=True)
     needs_calibration: bool = True
     rescales_block: bool = False
 

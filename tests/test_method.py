@@ -311,6 +311,29 @@ def test_a_group_that_breaks_the_contract(plugins: PluginFolder, layer: Layer, b
 
 def test_shared_stats_may_not_be_written(plugins: PluginFolder, layer: Layer) -> None:
     method = odd(plugins, RESULT.format("stats['h'].add_(1); return good"))
+    shared = {"h": torch.zeros(1)}
     with pytest.raises(HookError, match="hook quantize_layer, q: wrote into its stats, which other layers share"):
-        shared = {"h": torch.zeros(1)}
         method.quantize_group(pair(layer), {"q": shared, "k": shared}, method.config({}))
+
+
+def test_each_layer_of_a_group_gets_its_own_stats(plugins: PluginFolder, layer: Layer) -> None:
+    body = "return QuantizedLayer(layer.name, good.tensors, good.dequantized, {'seen': float(stats['h'])})"
+    method = odd(plugins, RESULT.replace("{}", body))
+    stats = {"q": {"h": torch.ones(1)}, "k": {"h": torch.full((1,), 2.0)}}
+    found = method.quantize_group(pair(layer), stats, method.config({}))
+    assert [item.metrics["seen"] for item in found] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("stats", [None, {}])
+def test_without_calibration_the_stats_are_none(
+    plugins: PluginFolder, layer: Layer, stats: dict[str, dict[str, Tensor]] | None
+) -> None:
+    method = odd(plugins, RESULT.format("assert stats is None; return good"))
+    assert len(method.quantize_group(pair(layer), stats, method.config({}))) == 2
+
+
+def test_a_group_hook_gets_the_stats_of_its_first_layer(plugins: PluginFolder, layer: Layer) -> None:
+    body = GROUP.replace("(layers, config)", "(layers, stats, config)", 1)
+    method = odd(plugins, body.format("assert stats['h'] == 1; return good"))
+    stats = {"q": {"h": torch.ones(1)}, "k": {"h": torch.full((1,), 2.0)}}
+    assert len(method.quantize_group(pair(layer), stats, method.config({}))) == 2

@@ -179,7 +179,7 @@ def test_killed_and_resumed_is_byte_identical(
     killed = subprocess.run([sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not output.exists()
-    command = [sys.executable, "-m", "hyocr_core.cli.main", *arguments, "--resume"]
+    command = [Path(sys.executable).with_name("hyocr"), *arguments, "--resume"]
     resumed = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert contents(output) == contents(straight)
@@ -296,7 +296,7 @@ def test_bad_input_is_refused_before_anything_is_written(run_config: Callable[..
         ({"options": {"bits": 3}}, ConfigError, "bits"),
         ({"model": str(tmp_path / "nothing")}, CheckpointError, "nothing"),
         ({"calib": str(tmp_path / "nothing.jsonl")}, CalibrationError, "nothing.jsonl"),
-        ({"device": "tpu7"}, BadInputError, "tpu7"),
+        ({"device": "cuda:77"}, BadInputError, "cuda:77"),
     ]
     for changes, error, message in bad:
         with pytest.raises(error, match=message):

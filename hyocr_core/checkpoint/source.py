@@ -1,4 +1,4 @@
-"""What a model needs of a checkpoint: CheckpointReader gives it, and so does the dequantized view of a quantized one."""
+"""What a model needs of a checkpoint: what CheckpointReader gives, and the dequantized view of a quantized one."""
 
 from __future__ import annotations
 

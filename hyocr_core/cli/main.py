@@ -49,8 +49,8 @@ class LazyGroup(click.Group):
             if ctx.meta.get(VERBOSE):
                 traceback.print_exception(error)
             _stop(ctx, f"error: {one_line(str(error))}", error.exit_code)
-        except KeyboardInterrupt:
-            _stop(ctx, "interrupted", 130)
+        except KeyboardInterrupt as interrupt:
+            _stop(ctx, str(interrupt) or "interrupted", 130)
 
 
 def _stop(ctx: click.Context, message: str, exit_code: int) -> NoReturn:

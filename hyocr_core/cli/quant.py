@@ -61,7 +61,8 @@ def _run(run: RunConfig, *, resume: bool) -> Any:
         with TerminalProgress(console) as progress:
             report = quantize(run, resume=resume, progress=progress)
     except KeyboardInterrupt:
-        console.print("interrupted; the same command with --resume goes on after the last whole block", highlight=False)
-        raise
+        raise KeyboardInterrupt(
+            "interrupted; the same command with --resume goes on after the last whole block"
+        ) from None
     print_report(console, report, run.output)
     return report
