@@ -5,7 +5,7 @@ A batch holds prompts of the same length with images of the same grid, so that n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,12 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from hyocr_core.errors import CheckpointError, RunError
+from hyocr_core.models.hunyuan_vl import ModelInputs, embed_prompts
 
 if TYPE_CHECKING:
     from transformers import HunYuanVLForConditionalGeneration
 
 DEFAULT_MAX_NEW_TOKENS = 2048
-ModelInputs = Mapping[str, Tensor]
-"""One prompt as the processor gives it: input_ids (1, T), mm_token_type_ids (1, T), pixel_values, image_grid_thw."""
 
 
 @dataclass(frozen=True)
@@ -62,26 +61,11 @@ class Runner:
     def vocabulary(self) -> int:
         return int(self._model.config.text_config.vocab_size)
 
-    @torch.inference_mode()
     def embed(self, batch: Sequence[ModelInputs]) -> Prompts:
         """Run the vision tower once on every image and put its features in the place of the image tokens."""
-        inputs = {name: torch.cat([one[name] for one in batch]).to(self._model.device) for name in batch[0]}
-        token_ids, core = inputs["input_ids"], self._model.model
-        embeddings = core.get_input_embeddings()(token_ids)
-        image = core.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
-        features = torch.cat(image.pooler_output)
-        mask = core.get_placeholder_mask(token_ids, inputs_embeds=embeddings, image_features=features)
-        embeddings = embeddings.masked_scatter(mask, features.to(embeddings.dtype))
-        return Prompts(token_ids, embeddings, self._positions(batch[0]).expand(-1, len(batch), -1))
-
-    def _positions(self, one: ModelInputs) -> Tensor:
-        # From one prompt for all: given a batch, Transformers counts the images on from prompt to prompt, so that the
-        # second page would be read as the second image of its prompt.
-        positions, _ = self._model.model.get_rope_index(
-            one["input_ids"], one["mm_token_type_ids"], one["image_grid_thw"]
-        )
-        there: Tensor = positions.to(self._model.device)
-        return there
+        embedded = embed_prompts(self._model.model, batch, self._model.device)
+        token_ids = torch.cat([inputs["input_ids"] for inputs in batch]).to(self._model.device)
+        return Prompts(token_ids, embedded.hidden_states, embedded.position_ids)
 
     @torch.inference_mode()
     def generate(self, prompts: Prompts) -> list[list[int]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +30,36 @@ BLOCKS = "model.language_model.layers"
 EMBEDDING = "model.language_model.embed_tokens"
 
 
+ModelInputs: TypeAlias = Mapping[str, Tensor]
+"""One prompt as the processor gives it: input_ids (1, T), mm_token_type_ids (1, T), pixel_values, image_grid_thw."""
+
+
 @dataclass(frozen=True)
 class Embedded:
-    """A sample at the input of block 0: hidden_states (1, tokens, hidden_size), position_ids (axes, 1, tokens)."""
+    """Prompts at the input of block 0: hidden_states (B, T, hidden_size), position_ids (axes, B, T)."""
 
     hidden_states: Tensor
     position_ids: Tensor
+
+
+@torch.no_grad()
+def embed_prompts(model: Any, prompts: Sequence[ModelInputs], device: torch.device) -> Embedded:
+    """Put the vision tower's features in the place of the image tokens, for prompts of one length and image grid.
+
+    model: Transformers' HunYuanVLModel with vision tower and embedding in memory.
+    """
+    inputs = {name: torch.cat([prompt[name] for prompt in prompts]).to(device) for name in prompts[0]}
+    token_ids = inputs["input_ids"]
+    hidden_states = model.get_input_embeddings()(token_ids)
+    image = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
+    features = torch.cat(image.pooler_output)
+    mask = model.get_placeholder_mask(token_ids, inputs_embeds=hidden_states, image_features=features)
+    hidden_states = hidden_states.masked_scatter(mask, features.to(hidden_states.dtype))
+    # From one prompt for all: given a batch, Transformers counts the images on from prompt to prompt, so that the
+    # second page would be read as the second image of its prompt.
+    first = prompts[0]
+    positions, _ = model.get_rope_index(first["input_ids"], first["mm_token_type_ids"], first["image_grid_thw"])
+    return Embedded(hidden_states, positions.to(device).expand(-1, len(prompts), -1))
 
 
 class HunYuanVL:
@@ -169,19 +193,9 @@ class HunYuanVL:
         with self._materialized(VISION, EMBEDDING):
             yield
 
-    @torch.no_grad()
-    def embed(self, inputs: Mapping[str, Tensor]) -> Embedded:
-        """Run the vision tower and the embedding on one sample of the processor, inside `front()`."""
-        inputs = {name: value.to(self.device) for name, value in inputs.items()}
-        token_ids, model = inputs["input_ids"], self.skeleton.model
-        hidden_states = model.get_input_embeddings()(token_ids)
-        grid = inputs.get("image_grid_thw")
-        if grid is not None:
-            features = torch.cat(model.get_image_features(inputs["pixel_values"], grid, return_dict=True).pooler_output)
-            mask = model.get_placeholder_mask(token_ids, inputs_embeds=hidden_states, image_features=features)
-            hidden_states = hidden_states.masked_scatter(mask, features.to(hidden_states.dtype))
-        position_ids, _ = model.get_rope_index(token_ids, inputs["mm_token_type_ids"], grid)
-        return Embedded(hidden_states, position_ids)
+    def embed(self, inputs: ModelInputs) -> Embedded:
+        """Run the vision tower and the embedding on one sample, inside `front()`."""
+        return embed_prompts(self.skeleton.model, [inputs], self.device)
 
     def batch(self, name: str, embedded: Embedded) -> Batch:
         """The sample as a block takes it, on the model's device."""

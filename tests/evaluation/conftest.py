@@ -7,6 +7,7 @@ import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,13 +22,14 @@ STOP = list(range(0, 384, 6))  # so many tokens end an answer that answers of a 
 def save_tiny(demo: Path, folder: Path, *, noise: float = 0.0) -> Path:
     """Write a random model with the demo's tokenizer and processor; `noise` moves its decoder's weights a little."""
     shutil.copytree(demo, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
-    config = HunYuanVLConfig.from_pretrained(demo)
+    config: Any = HunYuanVLConfig.from_pretrained(demo)
     config.dtype = torch.float32
     config.text_config.num_hidden_layers = 2
     config.text_config.initializer_range = config.vision_config.initializer_range = 0.2
     config.vision_config.num_hidden_layers = 1
     torch.manual_seed(0)
-    model = HunYuanVLForConditionalGeneration(config).float()
+    model: Any = HunYuanVLForConditionalGeneration(config)
+    model.float()
     with torch.no_grad():
         for parameter in model.model.language_model.layers.parameters():
             parameter += noise * torch.randn_like(parameter)
