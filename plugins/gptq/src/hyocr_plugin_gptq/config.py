@@ -57,4 +57,4 @@ class GptqConfig(RtnConfig):
     ] = 0.01
     block_size: Annotated[
         int, Field(ge=1, description="columns between two updates of the whole weight; changes speed, not the result")
-    ] = 64
+    ] = 128

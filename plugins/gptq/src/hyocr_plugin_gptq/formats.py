@@ -36,15 +36,16 @@ def _check_outputs(name: str, outputs: int, config: RtnConfig) -> None:
     if packs_zeros and outputs % config.pack_factor:
         raise ConfigError(
             f"{name}: its {outputs} output channels are not a multiple of {config.pack_factor}, so its zero points "
-            "do not fill whole int32; use format: compressed-tensors with sym: true, or leave the layer out with `ignore`"
+            "do not fill whole int32; use format: compressed-tensors with sym: true, or leave it out with `ignore`"
         )
 
 
 def gptq_config(config: RtnConfig) -> dict[str, Any]:
     """Return the `quantization_config` of format `gptq`.
 
-    It needs no list of layers: the runtimes see in the shards which are quantized. `desc_act` is false even when columns
-    were quantized in order of activation: true would announce permuted groups, and here every channel stays in its own.
+    It needs no list of layers: the runtimes see in the shards which are quantized. `desc_act` is false even when
+    columns were quantized in order of activation: true would announce permuted groups, and here each channel
+    stays in its own.
     """
     return {
         "quant_method": "gptq",

@@ -4,18 +4,19 @@ All weights here are columns, (K, N): row k holds what input channel k contribut
 the paper's W is contiguous and rows of W, being independent, can be those of several layers side by side.
 
 The paper corrects the columns not yet quantized with the Cholesky factor of the inverse Hessian. The same codes come
-from H = (U + I) D (U + I)^T, U strictly upper triangular: column k is rounded at w_k + sum_{j<k} e_j U_jk, where e = w - q
-are the errors made so far (LDLQ, Chee et al. 2023, arXiv 2307.13304). That takes one factorization and no inverse.
+from H = (U + I) D (U + I)^T, U strictly upper triangular: column k is rounded at w_k + sum_{j<k} e_j U_jk, where
+e = w - q are the errors made so far (LDLQ, Chee et al. 2023, arXiv 2307.13304): one factorization and no inverse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
+from hyocr_plugin_gptq.threads import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,17 +94,6 @@ def quantize_columns(columns: Tensor, feedback: Tensor, grid: Grid, block_size: 
                 codes[places[k]] = code
                 errors[k].addcmul_(code.sub_(zeros[group]), scales[group], value=-1)
     return codes
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run small operations on one thread: waking the others for each costs more than they save on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def output_energy(columns: Tensor, hessian: Tensor) -> Tensor:

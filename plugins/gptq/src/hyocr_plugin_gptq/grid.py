@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hyocr_plugin_gptq.threads import one_thread
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 CLIP_RATIOS = (1.0, 1.07, 0.94, 0.89, 0.84, 0.79, 0.74, 0.7, 0.65, 0.61)
 """Shares of a group's range that the search tries. Symmetric codes reach one step further down than up, so that more
 than the whole range can pay: 1.07 gives the largest positive value its own code."""
+
+OUTPUTS_AT_ONCE = 1024
+"""Outputs fitted together: a group of so many stays in the processor's cache during the search."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +57,17 @@ def fit_grid(
     importance: (K,) weights of the input channels in that error; None for equal ones.
     """
     groups = _grouped(columns, len(columns) if group_size == -1 else group_size)
-    weights = None if importance is None else importance.view(*groups.shape[:2], 1)
+    weights = columns.new_ones(groups.shape[:2]) if importance is None else importance.view(groups.shape[:2])
     ratios = CLIP_RATIOS if mse else CLIP_RATIOS[:1]
-    max_code = 2**bits - 1
-    # Group by group, because a search over one stays in the processor's cache.
-    fitted = [
-        _search(group, dtype, max_code, sym, ratios, None if weights is None else weights[index])
-        for index, group in enumerate(groups)
-    ]
-    scales, zeros = (torch.stack(part) for part in zip(*fitted, strict=True))
-    return Grid(scales, zeros.to(torch.uint8), max_code)
+    scales = torch.empty(len(groups), columns.shape[1], dtype=dtype, device=columns.device)
+    zeros = torch.empty(scales.shape, dtype=torch.uint8, device=columns.device)
+    with one_thread():
+        for index, group in enumerate(groups):
+            for start in range(0, columns.shape[1], OUTPUTS_AT_ONCE):
+                part = slice(start, start + OUTPUTS_AT_ONCE)
+                fitted = _search(group[:, part], weights[index], dtype, 2**bits - 1, sym, ratios)
+                scales[index, part], zeros[index, part] = fitted
+    return Grid(scales, zeros, 2**bits - 1)
 
 
 def round_to_nearest(columns: Tensor, grid: Grid) -> Tensor:
@@ -83,40 +89,41 @@ def _grouped(columns: Tensor, size: int) -> Tensor:
 
 
 def _search(
-    group: Tensor, dtype: torch.dtype, max_code: int, sym: bool, ratios: tuple[float, ...], weights: Tensor | None
+    group: Tensor, weights: Tensor, dtype: torch.dtype, max_code: int, sym: bool, ratios: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Return the scales and zeros, both (N,), of the ratio with the least weighted error on a group (g, N)."""
-    scales, zeros = _span(group, dtype, max_code, sym, ratios[0])
-    if len(ratios) == 1:
-        return scales, zeros
-    least = _error(group, scales, zeros, max_code, weights)
-    for ratio in ratios[1:]:
-        candidate = _span(group, dtype, max_code, sym, ratio)
-        error = _error(group, *candidate, max_code, weights)
-        better = error < least
-        least = torch.where(better, error, least)
-        scales = torch.where(better, candidate[0], scales)
-        zeros = torch.where(better, candidate[1], zeros)
-    return scales, zeros
-
-
-def _span(group: Tensor, dtype: torch.dtype, max_code: int, sym: bool, ratio: float) -> tuple[Tensor, Tensor]:
-    """Return scales (N,) in `dtype` and zeros (N,) fp32 that reach over `ratio` of the range of a group (g, N)."""
+    """Return scales and zeros, (N,) each, of the ratio with the least error on a group (g, N); weights: (g,)."""
     low, high = group.amin(0).clamp_(max=0), group.amax(0).clamp_(min=0)
     if sym:
         high = torch.maximum(-low, high)
         low = -high
-    scales = ((high - low) * (ratio / max_code)).to(dtype)
+    scales, zeros = _span(low, high, dtype, max_code, sym)
+    if len(ratios) == 1:
+        return scales, zeros
+    scratch = torch.empty_like(group)
+    least = _error(group, weights, scales, zeros, max_code, scratch)
+    for ratio in ratios[1:]:
+        other_scales, other_zeros = _span(low * ratio, high * ratio, dtype, max_code, sym)
+        error = _error(group, weights, other_scales, other_zeros, max_code, scratch)
+        better = error < least
+        least = torch.where(better, error, least)
+        scales = torch.where(better, other_scales, scales)
+        zeros = torch.where(better, other_zeros, zeros)
+    return scales, zeros
+
+
+def _span(low: Tensor, high: Tensor, dtype: torch.dtype, max_code: int, sym: bool) -> tuple[Tensor, Tensor]:
+    """Return scales (N,) in `dtype` and zeros (N,) fp32 of grids from `low` to `high`, (N,) each."""
+    scales = ((high - low) / max_code).to(dtype)
     # All values of such a group are zero (or vanish in `dtype`): any scale will do, but 0 / 0 would not.
     scales = torch.where(scales == 0, 1, scales)
     if sym:
         return scales, torch.full_like(high, (max_code + 1) // 2)
-    return scales, (-low * ratio / scales.float()).round_().clamp_(0, max_code)
+    return scales, (-low / scales.float()).round_().clamp_(0, max_code)
 
 
-def _error(group: Tensor, scales: Tensor, zeros: Tensor, max_code: int, weights: Tensor | None) -> Tensor:
-    """Return the (weighted) sum of squared rounding errors, (N,), of a group (g, N)."""
+def _error(group: Tensor, weights: Tensor, scales: Tensor, zeros: Tensor, max_code: int, scratch: Tensor) -> Tensor:
+    """Return the weighted sums of squared rounding errors, (N,), of a group (g, N); overwrites `scratch` (g, N)."""
     steps = scales.float()
-    values = (group / steps).round_().add_(zeros).clamp_(0, max_code).sub_(zeros).mul_(steps)
-    squares = values.sub_(group).square_()
-    return squares.sum(0) if weights is None else squares.mul_(weights).sum(0)
+    torch.div(group, steps, out=scratch).round_().clamp_(-zeros, max_code - zeros)
+    torch.addcmul(group, scratch, steps, value=-1, out=scratch)
+    return weights @ scratch.square_()

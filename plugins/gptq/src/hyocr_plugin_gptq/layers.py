@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 SCALE_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
+MEASURED_OUTPUTS = 512
+"""Outputs per layer, evenly spread, that its error metrics are taken from: enough to be right within percents."""
+
 
 def quantize_rtn(layer: Layer, config: RtnConfig) -> QuantizedLayer:
     """Round one weight to the nearest values of its grid."""
@@ -37,25 +40,23 @@ def quantize_gptq(layers: Sequence[Layer], stats: Stats | None, config: GptqConf
     hessian = _checked_hessian(layers, stats)
     columns = join_columns(layers)
     grid = _fit(columns, layers[0], config, hessian.diagonal())
-    nearest = round_to_nearest(columns, grid)
     solution = solve(
         columns, hessian, grid, damp_percent=config.damp_percent, block_size=config.block_size, desc_act=config.desc_act
     )
-    codes = nearest if solution is None else solution.codes
-    damping = config.damp_percent * DAMPING_STEPS[-1] if solution is None else solution.damping
-    outputs = [len(layer.weight) for layer in layers]
-    errors = relative_errors(columns, [codes, nearest], grid, hessian, outputs)
-    degraded = None
     if solution is None:
+        codes, damping = round_to_nearest(columns, grid), config.damp_percent * DAMPING_STEPS[-1]
         degraded = f"its Hessian has no Cholesky factor even with damping {damping:g}; rounded to nearest instead"
-    parts = zip(layers, torch.split(codes, outputs, 1), grid.split(outputs), *errors, strict=True)
+    else:
+        codes, damping, degraded = solution.codes, solution.damping, None
+    sizes = [len(layer.weight) for layer in layers]
+    parts = zip(layers, *(torch.split(matrix, sizes, 1) for matrix in (columns, codes)), grid.split(sizes), strict=True)
     return [
         replace(
-            _finish(layer, part, own),
-            metrics={"output_error": error, "output_error_rtn": error_rtn, "damping": damping},
+            _finish(layer, own_codes, own_grid),
+            metrics={**error_metrics(own_columns, own_codes, own_grid, hessian), "damping": damping},
             degraded=degraded,
         )
-        for layer, part, own, error, error_rtn in parts
+        for layer, own_columns, own_codes, own_grid in parts
     ]
 
 
@@ -72,14 +73,16 @@ def join_columns(layers: Sequence[Layer]) -> Tensor:
     return torch.cat([layer.weight.detach().T.float() for layer in layers], 1)
 
 
-def relative_errors(
-    columns: Tensor, candidates: Sequence[Tensor], grid: Grid, hessian: Tensor, outputs: list[int]
-) -> list[list[float]]:
-    """Return, per candidate codes (K, N) and per layer, sqrt(tr(dW H dW^T) / tr(W H W^T))."""
-    differences = [columns - decode(codes, grid) for codes in candidates]
-    energies = output_energy(torch.cat([columns, *differences], 1), hessian).chunk(1 + len(candidates))
-    whole, *lost = ([part.sum().item() for part in torch.split(energy, outputs)] for energy in energies)
-    return [[(part / all_) ** 0.5 if all_ else 0.0 for part, all_ in zip(own, whole, strict=True)] for own in lost]
+def error_metrics(columns: Tensor, codes: Tensor, grid: Grid, hessian: Tensor) -> dict[str, float]:
+    """Return sqrt(tr(dW H dW^T) / tr(W H W^T)) of one layer for `codes` (K, N) and for rounding to nearest."""
+    picked = slice(None, None, -(-columns.shape[1] // MEASURED_OUTPUTS))
+    columns, codes = columns[:, picked], codes[:, picked]
+    grid = replace(grid, scales=grid.scales[:, picked], zeros=grid.zeros[:, picked])
+    values = (decode(codes, grid), decode(round_to_nearest(columns, grid), grid))
+    energies = output_energy(torch.cat([columns, *(columns - value for value in values)], 1), hessian)
+    whole, lost, lost_rtn = (part.sum().item() for part in energies.chunk(3))
+    ratios = [(part / whole) ** 0.5 if whole else 0.0 for part in (lost, lost_rtn)]
+    return dict(zip(("output_error", "output_error_rtn"), ratios, strict=True))
 
 
 def pack(layer: QuantizedLayer, config: RtnConfig) -> dict[str, Tensor]:

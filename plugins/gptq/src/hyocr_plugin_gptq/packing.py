@@ -73,5 +73,5 @@ def pack_rows(codes: Tensor, bits: int) -> Tensor:
 def unpack_rows(words: Tensor, bits: int) -> Tensor:
     """Invert `pack_rows`: (R, C) int32 -> (R * 32 / bits, C) uint8."""
     shifts = torch.arange(0, 32, bits, dtype=torch.int32, device=words.device)[:, None]
-    codes = (words[:, None] >> shifts) & (2**bits - 1)
+    codes: Tensor = (words[:, None] >> shifts) & (2**bits - 1)
     return codes.to(torch.uint8).flatten(0, 1)

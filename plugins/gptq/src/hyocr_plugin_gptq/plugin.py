@@ -30,7 +30,8 @@ __all__ = [
 
 @hookimpl
 def method_spec() -> MethodSpec:
-    return MethodSpec("gptq", GptqConfig, "4 or 8 bit weights, errors corrected by second-order information (GPTQ)")
+    summary = "4 or 8 bit weights, errors corrected by second-order information (GPTQ)"
+    return MethodSpec("gptq", GptqConfig, summary, api_version=1)
 
 
 @hookimpl

@@ -12,7 +12,7 @@ __all__ = ["check_layers", "checkpoint_config", "method_spec", "pack", "quantize
 @hookimpl
 def method_spec() -> MethodSpec:
     summary = "4 or 8 bit weights, each rounded to the nearest value; needs no calibration"
-    return MethodSpec("rtn", RtnConfig, summary, needs_calibration=False)
+    return MethodSpec("rtn", RtnConfig, summary, api_version=1, needs_calibration=False)
 
 
 @hookimpl

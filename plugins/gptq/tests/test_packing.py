@@ -1,0 +1,121 @@
+"""Packing against a slow oracle that places every bit by itself, and against the compressed-tensors library."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hyocr_plugin_gptq.grid import Grid, decode
+from hyocr_plugin_gptq.packing import (
+    pack_compressed,
+    pack_gptq,
+    pack_rows,
+    unpack_compressed,
+    unpack_gptq,
+    unpack_rows,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+
+def word(codes: list[int], bits: int) -> int:
+    """The int32 whose bit `bits * i + b` is bit b of the i-th code."""
+    value = 0
+    for place, code in enumerate(codes):
+        for bit in range(bits):
+            value += ((code >> bit) & 1) * 2 ** (bits * place + bit)
+    return value - 2**32 if value >= 2**31 else value
+
+
+def slow_rows(codes: list[list[int]], bits: int) -> list[list[int]]:
+    factor = 32 // bits
+    return [
+        [word([codes[start + i][column] for i in range(factor)], bits) for column in range(len(codes[0]))]
+        for start in range(0, len(codes), factor)
+    ]
+
+
+def case(inputs: int, outputs: int, group_size: int, bits: int, sym: bool, seed: int = 0) -> tuple[Tensor, Grid]:
+    gen = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 2**bits, (inputs, outputs), dtype=torch.uint8, generator=gen)
+    groups = inputs // group_size
+    scales = (torch.rand(groups, outputs, generator=gen) + 0.01).bfloat16()
+    zeros = torch.full((groups, outputs), 2 ** (bits - 1), dtype=torch.uint8)
+    if not sym:
+        zeros = torch.randint(0, 2**bits, (groups, outputs), dtype=torch.uint8, generator=gen)
+    return codes, Grid(scales, zeros, 2**bits - 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 9), st.sampled_from([4, 8]), st.integers(0, 99))
+def test_every_bit_is_where_the_oracle_puts_it(words: int, columns: int, bits: int, seed: int) -> None:
+    rows = words * 32 // bits
+    codes, _ = case(rows, columns, rows, bits, sym=True, seed=seed)
+    packed = pack_rows(codes, bits)
+    assert packed.dtype == torch.int32
+    assert packed.tolist() == slow_rows(codes.tolist(), bits)
+    assert torch.equal(unpack_rows(packed, bits), codes)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("inputs", "outputs", "group_size"), [(96, 40, 32), (64, 8, 64), (72, 24, 72)])
+def test_gptq_layout(inputs: int, outputs: int, group_size: int, bits: int) -> None:
+    codes, grid = case(inputs, outputs, group_size, bits, sym=True)
+    tensors = pack_gptq(codes, grid, bits)
+    stored_zero = word([2 ** (bits - 1) - 1] * (32 // bits), bits)
+    groups = inputs // group_size
+    assert set(tensors) == {"qweight", "qzeros", "scales", "g_idx"}
+    assert tensors["qweight"].tolist() == slow_rows(codes.tolist(), bits)
+    assert tensors["qzeros"].tolist() == [[stored_zero] * (outputs * bits // 32)] * groups
+    assert tensors["qzeros"].dtype == tensors["g_idx"].dtype == torch.int32
+    assert torch.equal(tensors["scales"], grid.scales)
+    assert tensors["g_idx"].tolist() == [channel // group_size for channel in range(inputs)]
+
+
+@pytest.mark.parametrize("sym", [False, True])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("inputs", "outputs", "group_size"), [(96, 40, 32), (64, 8, 64), (72, 24, 72)])
+def test_compressed_layout(inputs: int, outputs: int, group_size: int, bits: int, sym: bool) -> None:
+    codes, grid = case(inputs, outputs, group_size, bits, sym)
+    tensors = pack_compressed(codes, grid, bits, sym)
+    packed = torch.tensor(slow_rows(codes.tolist(), bits), dtype=torch.int64).T
+    assert tensors["weight_packed"].tolist() == packed.tolist()
+    assert tensors["weight_packed"].shape == (outputs, inputs * bits // 32)
+    assert torch.equal(tensors["weight_scale"], grid.scales.T)
+    assert tensors["weight_shape"].tolist() == [outputs, inputs]
+    assert ("weight_zero_point" in tensors) == (not sym)
+    if not sym:
+        assert tensors["weight_zero_point"].tolist() == slow_rows(grid.zeros.T.tolist(), bits)
+
+
+@pytest.mark.parametrize("sym", [False, True])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_unpacking_inverts_both_formats_bit_for_bit(bits: int, sym: bool) -> None:
+    codes, grid = case(96, 40, 32, bits, sym)
+    expected = decode(codes, grid)
+    assert torch.equal(decode(*unpack_gptq(pack_gptq(codes, grid, bits), bits)), expected)
+    assert torch.equal(decode(*unpack_compressed(pack_compressed(codes, grid, bits, sym), bits)), expected)
+
+
+def test_packed_tensors_are_contiguous_copies() -> None:
+    codes, grid = case(64, 16, 32, 4, sym=False)
+    inputs = {codes.data_ptr(), grid.scales.data_ptr(), grid.zeros.data_ptr()}
+    for tensors in (pack_gptq(codes, grid, 4), pack_compressed(codes, grid, 4, sym=False)):
+        assert all(tensor.is_contiguous() for tensor in tensors.values())
+        assert not inputs & {tensor.data_ptr() for tensor in tensors.values()}
+
+
+@pytest.mark.parametrize(("bits", "sym"), [(4, True), (4, False), (8, True)])
+@pytest.mark.parametrize("group_size", [32, 96])
+def test_the_compressed_tensors_library_reads_the_same_weight(bits: int, sym: bool, group_size: int) -> None:
+    compressors = pytest.importorskip("compressed_tensors.compressors")
+    quantization = pytest.importorskip("compressed_tensors.quantization")
+    codes, grid = case(96, 40, group_size, bits, sym)
+    strategy = "channel" if group_size == 96 else "group"
+    args = quantization.QuantizationArgs(
+        num_bits=bits, symmetric=sym, strategy=strategy, group_size=None if strategy == "channel" else group_size
+    )
+    scheme = quantization.QuantizationScheme(targets=["Linear"], weights=args)
+    tensors = pack_compressed(codes, grid, bits, sym)
+    read = compressors.PackedQuantizationCompressor.decompress(tensors, scheme)
+    assert torch.equal(read["weight"], decode(codes, grid).T)
