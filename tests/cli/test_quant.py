@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -128,3 +132,26 @@ def test_default_calibration_is_said(demo: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "no --calib given: calibrating on rendered text pages" in result.stderr
     assert "calibrated on 2 samples of synthetic" in result.stderr
+
+
+def test_a_hub_model_comes_from_a_filled_cache_without_network(demo: Path, tmp_path: Path) -> None:
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "cache" / "models--tencent--HunyuanOCR"
+    snapshot = repo / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(revision)
+    for path in demo.iterdir():
+        blob = repo / "blobs" / f"blob-of-{path.name}"
+        blob.parent.mkdir(exist_ok=True)
+        shutil.copy(path, blob)
+        (snapshot / path.name).symlink_to(Path("../../blobs") / blob.name)
+    command = [Path(sys.executable).with_name("hyocr"), "quant", "--method", "rtn", "--model", "tencent/HunyuanOCR"]
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [*command, "--output", tmp_path / "out"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    report = read_report(tmp_path / "out")
+    assert (report.model.source, report.model.revision) == ("tencent/HunyuanOCR", revision)
+    assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
