@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ from fast_forward import decoder, logits, to_patches, vision  # noqa: E402
 from model import build_model, build_processor  # noqa: E402
 from optim import orthogonalize  # noqa: E402
 from PIL import Image  # noqa: E402
+
+needs_fonts = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib has the fonts")
 
 
 def _rows(split: str) -> list[dict[str, str]]:
@@ -58,6 +61,7 @@ def test_fast_forward_equals_the_models_own(system: bool) -> None:
         torch.testing.assert_close(logits(params, states[-1]), model(**inputs).logits, atol=1e-5, rtol=1e-4)
 
 
+@needs_fonts
 def test_a_batch_depends_on_seed_step_and_worker_only() -> None:
     tokenizer = build_processor().tokenizer
     prompt = Prompt.build(tokenizer, system=False)
@@ -77,6 +81,7 @@ def test_no_evaluation_or_calibration_line_is_trained_on() -> None:
         assert all(set(text) <= set(lines.ALPHABET) for text in members)
 
 
+@needs_fonts
 def test_slot_labels_name_the_character_over_each_slot() -> None:
     line = lines.random_line(np.random.default_rng(0), "train")
     labels = lines.slot_labels(line)
