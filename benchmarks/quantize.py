@@ -12,6 +12,7 @@ import os
 import platform
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,12 +31,14 @@ HYOCR = Path(sys.executable).with_name("hyocr")
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds are of wall time; `job_cpu_seconds` is user and system time of the job over all cores."""
+    """Seconds are of wall time, CPU seconds are user and system time over all cores. The floor: before, after."""
 
     floor_seconds: tuple[float, float]
+    floor_cpu_seconds: tuple[float, float]
     job_seconds: float
     job_cpu_seconds: float
     ratio: float
+    cpu_ratio: float
     peak_rss_gb: float
     phases: dict[str, float]
     pages: int
@@ -70,11 +73,15 @@ def measure(model: Path, count: int, seed: int, folder: Path) -> Result:
     seconds, usage = run_job([str(HYOCR), *arguments])
     after = run_floor(model, source)
     report = json.loads((output / "hyocr_report.json").read_text(encoding="utf-8"))
+    floor, floor_cpu = ((before[key], after[key]) for key in ("seconds", "cpu_seconds"))
+    cpu_seconds = usage.ru_utime + usage.ru_stime
     return Result(
-        floor_seconds=(before["seconds"], after["seconds"]),
+        floor_seconds=floor,
+        floor_cpu_seconds=floor_cpu,
         job_seconds=seconds,
-        job_cpu_seconds=usage.ru_utime + usage.ru_stime,
-        ratio=2 * seconds / (before["seconds"] + after["seconds"]),
+        job_cpu_seconds=cpu_seconds,
+        ratio=seconds / statistics.mean(floor),
+        cpu_ratio=cpu_seconds / statistics.mean(floor_cpu),
         peak_rss_gb=usage.ru_maxrss * 1024 / 1e9,
         phases=report["phases"],
         pages=before["pages"],
@@ -103,18 +110,24 @@ def _cpuinfo() -> list[str]:
 
 
 def print_result(result: Result) -> None:
-    before, after = result.floor_seconds
     rows = [
         ("pages, tokens", f"{result.pages}, {result.tokens}"),
-        ("floor before, after", f"{before:.1f} s, {after:.1f} s"),
-        ("whole job", f"{result.job_seconds:.1f} s"),
+        ("floor before, after", _seconds(*result.floor_seconds)),
+        ("  of CPU time", _seconds(*result.floor_cpu_seconds)),
+        ("whole job", _seconds(result.job_seconds)),
+        ("  of CPU time", _seconds(result.job_cpu_seconds)),
         ("ratio to the floor", f"{result.ratio:.2f}"),
+        ("  of CPU time", f"{result.cpu_ratio:.2f}"),
         ("peak RSS", f"{result.peak_rss_gb:.2f} GB"),
-        *((f"phase {name}", f"{seconds:.1f} s") for name, seconds in result.phases.items()),
+        *((f"phase {name}", _seconds(seconds)) for name, seconds in result.phases.items()),
         *((name, str(value)) for name, value in result.how.items()),
     ]
     for name, value in rows:
         click.echo(f"{name:24} {value}")
+
+
+def _seconds(*values: float) -> str:
+    return ", ".join(f"{value:.1f} s" for value in values)
 
 
 @click.command(help=__doc__)

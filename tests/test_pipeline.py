@@ -179,7 +179,7 @@ def test_killed_and_resumed_is_byte_identical(
     killed = subprocess.run([sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not output.exists()
-    command = [Path(sys.executable).with_name("hyocr"), *arguments, "--resume"]
+    command = [str(Path(sys.executable).with_name("hyocr")), *arguments, "--resume"]
     resumed = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert contents(output) == contents(straight)

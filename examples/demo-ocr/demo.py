@@ -21,7 +21,7 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 CHECKPOINT, CALIB, HELDOUT = HERE / "checkpoint", HERE / "data/calib.jsonl", HERE / "data/heldout.jsonl"
-METHODS = {"rtn": "round-to-nearest int4", "gptq": "GPTQ int4"}
+METHODS = {"rtn": "RTN int4", "gptq": "GPTQ int4"}
 
 
 def hyocr(*arguments: str) -> Any:
@@ -46,26 +46,27 @@ def quantize(method: str, output: Path) -> float:
 def result_table(evaluations: dict[str, Any], seconds: dict[str, float]) -> Table:
     """One row for the bf16 checkpoint and one for each quantized one."""
     first = next(iter(evaluations.values()))
-    table = Table(title=f"{len(first['pages'])} held-out lines, {first['reference_characters']} characters")
-    table.add_column("checkpoint")
-    for heading in ("CER", "95 % interval", "same next token", "KL", "weights", "quantized in", "read in"):
-        table.add_column(heading, justify="right")
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    table.title = f"{len(first['pages'])} held-out lines; RTN is round-to-nearest"
+    table.add_column("checkpoint", no_wrap=True)
+    for heading in ("CER %", "95 %", "next token", "KL", "MB", "made in", "read in"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_row("bf16", *_scores(first["baseline"]), "", "", *_sizes(first["baseline"]))
     for method, result in evaluations.items():
         near = result["comparison"]
-        closeness = (f"{near['agreement']:.2%}", f"{near['kl']:.4f}")
+        closeness = (f"{near['agreement']:.2%}", f"{near['kl']:.5f}")
         table.add_row(METHODS[method], *_scores(result["model"]), *closeness, *_sizes(result["model"], seconds[method]))
     return table
 
 
 def _scores(score: dict[str, Any]) -> tuple[str, str]:
     low, high = score["cer_interval"]
-    return f"{score['cer']:.2%}", f"{low:.2%} to {high:.2%}"
+    return f"{100 * score['cer']:.2f}", f"{100 * low:.2f}..{100 * high:.2f}"
 
 
 def _sizes(score: dict[str, Any], seconds: float | None = None) -> tuple[str, str, str]:
-    quantized = "" if seconds is None else f"{seconds:.1f} s"
-    return f"{score['weight_bytes'] / 1e6:.1f} MB", quantized, f"{score['seconds']:.1f} s"
+    quantized = "" if seconds is None else f"{seconds:.0f} s"
+    return f"{score['weight_bytes'] / 1e6:.1f}", quantized, f"{score['seconds']:.0f} s"
 
 
 @click.command(help=__doc__)
@@ -77,7 +78,9 @@ def main(output: Path) -> None:
         method: hyocr("eval", str(output / method), "--data", str(HELDOUT), "--baseline", str(CHECKPOINT))
         for method in METHODS
     }
-    Console().print(result_table(evaluations, seconds))
+    console = Console(highlight=False)
+    console.print(result_table(evaluations, seconds))
+    console.print(f"\nEvery layer's error: {output / 'gptq' / 'hyocr_report.json'}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ def layer_table(layers: tuple[LayerRecord, ...]) -> Table:
     metrics = list(dict.fromkeys(name for layer in layers for name in layer.metrics))
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", no_wrap=True)
-    for title in ("shape", *metrics, "seconds"):
+    table.add_column("shape", no_wrap=True, justify="right")
+    for title in (*metrics, "seconds"):
         table.add_column(title.replace("_", " "), justify="right")
     for layer in layers:
         values = [f"{layer.metrics[name]:.3g}" if name in layer.metrics else "-" for name in metrics]

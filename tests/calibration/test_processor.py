@@ -24,7 +24,10 @@ def remove(*names: str) -> Damage:
 
 
 def write(name: str, content: str) -> Damage:
-    return lambda folder: (folder / name).write_text(content) and None
+    def damage(folder: Path) -> None:
+        (folder / name).write_text(content)
+
+    return damage
 
 
 def change(name: str, **values: Any) -> Damage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,10 @@ def test_the_default_prompt_yields_to_the_records_own(processor: Any) -> None:
 @pytest.mark.parametrize("token", [IMAGE, START, STOP, BOS, END])
 @pytest.mark.parametrize("field", ["question", "answer", "system"])
 def test_control_tokens_in_a_text_are_refused(processor: Any, token: str, field: str) -> None:
+    changes: dict[str, Any] = {field: f"a {token} b"}
+    spoilt = replace(record(), **changes)
     with pytest.raises(CalibrationError, match="its text holds the control token"):
-        build_sample(record(**{field: f"a {token} b"}), processor, with_answer=True)
+        build_sample(spoilt, processor, with_answer=True)
 
 
 def test_a_template_that_breaks_the_prompt_is_refused(checkpoint: Path) -> None:

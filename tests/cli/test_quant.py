@@ -146,10 +146,17 @@ def test_a_hub_model_comes_from_a_filled_cache_without_network(demo: Path, tmp_p
         blob.parent.mkdir(exist_ok=True)
         shutil.copy(path, blob)
         (snapshot / path.name).symlink_to(Path("../../blobs") / blob.name)
-    command = [Path(sys.executable).with_name("hyocr"), "quant", "--method", "rtn", "--model", "tencent/HunyuanOCR"]
+    command = [
+        str(Path(sys.executable).with_name("hyocr")),
+        "quant",
+        "--method",
+        "rtn",
+        "--model",
+        "tencent/HunyuanOCR",
+    ]
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [*command, "--output", tmp_path / "out"], env=environment, capture_output=True, text=True, check=False
+        [*command, "--output", str(tmp_path / "out")], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     report = read_report(tmp_path / "out")

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoProcessor, HunYuanVLForConditionalGeneration
+from transformers import HunYuanVLForConditionalGeneration
 
+from hyocr_core.calibration.processor import load_processor
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
@@ -24,16 +25,18 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def reference(demo: Path) -> HunYuanVLForConditionalGeneration:
-    return HunYuanVLForConditionalGeneration.from_pretrained(
+    model: Any = HunYuanVLForConditionalGeneration.from_pretrained(
         demo, dtype=torch.bfloat16, attn_implementation="sdpa"
-    ).eval()
+    )
+    model.eval()
+    return model  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
 def inputs(demo: Path) -> dict[str, Tensor]:
     image = Image.new("RGB", (256, 32), "white")
     content = [{"type": "image", "image": image}, {"type": "text", "text": "Extract the text in the image."}]
-    batch = AutoProcessor.from_pretrained(demo).apply_chat_template(
+    batch = load_processor(demo).apply_chat_template(
         [{"role": "user", "content": content}],
         tokenize=True,
         add_generation_prompt=True,
