@@ -1,0 +1,76 @@
+"""The claim of the project on the demo checkpoint: quantized, it still reads, and GPTQ beats round-to-nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hyocr_core.calibration.sources import open_source
+from hyocr_core.config import RunConfig
+from hyocr_core.evaluation.evaluate import evaluate
+from hyocr_core.evaluation.result import Comparison, EvalResult
+from hyocr_core.pipeline import quantize
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "rtn4": ("rtn", {}),
+    "gptq4": ("gptq", {}),
+    "gptq8": ("gptq", {"bits": 8}),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The demo model is so small that a second thread costs more than it brings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def results(demo: Path, calib: str, heldout: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, EvalResult]:
+    found = {}
+    for name, (method, options) in METHODS.items():
+        output = tmp_path_factory.mktemp("quality") / name
+        quantize(RunConfig(model=str(demo), output=output, method=method, options=options, calib=calib, device="cpu"))
+        found[name] = evaluate(output, open_source(heldout), baseline=demo)
+    return found
+
+
+def compared(result: EvalResult) -> Comparison:
+    assert result.comparison is not None
+    return result.comparison
+
+
+def difference_in_points(result: EvalResult) -> float:
+    difference = compared(result).cer_difference
+    assert difference is not None
+    return 100 * difference
+
+
+def test_the_baseline_reads_lines_it_never_saw(results: dict[str, EvalResult]) -> None:
+    baseline = results["gptq4"].baseline
+    assert baseline is not None
+    assert baseline.cer is not None
+    assert baseline.cer_interval is not None
+    assert len(results["gptq4"].pages) >= 500
+    assert baseline.cer_interval[0] <= baseline.cer <= baseline.cer_interval[1] <= 0.02
+
+
+def test_gptq_int4_costs_at_most_one_point(results: dict[str, EvalResult]) -> None:
+    assert difference_in_points(results["gptq4"]) <= 1.0
+
+
+def test_gptq_int4_is_closer_to_the_baseline_than_round_to_nearest(results: dict[str, EvalResult]) -> None:
+    gptq, rtn = compared(results["gptq4"]), compared(results["rtn4"])
+    assert gptq.kl < rtn.kl
+    assert gptq.agreement > rtn.agreement
+
+
+def test_gptq_int8_costs_at_most_a_fifth_of_a_point(results: dict[str, EvalResult]) -> None:
+    assert difference_in_points(results["gptq8"]) <= 0.2
+    assert compared(results["gptq8"]).kl < compared(results["gptq4"]).kl
