@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core.config import MethodConfig
@@ -30,6 +31,7 @@ from hyocr_core.types import (
 )
 
 if TYPE_CHECKING:
+    from hyocr_core.numerics import is_finite
     from hyocr_core.observe import observe_inputs
 
 __version__ = "0.1.0"
@@ -55,14 +57,16 @@ __all__ = [
     "RunError",
     "Stats",
     "hookimpl",
+    "is_finite",
     "observe_inputs",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Names that need torch load on first use, so that `import hyocr_core` stays instant.
-    if name == "observe_inputs":
-        from hyocr_core.observe import observe_inputs
+# Names that need torch load on first use, so that `import hyocr_core` stays instant.
+_LAZY = {"is_finite": "hyocr_core.numerics", "observe_inputs": "hyocr_core.observe"}
 
-        return observe_inputs
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,7 @@ from hyocr_core.calibration.sources import Record
 from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.errors import OutputError, RunError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.numerics import is_finite
 from hyocr_core.progress import Progress
 
 
@@ -68,7 +69,7 @@ def _embed_one(model: HunYuanVL, sample: Sample, path: Path, journal: Journal) -
     if recorded is not None and path.is_file():
         return
     embedded = model.embed(sample.inputs)
-    if not embedded.hidden_states.isfinite().all():
+    if not is_finite(embedded.hidden_states):
         raise RunError(f"vision tower: its output is NaN or infinite for the sample {sample.name}")
     save_embedded(path, embedded)
     journal.record(key, sample.digest)

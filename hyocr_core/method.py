@@ -232,11 +232,13 @@ def _weight_problem(value: object) -> str | None:
     """Why `value` is no finite weight (N, K)."""
     import torch
 
+    from hyocr_core.numerics import is_finite
+
     if not isinstance(value, torch.Tensor):
         return f"must return a tensor, not {_kind(value)}"
     if value.ndim != 2 or not value.is_floating_point():
         return f"must return a floating-point weight (N, K), not {value.dtype} {tuple(value.shape)}"
-    return None if torch.isfinite(value).all() else "returned NaN or infinite values"
+    return None if is_finite(value) else "returned NaN or infinite values"
 
 
 def _stats_problem(value: object, block: Block) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hyocr_core.errors import RunError
+from hyocr_core.numerics import is_finite
 from hyocr_core.types import Batches, Block
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def observe_inputs(block: Block, batches: Batches, observe: Observer) -> None:
     def watch(names: tuple[str, ...]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
             inputs = args[0].detach().flatten(0, -2)
-            if not torch.isfinite(inputs).all():
+            if not is_finite(inputs):
                 raise RunError(f"{names[0]}: its input is NaN or infinite for the sample {sample}")
             observe(names, inputs)
 

@@ -34,6 +34,7 @@ from hyocr_core.errors import CheckpointError, RunError
 from hyocr_core.models.dequantized import packed_tensors, unpack_layer
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import pick_device
+from hyocr_core.numerics import is_finite
 from hyocr_core.plan import Plan, make_plan
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.registry import Method, load_method
@@ -223,7 +224,7 @@ def _propagate(job: Job, block: Block, cache: ActivationCache) -> None:
     batches = CachedBatches(cache, lambda name: job.progress.detail(f"{block.name}: forward {name}"))
     for index, batch in enumerate(batches):
         output = block.run(batch)
-        if not output.isfinite().all():
+        if not is_finite(output):
             raise RunError(f"{block.name}: its output is NaN or infinite for the sample {batch.name}")
         cache.put(index, output)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hyocr_core.checkpoint.report import FILE_NAME as REPORT_NAME
 from hyocr_core.checkpoint.shards import INDEX_NAME, SINGLE_NAME, TensorInfo, iterate_shard, scan_shard
 from hyocr_core.errors import CheckpointError
+from hyocr_core.numerics import is_finite
 
 __all__ = ["CheckpointReader", "TensorInfo"]
 
@@ -65,7 +65,7 @@ class CheckpointReader:
         progress: called with each name after its tensor has passed.
         """
         for name, tensor in self._iterate(names):
-            if not _is_finite(tensor):
+            if not is_finite(tensor):
                 shard = self.tensors[name].shard
                 raise CheckpointError(f"{self.folder / shard}: tensor {name} holds NaN or infinite values")
             if progress is not None:
@@ -157,14 +157,6 @@ def _check_index(index: Mapping[str, str], tensors: Mapping[str, TensorInfo]) ->
     for name, info in tensors.items():
         if name not in index:
             raise CheckpointError(f"{info.shard} holds the tensor {name}, which {INDEX_NAME} does not name")
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    # The 4-bit float has no code for NaN or infinity.
-    if not tensor.dtype.is_floating_point or tensor.dtype is torch.float4_e2m1fn_x2 or tensor.numel() == 0:
-        return True
-    low, high = torch.aminmax(tensor.float() if tensor.dtype.itemsize == 1 else tensor)
-    return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
 def _is_side_file(path: Path) -> bool:

@@ -28,7 +28,7 @@ from hyocr_core.checkpoint.reader import CONFIG_NAME, CheckpointReader
 from hyocr_core.checkpoint.shards import TensorInfo, iterate_shard, save_sharded, save_tensors, scan_shard
 from hyocr_core.errors import BadInputError, CheckpointError, OutputError, RunError
 
-SHARD_BYTES = 2 * 2**30
+SHARD_BYTES = 512 * 2**20
 
 
 def stage_folder(target: Path) -> Path:

@@ -21,6 +21,7 @@ from hyocr_core.evaluation.result import EvalResult
 from hyocr_core.evaluation.runner import Prompts, Runner
 from hyocr_core.evaluation.score import Answer, Checkpoint, Gap, Transcripts, compare, page_results, score
 from hyocr_core.models.load import load_model
+from hyocr_core.numerics import is_finite
 from hyocr_core.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _gaps(
         runner.forced_states(prompts, answers),
         (rival.logits, runner.logits),
     )
-    if not torch.isfinite(found.kl).all():
+    if not is_finite(found.kl):
         raise RunError(f"{runner.folder}: its logits are NaN or infinite along the answers of {rival.folder}")
     gaps, start = [], 0
     for answer in answers:

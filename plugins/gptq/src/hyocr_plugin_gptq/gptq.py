@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hyocr_core import is_finite
 from hyocr_plugin_gptq.threads import one_thread
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def feedback_matrix(hessian: Tensor, damping: float) -> Tensor | None:
     lower = upper.flip(0, 1)
     lower.div_(lower.diagonal().clone()[:, None])
     lower.diagonal().zero_()
-    return lower if torch.isfinite(lower).all() else None
+    return lower if is_finite(lower) else None
 
 
 def quantize_columns(columns: Tensor, feedback: Tensor, grid: Grid, block_size: int, order: Tensor | None) -> Tensor:
@@ -99,14 +100,8 @@ def quantize_columns(columns: Tensor, feedback: Tensor, grid: Grid, block_size: 
 def output_energy(columns: Tensor, hessian: Tensor) -> Tensor:
     """Return c^T H c for every column c of `columns` (K, N): (N,) fp32, good to about three digits.
 
-    For errors of weights this is their mean squared effect on the outputs, up to a factor. Works in bf16, since it only
-    feeds reports, and on the lower half of H, which is symmetric.
+    For errors of weights this is their mean squared effect on the outputs, up to a factor. Multiplies in bf16, since it
+    only feeds reports.
     """
-    size = 256
-    half, matrix = columns.bfloat16(), hessian.bfloat16()
-    energy = torch.zeros(columns.shape[1], dtype=torch.float32, device=columns.device)
-    for start in range(0, len(half), size):
-        rows, own = slice(start, start + size), half[start : start + size]
-        product = (matrix[rows, :start] @ half[:start]).float().mul_(2) + matrix[rows, rows] @ own
-        energy += product.mul_(own).sum(0)
-    return energy.clamp_(min=0)
+    product = hessian.bfloat16() @ columns.bfloat16()
+    return (product * columns).sum(0).clamp_(min=0)

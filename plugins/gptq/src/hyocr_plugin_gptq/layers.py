@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core import Layer, QuantizedLayer, RunError, Stats
+from hyocr_core import Layer, QuantizedLayer, RunError, Stats, is_finite
 from hyocr_plugin_gptq.gptq import DAMPING_STEPS, output_energy, solve
 from hyocr_plugin_gptq.grid import Grid, decode, fit_grid, round_to_nearest
 from hyocr_plugin_gptq.packing import pack_compressed, pack_gptq, unpack_compressed, unpack_gptq
@@ -68,9 +68,9 @@ def join_columns(layers: Sequence[Layer]) -> Tensor:
             raise RunError(
                 f"{layer.name}: its weight is {dtype}; bfloat16, float16 or float32 throughout a group is needed"
             )
-        if not torch.isfinite(layer.weight).all():
+        if not is_finite(layer.weight):
             raise RunError(f"{layer.name}: its weight holds NaN or infinite values")
-    return torch.cat([layer.weight.detach().T.float() for layer in layers], 1)
+    return torch.cat([layer.weight.detach() for layer in layers]).T.contiguous().float()
 
 
 def error_metrics(columns: Tensor, codes: Tensor, grid: Grid, hessian: Tensor) -> dict[str, float]:
@@ -104,7 +104,7 @@ def _checked_hessian(layers: Sequence[Layer], stats: Stats | None) -> Tensor:
     if stats is None:
         raise RunError(f"{name}: GPTQ needs calibration statistics and was given none")
     hessian = stats["hessian"].to(layers[0].weight.device)
-    if not torch.isfinite(hessian).all():
+    if not is_finite(hessian):
         raise RunError(f"{name}: the Hessian of its inputs holds NaN or infinite values")
     return hessian
 
@@ -127,6 +127,6 @@ def _grid(tensors: Stats, config: RtnConfig) -> Grid:
 
 def _finish(layer: Layer, codes: Tensor, grid: Grid) -> QuantizedLayer:
     dequantized = decode(codes, grid).T.contiguous()
-    if not torch.isfinite(dequantized).all():
+    if not is_finite(dequantized):
         raise RunError(f"{layer.name}: its largest weights overflow {layer.weight.dtype} once quantized")
     return QuantizedLayer(layer.name, {"codes": codes, "scales": grid.scales, "zeros": grid.zeros}, dequantized)
