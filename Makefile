@@ -38,8 +38,9 @@ help:
 demo: .venv/run.stamp
 	$(BIN)/python $(DEMO)/demo.py --output $(OUT)/demo
 
+# One thread: the models of the tests are so small that a second one only waits for the first.
 test: .venv/dev.stamp
-	$(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check
