@@ -228,12 +228,34 @@ def test_a_changed_run_refuses_to_resume_and_names_the_change(
         quantize(interrupted.model_copy(update=changes), resume=True)
 
 
+def edit_journal(run: RunConfig, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Make the journal of an unfinished run say something else, as if the world had changed since."""
+    path = run.output.parent / ".out.hyocr-partial" / "journal.json"
+    journal = json.loads(path.read_text())
+    edit(journal)
+    path.write_text(json.dumps(journal))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "named"),
+    [
+        ("versions", "torch", r"versions.torch: before -> "),
+        ("versions", "hyocr-core", r"versions.hyocr-core: before -> "),
+        ("method", "version", r"method.version: before -> "),
+        ("model", "model.safetensors", r"model.model.safetensors: before -> "),
+        ("model", "tokenizer.json", r"model.tokenizer.json: before -> "),
+    ],
+)
+def test_a_changed_version_or_input_refuses_to_resume(
+    interrupted: RunConfig, section: str, key: str, named: str
+) -> None:
+    edit_journal(interrupted, lambda journal: journal["fingerprint"][section].update({key: "before"}))
+    with pytest.raises(OutputError, match=named):
+        quantize(interrupted, resume=True)
+
+
 def test_a_changed_page_refuses_to_resume(interrupted: RunConfig) -> None:
-    stage = interrupted.output.parent / ".out.hyocr-partial"
-    journal = json.loads((stage / "journal.json").read_text())
-    first = sorted(key for key in journal["entries"] if key.startswith("sample-"))[0]
-    journal["entries"][first] = "0" * 64
-    (stage / "journal.json").write_text(json.dumps(journal))
+    edit_journal(interrupted, lambda journal: journal["entries"].update({"sample-00000": "0" * 64}))
     with pytest.raises(OutputError, match=r"the calibration sample .* has changed since the run began"):
         quantize(interrupted, resume=True)
 
