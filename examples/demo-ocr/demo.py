@@ -7,6 +7,7 @@ those of an earlier run are replaced.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-HERE = Path(__file__).parent
+HERE = Path(os.path.relpath(Path(__file__).parent))
 CHECKPOINT, CALIB, HELDOUT = HERE / "checkpoint", HERE / "data/calib.jsonl", HERE / "data/heldout.jsonl"
 METHODS = {"rtn": "RTN int4", "gptq": "GPTQ int4"}
 
