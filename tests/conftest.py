@@ -37,6 +37,23 @@ def heldout() -> str:
 
 
 @pytest.fixture
+def hub_cache(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face cache, laid out as the hub's client does, that holds the demo model as tencent/HunyuanOCR."""
+    cache = tmp_path_factory.mktemp("hub")
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    repo = cache / "models--tencent--HunyuanOCR"
+    snapshot = repo / "snapshots" / revision
+    for folder in (snapshot, repo / "refs", repo / "blobs"):
+        folder.mkdir(parents=True)
+    (repo / "refs" / "main").write_text(revision)
+    for path in demo.iterdir():
+        blob = repo / "blobs" / f"blob-of-{path.name}"
+        shutil.copy(path, blob)
+        (snapshot / path.name).symlink_to(Path("../../blobs") / blob.name)
+    return cache
+
+
+@pytest.fixture
 def edited_demo(demo: Path, tmp_path: Path) -> Callable[[Edit], Path]:
     """Copies the demo checkpoint after an edit of its tensors."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -134,18 +133,8 @@ def test_default_calibration_is_said(demo: Path, tmp_path: Path) -> None:
     assert "calibrated on 2 samples of synthetic" in result.stderr
 
 
-def test_a_hub_model_comes_from_a_filled_cache_without_network(demo: Path, tmp_path: Path) -> None:
-    revision = "0123456789abcdef0123456789abcdef01234567"
-    repo = tmp_path / "cache" / "models--tencent--HunyuanOCR"
-    snapshot = repo / "snapshots" / revision
-    snapshot.mkdir(parents=True)
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text(revision)
-    for path in demo.iterdir():
-        blob = repo / "blobs" / f"blob-of-{path.name}"
-        blob.parent.mkdir(exist_ok=True)
-        shutil.copy(path, blob)
-        (snapshot / path.name).symlink_to(Path("../../blobs") / blob.name)
+def test_a_hub_model_comes_from_a_filled_cache_without_network(hub_cache: Path, tmp_path: Path) -> None:
+    revision = (hub_cache / "models--tencent--HunyuanOCR" / "refs" / "main").read_text()
     command = [
         str(Path(sys.executable).with_name("hyocr")),
         "quant",
@@ -154,7 +143,7 @@ def test_a_hub_model_comes_from_a_filled_cache_without_network(demo: Path, tmp_p
         "--model",
         "tencent/HunyuanOCR",
     ]
-    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"HF_HUB_CACHE": str(hub_cache), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [*command, "--output", str(tmp_path / "out")], env=environment, capture_output=True, text=True, check=False
     )
