@@ -97,6 +97,8 @@ def _prepare(run: RunConfig, progress: Progress) -> Job:
     records: Sequence[Record] = ()
     processor = None
     if method.spec.needs_calibration:
+        if run.calib == "synthetic":
+            progress.say("no --calib given: calibrating on rendered text pages, your own pages would serve better")
         records = select(open_source(run.calib), run.num_samples, run.seed)
         processor = load_processor(source.folder)
     job = Job(run, method, config, source, reader, model, plan, records, processor, progress)

@@ -55,8 +55,6 @@ def _run(run: RunConfig, *, resume: bool) -> Any:
     from hyocr_core.report.progress import TerminalProgress
 
     console = stderr_console()
-    if run.calib == "synthetic":
-        console.print("no --calib given: calibrating on rendered text pages", highlight=False)
     try:
         with TerminalProgress(console) as progress:
             report = quantize(run, resume=resume, progress=progress)
