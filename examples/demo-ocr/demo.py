@@ -80,6 +80,7 @@ def main(output: Path) -> None:
         for method in METHODS
     }
     console = Console(highlight=False)
+    console.print()
     console.print(result_table(evaluations, seconds))
     console.print(f"\nEvery layer's error: {output / 'gptq' / 'hyocr_report.json'}")
 
