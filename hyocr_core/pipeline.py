@@ -88,8 +88,9 @@ def _prepare(run: RunConfig, progress: Progress) -> Job:
     config = method.config(run.options)
     source = resolve_model(run.model)
     reader = CheckpointReader(source.folder)
-    if "quantization_config" in reader.config:
-        kind = reader.config["quantization_config"].get("quant_method", "unknown")
+    quantization = reader.config.get("quantization_config")
+    if quantization is not None:
+        kind = quantization.get("quant_method", "unknown method")
         raise CheckpointError(f"{source.folder}: is already quantized ({kind}); give the full-precision checkpoint")
     model = HunYuanVL(reader, pick_device(run.device))
     plan = make_plan(model, config.ignore)

@@ -362,3 +362,13 @@ def test_degraded_layers_are_reported(run_config: Callable[..., RunConfig], monk
 def test_shards_are_valid_safetensors(straight: Path) -> None:
     with safe_open(straight / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
+
+
+def test_an_empty_quantization_config_is_none(demo: Path, run_config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    shutil.copytree(demo, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    run = run_config(method="rtn", model=str(folder))
+    quantize(run)
+    assert json.loads((run.output / "config.json").read_text())["quantization_config"]["bits"] == 4

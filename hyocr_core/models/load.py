@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def load_model(folder: Path, device: torch.device) -> HunYuanVLForConditionalGeneration:
     """The whole model in memory, in eval mode; a checkpoint that hyocr quantized has its weights unpacked."""
     reader = CheckpointReader(folder)
-    source: TensorSource = DequantizedCheckpoint(reader) if "quantization_config" in reader.config else reader
+    source: TensorSource = DequantizedCheckpoint(reader) if reader.config.get("quantization_config") else reader
     model = HunYuanVL(source, device)
     return model.full(source.read(source.tensors))
 
