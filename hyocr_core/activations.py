@@ -6,24 +6,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from hyocr_core.checkpoint.durable import replacing, writing
+from hyocr_core.checkpoint.shards import iterate_shard, save_tensors
 from hyocr_core.models.hunyuan_vl import Embedded
 from hyocr_core.types import Batch
 
 
+def sample_path(folder: Path, index: int) -> Path:
+    """Where the embedded sample `index` of a run lies."""
+    return folder / f"{index:05d}.safetensors"
+
+
 def save_embedded(path: Path, embedded: Embedded) -> None:
-    """Write atomically, so that a killed run leaves no torn file."""
-    partial = path.with_suffix(".partial")
-    save_file({"hidden_states": embedded.hidden_states, "position_ids": embedded.position_ids}, partial)
-    partial.replace(path)
+    """Write atomically and durably: the journal vouches for the file from then on."""
+    with writing(path), replacing(path) as partial:
+        save_tensors(partial, vars(embedded))
 
 
 def load_embedded(path: Path) -> Embedded:
-    tensors = load_file(path)
-    # safetensors maps the file; a copy keeps the pages of many samples out of the resident set.
-    return Embedded(tensors["hidden_states"].clone(), tensors["position_ids"].clone())
+    """Read a sample into memory of its own."""
+    return Embedded(**dict(iterate_shard(path, ("hidden_states", "position_ids"))))
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,9 @@ class ActivationCache:
         self._folder = folder
         self._spill = spill
         self._samples: list[Embedded | Path] = [
-            path if spill else load_embedded(path) for path in map(self.source_path, range(len(names)))
+            path if spill else load_embedded(path)
+            for path in (sample_path(folder, index) for index in range(len(names)))
         ]
-
-    def source_path(self, index: int) -> Path:
-        return self._folder / f"{index:05d}.safetensors"
 
     def get(self, index: int) -> Embedded:
         sample = self._samples[index]
@@ -73,5 +76,7 @@ class ActivationCache:
             self._samples[index] = embedded
             return
         path = self._folder / f"{index:05d}.spilled.safetensors"
-        save_embedded(path, embedded)
+        # No resumed run reads it, so it need be neither atomic nor on the disk for sure.
+        with writing(path):
+            save_file(vars(embedded), path)
         self._samples[index] = path

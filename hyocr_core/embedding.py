@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hyocr_core.activations import save_embedded
+from hyocr_core.activations import sample_path, save_embedded
 from hyocr_core.calibration.samples import MAX_TOKENS, Failure, Sample, check_failures, iter_samples
 from hyocr_core.calibration.sources import Record
 from hyocr_core.checkpoint.journal import Journal
@@ -28,10 +28,6 @@ class EmbeddedSamples:
     tokens: int
     failures: dict[str, str]
     sha256: str
-
-
-def sample_path(folder: Path, index: int) -> Path:
-    return folder / f"{index:05d}.safetensors"
 
 
 def embed_samples(

@@ -199,7 +199,7 @@ def _quantize_group(
     seconds = (time.perf_counter() - start) / len(layers)
     for result in results:
         packed = job.method.pack(result, job.config)
-        tensors |= {f"{result.name}.{local}": value.cpu().contiguous() for local, value in packed.items()}
+        tensors |= {f"{result.name}.{local}": value for local, value in packed.items()}
         block.layers[result.name].weight.data = result.dequantized
         if result.degraded is not None:
             job.progress.say(f"{result.name}: degraded, {result.degraded}")

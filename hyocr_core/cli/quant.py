@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hyocr_core.cli.common import print_json, stderr_console
 from hyocr_core.config import RunConfig, merge_run_config
 from hyocr_core.errors import RunError
+
+if TYPE_CHECKING:
+    from hyocr_core.checkpoint.report import QuantReport
 
 
 @click.command(epilog="Exit codes: 0 done, 1 the run failed or is degraded, 2 bad input, 130 interrupted.")
@@ -37,7 +40,7 @@ def quant(
     """
     if format_ is not None:
         overrides = (*overrides, f"format={format_}")
-    run = merge_run_config(file, {key: value for key, value in flags.items() if value is not None}, overrides)
+    run = merge_run_config(file, flags, overrides)
     report = _run(run, resume=resume)
     if as_json:
         print_json(report.model_dump(mode="json"))
@@ -48,7 +51,7 @@ def quant(
         )
 
 
-def _run(run: RunConfig, *, resume: bool) -> Any:
+def _run(run: RunConfig, *, resume: bool) -> QuantReport:
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.pipeline import quantize
     from hyocr_core.report.console import print_report
