@@ -27,6 +27,7 @@ from hyocr_core.types import (
     MethodSpec,
     QuantizedLayer,
     QuantizedNames,
+    Smoothing,
     Stats,
 )
 
@@ -55,6 +56,7 @@ __all__ = [
     "QuantizedLayer",
     "QuantizedNames",
     "RunError",
+    "Smoothing",
     "Stats",
     "hookimpl",
     "is_finite",

@@ -28,7 +28,7 @@ def save_embedded(path: Path, embedded: Embedded) -> None:
 
 def load_embedded(path: Path) -> Embedded:
     """Read a sample into memory of its own."""
-    return Embedded(**dict(iterate_shard(path, ("hidden_states", "position_ids"))))
+    return Embedded(**dict(iterate_shard(path, ("hidden_states", "places"))))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ActivationCache:
         return load_embedded(sample) if isinstance(sample, Path) else sample
 
     def put(self, index: int, hidden_states: Tensor) -> None:
-        embedded = Embedded(hidden_states.to("cpu"), self.get(index).position_ids)
+        embedded = Embedded(hidden_states.to("cpu"), self.get(index).places)
         if not self._spill:
             self._samples[index] = embedded
             return

@@ -1,11 +1,9 @@
-"""Run and method configuration: YAML and flags become frozen pydantic models; errors become one line."""
+"""Run and method configuration as frozen pydantic models; errors become one line."""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from reprlib import Repr
@@ -36,6 +34,12 @@ class MethodConfig(FrozenModel):
     ignore: tuple[str, ...] = Field(
         (), description="layers to leave unquantized: names or globs, on-disk or in-memory; each must match something"
     )
+    quant_vit: bool = Field(False, description="quantize the linears of the vision tower too")
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether these options need calibration data; asked only of a method whose MethodSpec says that it may."""
+        return True
 
 
 class RunConfig(FrozenModel):
@@ -83,73 +87,6 @@ def parse_config(cls: type[Model], data: Mapping[str, Any], where: str) -> Model
         raise ConfigError(f"{where}: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}") from error
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; raises ConfigError with the line for bad syntax, duplicate keys, tags and non-mappings."""
-    try:
-        data = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: line 1: must be a mapping of keys to values, not {_show(data)}")
-    return data
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """Split `key=value`; the value is a YAML scalar or list, the key may be dotted. Raises ConfigError."""
-    key, equals, value = text.partition("=")
-    key = key.strip()
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"-o {text}: write key=value, such as -o group_size=64")
-    # A glob such as `*.q_proj` would be an alias in YAML, where it means nothing on its own.
-    return key, value if value.startswith("*") else _parse_yaml(value, f"-o {text}")
-
-
-def merge_run_config(file: Path | None, flags: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
-    """Make the configuration of a run from a YAML file (RunConfig's keys), flags and `-o` overrides.
-
-    A flag wins over the file unless it is None; an override is set in `options`. Raises ConfigError.
-    """
-    data = load_yaml(file) if file else {}
-    data.update((key, value) for key, value in flags.items() if value is not None)
-    options = data.get("options")
-    data["options"] = {} if options is None else deepcopy(options)
-    for override in overrides:
-        _set_option(data["options"], override)
-    return parse_config(RunConfig, data, f"run configuration ({file})" if file else "run configuration")
-
-
-def _set_option(options: Any, override: str) -> None:
-    key, value = parse_override(override)
-    *parents, last = key.split(".")
-    for parent in parents:
-        options = options.setdefault(parent, {}) if isinstance(options, dict) else None
-    if not isinstance(options, dict):
-        raise ConfigError(f"-o {override}: {'.'.join(['options', *parents])} is not a mapping")
-    options[last] = value
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    # Imported here because listing methods needs no YAML and should start at once.
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    try:
-        return YAML(typ="safe", pure=True).load(io.StringIO(text))
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problem = _first_line(error.problem or "")
-        hint = "; quote a value that begins with *" if "undefined alias" in problem else ""
-        raise ConfigError(f"{where}: line {line}: {problem}{hint}") from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else _first_line(str(error))
-        raise ConfigError(f"{where}: is not valid YAML: {reason}") from error
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
-
-
 def _problems(error: ValidationError, cls: type[BaseModel], data: Mapping[str, Any]) -> Iterator[str]:
     """Yield one phrase for each key that is wrong; the branches of a union are joined by `or`."""
     phrases: dict[str, list[str]] = {}
@@ -177,7 +114,7 @@ def _real_path(item: ErrorDetails, data: Any) -> list[str]:
 
 def _shown_value(item: ErrorDetails) -> str:
     hidden = item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], Mapping)
-    return "" if hidden else f" = {_show(item['input'])}"
+    return "" if hidden else f" = {show(item['input'])}"
 
 
 def _phrase(item: ErrorDetails, valid: Sequence[str]) -> str:
@@ -195,7 +132,7 @@ def _phrase(item: ErrorDetails, valid: Sequence[str]) -> str:
 def _valid_keys(cls: type[BaseModel], path: Sequence[str]) -> list[str]:
     """The keys of the model at `path` below `cls`."""
     for part in path:
-        field = cls.model_fields.get(part)
+        field = next((field for name, field in cls.model_fields.items() if part in (field.alias, name)), None)
         cls = next(_models_in(field.annotation), cls) if field else cls
     return [field.alias or name for name, field in cls.model_fields.items()]
 
@@ -207,7 +144,8 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A value as an error shows it, cut short."""
     short = Repr()
     short.maxstring = short.maxother = 60
     return short.repr(value)

@@ -1,9 +1,9 @@
-"""Calibration samples to the input of block 0: processor, vision tower and embedding, once per sample, resumably."""
+"""Calibration samples to the input of a tower's first block, once per sample, resumably."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,9 +14,11 @@ from hyocr_core.calibration.samples import MAX_TOKENS, Failure, Sample, check_fa
 from hyocr_core.calibration.sources import Record
 from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.errors import OutputError, RunError
-from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
 from hyocr_core.numerics import is_finite
 from hyocr_core.progress import Progress
+
+Embed = Callable[[int, ModelInputs], Embedded]
 
 
 @dataclass(frozen=True)
@@ -30,50 +32,63 @@ class EmbeddedSamples:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Embedding:
+    """How samples reach the input of one tower.
+
+    name: of the progress bar and, in `folder`'s journal, of the samples. embed: takes a sample's index and inputs.
+    """
+
+    name: str
+    key: str
+    folder: Path
+    embed: Embed
+
+
 def embed_samples(
-    model: HunYuanVL, records: Sequence[Record], processor: Any, folder: Path, journal: Journal, progress: Progress
+    how: Embedding, records: Sequence[Record], processor: Any, max_tokens: int, journal: Journal, progress: Progress
 ) -> EmbeddedSamples:
-    """Embed every record into `folder`; what a killed run has embedded is kept if the sample is still the same."""
-    folder.mkdir(exist_ok=True)
+    """Embed every record; what a killed run has embedded is kept if the sample is still the same."""
+    how.folder.mkdir(exist_ok=True)
     names: list[str] = []
     tokens = 0
     failures: list[Failure] = []
     digest = hashlib.sha256()
-    progress.start("vision", len(records))
-    with model.front():
-        for item in iter_samples(records, processor, with_answer=True, max_tokens=min(MAX_TOKENS, model.max_tokens)):
-            progress.step(item.name)
-            if isinstance(item, Failure):
-                failures.append(item)
-                progress.say(f"skipped {item.name}: {item.reason}")
-                check_failures(failures, len(records))
-                continue
-            _embed_one(model, item, sample_path(folder, len(names)), journal)
-            names.append(item.name)
-            tokens += item.inputs["input_ids"].shape[1]
-            digest.update(item.digest.encode())
+    progress.start(how.name, len(records))
+    for item in iter_samples(records, processor, with_answer=True, max_tokens=min(MAX_TOKENS, max_tokens)):
+        progress.step(item.name)
+        if isinstance(item, Failure):
+            failures.append(item)
+            progress.say(f"skipped {item.name}: {item.reason}")
+            check_failures(failures, len(records))
+            continue
+        _embed_one(how, item, len(names), journal)
+        names.append(item.name)
+        tokens += item.inputs["input_ids"].shape[1]
+        digest.update(item.digest.encode())
     check_failures(failures, len(records))
     reasons = {failure.name: failure.reason for failure in failures}
-    return EmbeddedSamples(folder, names, tokens, reasons, digest.hexdigest())
+    return EmbeddedSamples(how.folder, names, tokens, reasons, digest.hexdigest())
 
 
-def _embed_one(model: HunYuanVL, sample: Sample, path: Path, journal: Journal) -> None:
-    key = f"sample-{path.stem}"
+def _embed_one(how: Embedding, sample: Sample, index: int, journal: Journal) -> None:
+    path = sample_path(how.folder, index)
+    key = f"{how.key}-{path.stem}"
     recorded = journal.entries.get(key)
     if recorded is not None and recorded != sample.digest:
         raise OutputError(f"cannot resume: the calibration sample {sample.name} has changed since the run began")
     if recorded is not None and path.is_file():
         return
-    embedded = model.embed(sample.inputs)
+    embedded = how.embed(index, sample.inputs)
     if not is_finite(embedded.hidden_states):
         raise RunError(f"vision tower: its output is NaN or infinite for the sample {sample.name}")
     save_embedded(path, embedded)
     journal.record(key, sample.digest)
 
 
-def tokens_per_sample(records: Sequence[Record], processor: Any) -> int:
-    """The longest of the first few samples, to estimate memory before the start."""
-    samples = [
-        item for item in islice(iter_samples(records, processor, with_answer=True), 3) if isinstance(item, Sample)
-    ]
-    return max((sample.inputs["input_ids"].shape[1] for sample in samples), default=0)
+def sample_size(records: Sequence[Record], processor: Any) -> tuple[int, int]:
+    """Tokens and image patches of the longest of the first few samples, to estimate memory before the start."""
+    items = islice(iter_samples(records, processor, with_answer=True), 3)
+    samples = [item.inputs for item in items if isinstance(item, Sample)]
+    tokens = max((inputs["input_ids"].shape[1] for inputs in samples), default=0)
+    return tokens, max((inputs["pixel_values"].shape[0] for inputs in samples), default=0)

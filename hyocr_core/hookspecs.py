@@ -41,7 +41,9 @@ def check_layers(shapes: Mapping[str, tuple[int, int]], config: MethodConfig) ->
 def calibrate(block: Block, batches: Batches, config: MethodConfig) -> dict[str, Stats]:  # type: ignore[empty-body]
     """Collect the statistics of every layer of a block, by layer name; called once per block, in model order.
 
-    Layers that share an input may share one Stats object. See `hyocr_core.observe_inputs`.
+    Layers that share an input may share one Stats object. See `hyocr_core.observe_inputs`. Not called when the config's
+    `needs_calibration` is false. Only a method whose spec says `rescales_block` may change the block's parameters here,
+    and the block's output must stay the same; see `hyocr_core.smoothing.fold`.
     """
 
 
@@ -66,6 +68,14 @@ def pack(layer: QuantizedLayer, config: MethodConfig) -> dict[str, Tensor]:  # t
 @hookspec(firstresult=True)
 def unpack(tensors: dict[str, Tensor], config: MethodConfig) -> Tensor:  # type: ignore[empty-body]
     """Invert `pack`: the dequantized weight (N, K), bit for bit the `dequantized` of the packed layer."""
+
+
+@hookspec(firstresult=True)
+def quantize_inputs(inputs: Tensor, tensors: dict[str, Tensor], config: MethodConfig) -> Tensor:  # type: ignore[empty-body]
+    """Optional. Return what a runtime's low-precision matmul sees of a layer's inputs (..., K), in their dtype.
+
+    For methods whose runtimes quantize activations; `tensors` are the layer's packed ones.
+    """
 
 
 @hookspec(firstresult=True)

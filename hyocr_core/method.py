@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+RESCALED_CHANGE = 0.02
+"""How much rescaling may change a block's output, relative; rounding folded weights to bf16 takes a few thousandths."""
+
+
 @dataclass(frozen=True)
 class MethodEntry:
     """One entry point of the group `hyocr.methods`, read from the metadata of a distribution; nothing is imported.
@@ -70,10 +74,15 @@ class Method:
             raise self._broken("check_layers", "", "returned a value; a layer is refused by raising ConfigError")
 
     def calibrate(self, block: Block, batches: Batches, config: MethodConfig) -> dict[str, Stats]:
-        """Return the statistics of every layer of `block`, by name; empty for a method that needs no calibration."""
+        """Return the statistics of every layer of `block`, by name.
+
+        A method that rescales the block must keep its output; any other must leave the block alone.
+        """
         if not self._implements("calibrate"):
             return {}
-        result = self._call("calibrate", block.name, block=block, batches=batches, config=config)
+        kept = self._output_kept if self.spec.rescales_block else self._parameters_kept
+        with kept(block, batches):
+            result = self._call("calibrate", block.name, block=block, batches=batches, config=config)
         problem = _stats_problem(result, block)
         if problem:
             raise self._broken("calibrate", block.name, problem)
@@ -118,6 +127,21 @@ class Method:
             raise self._broken("unpack", layer, problem)
         return result  # type: ignore[no-any-return]
 
+    @property
+    def quantizes_inputs(self) -> bool:
+        """Whether the plugin has the hook `quantize_inputs`."""
+        return self._implements("quantize_inputs")
+
+    def quantize_inputs(
+        self, inputs: Tensor, tensors: Mapping[str, Tensor], config: MethodConfig, layer: str = ""
+    ) -> Tensor:
+        """Return what a runtime's matmul sees of a layer's inputs; `tensors` are the layer's packed ones."""
+        result = self._call("quantize_inputs", layer, inputs=inputs, tensors=dict(tensors), config=config)
+        problem = _inputs_problem(result, inputs)
+        if problem:
+            raise self._broken("quantize_inputs", layer, problem)
+        return result  # type: ignore[no-any-return]
+
     def checkpoint_config(self, names: QuantizedNames, config: MethodConfig) -> dict[str, Any]:
         """Return the `quantization_config` of config.json."""
         result = self._call("checkpoint_config", "", names=names, config=config)
@@ -150,6 +174,30 @@ class Method:
 
     def _broken(self, hook: str, layer: str, problem: str) -> HookError:
         return HookError(f"{self._where(hook, layer)}: {problem}")
+
+    @contextmanager
+    def _parameters_kept(self, block: Block, _batches: Batches) -> Iterator[None]:
+        """Refuse a `calibrate` that writes into the block; the copies are one block's weights."""
+        copies = {name: parameter.detach().clone() for name, parameter in block.module.named_parameters()}
+        yield
+        for name, parameter in block.module.named_parameters():
+            if not _same_bytes(parameter.detach(), copies[name]):
+                problem = f"changed {name}, but its method_spec does not say rescales_block"
+                raise self._broken("calibrate", block.name, problem)
+
+    @contextmanager
+    def _output_kept(self, block: Block, batches: Batches) -> Iterator[None]:
+        """Refuse a `calibrate` that changes what the block computes, on the first sample and in fp32."""
+        from hyocr_core.smoothing import exact_output
+
+        batch = next(iter(batches))
+        before = exact_output(block, batch)
+        yield
+        change = ((exact_output(block, batch) - before).norm() / before.norm()).item()
+        # Written so that NaN is refused too.
+        if not change <= RESCALED_CHANGE:
+            problem = f"changed the block's output by {change:.1%}; rescaling must preserve it"
+            raise self._broken("calibrate", block.name, problem)
 
     @contextmanager
     def _weights_kept(self, hook: str, layers: Sequence[Layer]) -> Iterator[None]:
@@ -225,7 +273,20 @@ def _names_problem(tensors: Mapping[str, Tensor]) -> str | None:
     if not tensors:
         return "returned no tensors"
     wrong = [name for name in tensors if not name.isidentifier()]
-    return f"must use local names such as 'qweight', not {wrong[0]!r}" if wrong else None
+    if wrong:
+        return f"must use local names such as 'qweight', not {wrong[0]!r}"
+    return "must leave 'bias' to the layer: biases are carried over" if "bias" in tensors else None
+
+
+def _inputs_problem(value: object, inputs: Tensor) -> str | None:
+    """Why `value` cannot take the place of `inputs`."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return f"must return a tensor, not {_kind(value)}"
+    if value.shape != inputs.shape or value.dtype != inputs.dtype:
+        return f"returned {value.dtype} {tuple(value.shape)} for inputs of {inputs.dtype} {tuple(inputs.shape)}"
+    return None
 
 
 def _weight_problem(value: object) -> str | None:

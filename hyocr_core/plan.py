@@ -20,23 +20,32 @@ class Plan:
     names: QuantizedNames
 
 
-def make_plan(model: HunYuanVL, ignore: Iterable[str]) -> Plan:
-    """Every decoder linear but those `ignore` matches; ConfigError when a pattern matches nothing or splits a group."""
+def make_plan(model: HunYuanVL, ignore: Iterable[str], *, quant_vit: bool = False) -> Plan:
+    """Every linear of the decoder, and of the vision tower on request, but those that `ignore` matches.
+
+    Raises ConfigError when a pattern matches nothing or splits a group that runtimes fuse.
+    """
     ignored = _matched(model.memory_names, ignore)
-    groups = [group for index in range(model.num_blocks) for group in model.decoder_groups(index)]
-    for group in groups:
-        kept = [name for name in group if name not in ignored]
-        if kept and len(kept) < len(group):
-            raise ConfigError(
-                f"ignore: {', '.join(sorted(ignored & set(group)))} must be ignored together with {', '.join(kept)}: "
-                "runtimes fuse them into one weight"
-            )
-    quantized = {name: model.linears[name] for group in groups for name in group if name not in ignored}
+    places = (*(model.vision_blocks if quant_vit else ()), *model.decoder_blocks)
+    for place in places:
+        for group in model.groups(place) if place.wiring.fused else ():
+            _check_whole(group, ignored)
+    names = [name for place in places for group in model.groups(place) for name in group]
+    quantized = {name: model.linears[name] for name in names if name not in ignored}
     if not quantized:
         raise ConfigError("ignore: no layer is left to quantize")
     rest = tuple(name for name in model.memory_names if name not in quantized)
     memory = model.memory_names
     return Plan(quantized, rest, QuantizedNames(tuple(memory[n] for n in quantized), tuple(memory[n] for n in rest)))
+
+
+def _check_whole(group: tuple[str, ...], ignored: set[str]) -> None:
+    kept = [name for name in group if name not in ignored]
+    if kept and len(kept) < len(group):
+        raise ConfigError(
+            f"ignore: {', '.join(sorted(ignored & set(group)))} must be ignored together with {', '.join(kept)}: "
+            "runtimes fuse them into one weight"
+        )
 
 
 def _matched(memory_names: Mapping[str, str], patterns: Iterable[str]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -74,13 +74,14 @@ class QuantizedNames:
 class Batch:
     """One calibration sample at the input of a block, without padding.
 
-    hidden_states: (1, tokens, hidden_size).
-    position_embeddings: (cos, sin), each (1, tokens, head_dim).
+    hidden_states: (1, tokens, hidden_size); in the vision tower tokens are patches.
+    context: what else the block takes, its own for every sample: `position_embeddings`, (cos, sin) of (1, tokens,
+    head_dim) each, in the decoder; lengths and sizes of the images in the vision tower.
     """
 
     name: str
     hidden_states: Tensor
-    position_embeddings: tuple[Tensor, Tensor]
+    context: Mapping[str, Any]
 
 
 class Batches(Protocol):
@@ -92,13 +93,38 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True)
+class Smoothing:
+    """A place where a scale per channel can move from the layers it feeds into what feeds them.
+
+    Dividing the source's output channels by scales and multiplying the targets' input channels by the same leaves the
+    block's output as it is; see `hyocr_core.smoothing.fold`.
+
+    name: on-disk name of the source, such as `model.layers.0.input_layernorm`.
+    source: a norm or a linear.
+    targets: names in `Block.layers`; all layers that read the source's output.
+    channels: (K,) int64, which output channel of the source feeds the targets' input channel k. With grouped-query
+    attention one channel of v_proj feeds several of o_proj.
+    inspected: the module of the block whose output a search should keep: the attention, the MLP or the target.
+    """
+
+    name: str
+    source: nn.Module
+    targets: tuple[str, ...]
+    channels: Tensor
+    inspected: nn.Module
+
+
+@dataclass(frozen=True)
 class Block:
-    """One decoder block, alone in memory.
+    """One block of the decoder or of the vision tower, alone in memory.
 
     name: on-disk module name, such as `model.layers.0`.
     layers: on-disk name -> live linear, only those to quantize, in order of execution.
     groups: the names in `layers`, those that share one input together.
     run: computes the block's output, (1, tokens, hidden_size), for one batch.
+    smoothing: where scales can be folded, in order of execution.
+    cached: modules whose outputs the attention keeps in its cache, by the layer they belong to: k_proj's and v_proj's
+    name -> the module; empty where there is no cache.
     """
 
     index: int
@@ -107,3 +133,5 @@ class Block:
     layers: Mapping[str, nn.Linear]
     groups: tuple[tuple[str, ...], ...]
     run: Callable[[Batch], Tensor]
+    smoothing: tuple[Smoothing, ...] = ()
+    cached: Mapping[str, nn.Module] = field(default_factory=dict)

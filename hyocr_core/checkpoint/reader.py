@@ -75,7 +75,7 @@ class CheckpointReader:
         """Return file name -> SHA-256 of every file that the result depends on: config, weights, carried files."""
         index = [] if self._index is None else [INDEX_NAME]
         shards = dict.fromkeys(info.shard for info in self.tensors.values())
-        return {name: _digest(self.folder / name) for name in [CONFIG_NAME, *index, *shards, *self._side_names()]}
+        return {name: digest(self.folder / name) for name in [CONFIG_NAME, *index, *shards, *self._side_names()]}
 
     def side_files(self) -> list[Path]:
         """Return the files to carry over byte for byte: tokenizer, processor, chat template, licence and so on.
@@ -167,7 +167,8 @@ def _is_side_file(path: Path) -> bool:
     return path.is_file()
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -53,7 +53,9 @@ class QuantReport(FrozenModel):
     model: ModelRecord
     calibration: CalibrationRecord | None
     ignored: tuple[str, ...]
+    rescaled: tuple[str, ...] = Field(description="tensors that are not quantized but were changed by folded scales")
     layers: tuple[LayerRecord, ...]
+    output_sha256: dict[str, str] = Field(description="digest of every weight file of the result")
     weight_bytes_before: int
     weight_bytes_after: int
     phases: dict[str, float] = Field(description="seconds of wall time by phase, of this run only when resumed")

@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from hyocr_core.checkpoint.durable import copy_file, replacing, save_bytes, sync, writing
-from hyocr_core.checkpoint.reader import CONFIG_NAME, CheckpointReader
+from hyocr_core.checkpoint.reader import CONFIG_NAME, CheckpointReader, digest
 from hyocr_core.checkpoint.shards import TensorInfo, iterate_shard, save_sharded, save_tensors, scan_shard
 from hyocr_core.errors import BadInputError, CheckpointError, OutputError, RunError
 
@@ -107,13 +107,14 @@ class StagedCheckpoint:
         carried: Iterable[str],
         part_names: Sequence[str],
         config: Mapping[str, Any],
-        extra: Mapping[str, bytes],
+        describe: Callable[[Mapping[str, str]], Mapping[str, bytes]],
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
         """Build the checkpoint, rename it to the target and delete the stage.
 
         carried: tensors to copy from `reader` byte for byte. config: the new config.json, written last.
-        extra: further files, name -> content. The reader's side files are copied along.
+        describe: makes further files, name -> content, from the SHA-256 of each weight file written. The reader's side
+        files are copied along.
         Raises RunError when it cannot be written or a tensor would be written twice; the stage then stays resumable.
         """
         checkpoint = self.folder / "checkpoint"
@@ -124,7 +125,8 @@ class StagedCheckpoint:
             save_sharded(checkpoint, sources, shard_bytes)
             for path in reader.side_files():
                 copy_file(path, checkpoint / path.name)
-            for name, content in extra.items():
+            written = {path.name: digest(path) for path in sorted(checkpoint.glob("*.safetensors"))}
+            for name, content in describe(written).items():
                 save_bytes(checkpoint / name, content)
             save_bytes(checkpoint / CONFIG_NAME, (json.dumps(config, indent=2) + "\n").encode())
             sync(checkpoint)

@@ -65,7 +65,7 @@ class Runner:
         """Run the vision tower once on every image and put its features in the place of the image tokens."""
         embedded = embed_prompts(self._model.model, batch, self._model.device)
         token_ids = torch.cat([inputs["input_ids"] for inputs in batch]).to(self._model.device)
-        return Prompts(token_ids, embedded.hidden_states, embedded.position_ids)
+        return Prompts(token_ids, embedded.hidden_states, embedded.places)
 
     @torch.inference_mode()
     def generate(self, prompts: Prompts) -> list[list[int]]:

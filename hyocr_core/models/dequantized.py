@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from hyocr_core.checkpoint.reader import CheckpointReader, TensorInfo
 from hyocr_core.checkpoint.report import read_report
@@ -51,13 +53,20 @@ class DequantizedCheckpoint:
                 plain.append(name)
         return result | self._reader.read(plain)
 
+    def emulate(self, linears: Mapping[str, nn.Linear]) -> None:
+        """Let these linears of a model, by on-disk name, see their inputs as the runtime's kernels do."""
+        quantized = {name: linear for name, linear in linears.items() if name in self._packed}
+        if self._method.quantizes_inputs:
+            names = [name for layer in quantized for name in self._packed[layer]]
+            emulate_inputs(quantized, self._reader.read(names), self._method, self._config)
+
 
 def packed_tensors(names: Iterable[str], layers: Iterable[str]) -> dict[str, list[str]]:
-    """Layer -> the tensor names that belong to it, `LAYER.something`."""
+    """Layer -> the names of its packed tensors, `LAYER.something`; a bias is never packed."""
     packed: dict[str, list[str]] = {layer: [] for layer in layers}
     for name in names:
-        layer = name.rpartition(".")[0]
-        if layer in packed:
+        layer, _, local = name.rpartition(".")
+        if layer in packed and local != "bias":
             packed[layer].append(name)
     return packed
 
@@ -66,3 +75,22 @@ def unpack_layer(layer: str, tensors: Mapping[str, Tensor], method: Method, conf
     """The dequantized weight of `layer` from checkpoint tensors named `LAYER.something`."""
     local = {name.removeprefix(f"{layer}."): value for name, value in tensors.items()}
     return method.unpack(local, config)
+
+
+def emulate_inputs(
+    linears: Mapping[str, nn.Linear], tensors: Mapping[str, Tensor], method: Method, config: MethodConfig
+) -> list[RemovableHandle]:
+    """Let each linear see its inputs as `method`'s `quantize_inputs` leaves them; nothing for a method without it.
+
+    linears: by on-disk name. tensors: checkpoint tensors named `LINEAR.something`.
+    """
+    if not method.quantizes_inputs:
+        return []
+    packed = packed_tensors(tensors, linears)
+
+    def quantizer(layer: str) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+        device = linears[layer].weight.device
+        local = {name.removeprefix(f"{layer}."): tensors[name].to(device) for name in packed[layer]}
+        return lambda _module, args: (method.quantize_inputs(args[0], local, config, layer), *args[1:])
+
+    return [linears[layer].register_forward_pre_hook(quantizer(layer)) for layer in linears if packed[layer]]

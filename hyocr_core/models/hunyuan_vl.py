@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import takewhile
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -13,18 +14,15 @@ from torch import Tensor, nn
 from transformers import HunYuanVLConfig, HunYuanVLForConditionalGeneration
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.models.hunyuan_vl.modeling_hunyuan_vl import HunYuanVLRotaryEmbedding
+from transformers.vision_utils import get_vision_cu_seqlens
 
 from hyocr_core.checkpoint.source import TensorSource
 from hyocr_core.errors import CheckpointError
+from hyocr_core.models.wiring import DECODER, MERGER, Place, smoothing_of
+from hyocr_core.models.wiring import VISION as VISION_LAYER
 from hyocr_core.types import Batch, Block
 
 ARCHITECTURE = "HunYuanVLForConditionalGeneration"
-GROUPS = (
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ("self_attn.o_proj",),
-    ("mlp.gate_proj", "mlp.up_proj"),
-    ("mlp.down_proj",),
-)
 VISION = "model.vision_tower"
 BLOCKS = "model.language_model.layers"
 EMBEDDING = "model.language_model.embed_tokens"
@@ -36,23 +34,31 @@ ModelInputs: TypeAlias = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Embedded:
-    """Prompts at the input of block 0: hidden_states (B, T, hidden_size), position_ids (axes, B, T)."""
+    """Prompts at the input of a tower's first block.
+
+    hidden_states: (B, tokens, hidden_size). places: where the tokens stand; position ids (axes, B, tokens) in the
+    decoder, the images' grids (images, 3) in the vision tower.
+    """
 
     hidden_states: Tensor
-    position_ids: Tensor
+    places: Tensor
 
 
 @torch.no_grad()
-def embed_prompts(model: Any, prompts: Sequence[ModelInputs], device: torch.device) -> Embedded:
+def embed_prompts(
+    model: Any, prompts: Sequence[ModelInputs], device: torch.device, features: Tensor | None = None
+) -> Embedded:
     """Put the vision tower's features in the place of the image tokens, for prompts of one length and image grid.
 
-    model: Transformers' HunYuanVLModel with vision tower and embedding in memory.
+    model: Transformers' HunYuanVLModel with the embedding in memory, and the vision tower unless the features (image
+    tokens, hidden_size) are given.
     """
     inputs = {name: torch.cat([prompt[name] for prompt in prompts]).to(device) for name in prompts[0]}
     token_ids = inputs["input_ids"]
     hidden_states = model.get_input_embeddings()(token_ids)
-    image = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
-    features = torch.cat(image.pooler_output)
+    if features is None:
+        image = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
+        features = torch.cat(image.pooler_output)
     mask = model.get_placeholder_mask(token_ids, inputs_embeds=hidden_states, image_features=features)
     hidden_states = hidden_states.masked_scatter(mask, features.to(hidden_states.dtype))
     # From one prompt for all: given a batch, Transformers counts the images on from prompt to prompt, so that the
@@ -109,9 +115,18 @@ class HunYuanVL:
             raise CheckpointError(f"{self.reader.folder}: {len(missing)} tensors are missing, the first is {first}")
         return names
 
-    @property
-    def num_blocks(self) -> int:
-        return int(self.config.text_config.num_hidden_layers)
+    @cached_property
+    def decoder_blocks(self) -> tuple[Place, ...]:
+        """The decoder, in order of execution."""
+        count = int(self.config.text_config.num_hidden_layers)
+        return tuple(Place(f"block-{index:05d}", f"{BLOCKS}.{index}", DECODER) for index in range(count))
+
+    @cached_property
+    def vision_blocks(self) -> tuple[Place, ...]:
+        """The vision tower after its patch embedding, in order of execution; the merger is the last."""
+        count = int(self.config.vision_config.num_hidden_layers)
+        layers = [Place(f"vision-{index:05d}", f"{VISION}.layers.{index}", VISION_LAYER) for index in range(count)]
+        return (*layers, Place(f"vision-{count:05d}", f"{VISION}.patch_merger", MERGER))
 
     @property
     def max_tokens(self) -> int:
@@ -140,12 +155,25 @@ class HunYuanVL:
         }
         return names | {"lm_head": "lm_head"}
 
-    def decoder_groups(self, index: int) -> tuple[tuple[str, ...], ...]:
-        """On-disk names of a decoder block's linears, those that share an input together."""
-        return tuple(tuple(self.disk_module(f"{BLOCKS}.{index}.{part}") for part in group) for group in GROUPS)
+    @property
+    def modules(self) -> dict[str, nn.Linear]:
+        """The linears of the skeleton by on-disk name."""
+        memory = self.memory_names
+        return {name: cast("nn.Linear", self.skeleton.get_submodule(memory[name])) for name in self.linears}
 
-    def block_name(self, index: int) -> str:
-        return self.disk_module(f"{BLOCKS}.{index}.self_attn.q_proj").removesuffix(".self_attn.q_proj")
+    def groups(self, place: Place) -> tuple[tuple[str, ...], ...]:
+        """On-disk names of a block's linears, those that share an input together."""
+        return tuple(tuple(self.disk_module(f"{place.path}.{part}") for part in group) for group in place.wiring.groups)
+
+    def block_name(self, place: Place) -> str:
+        """On-disk name of a block: what the names of its tensors begin with."""
+        parts = zip(*(name.split(".") for name in self.parameter_names(place).values()), strict=False)
+        return ".".join(part[0] for part in takewhile(lambda part: len(set(part)) == 1, parts))
+
+    def parameter_names(self, place: Place) -> dict[str, str]:
+        """Name of a parameter inside the block -> on-disk tensor name."""
+        prefix = f"{place.path}."
+        return {n.removeprefix(prefix): disk for n, disk in self._disk_names.items() if n.startswith(prefix)}
 
     @contextmanager
     def _materialized(self, *prefixes: str) -> Iterator[None]:
@@ -166,42 +194,70 @@ class HunYuanVL:
                 self.skeleton.get_submodule(prefix).to("meta")
 
     @contextmanager
-    def block(self, index: int, quantize: Iterable[str]) -> Iterator[Block]:
-        """One decoder block in memory; `quantize` holds the on-disk names of the linears to quantize."""
-        wanted = set(quantize)
-        prefix = f"{BLOCKS}.{index}"
-        with self._materialized(prefix):
-            module = self.skeleton.get_submodule(prefix)
-            pairs = zip(self.decoder_groups(index), GROUPS, strict=True)
-            layers = {
-                name: cast("nn.Linear", module.get_submodule(part))
-                for names, parts in pairs
-                for name, part in zip(names, parts, strict=True)
-                if name in wanted
-            }
-            groups = (tuple(name for name in group if name in wanted) for group in self.decoder_groups(index))
+    def block(self, place: Place, index: int, quantize: Iterable[str]) -> Iterator[Block]:
+        """One block in memory; `quantize` holds the on-disk names of the linears to quantize."""
+        with self._materialized(place.path):
+            yield self._wired(place, index, set(quantize))
 
-            def run(batch: Batch) -> Tensor:
-                output: Tensor = module(batch.hidden_states, position_embeddings=batch.position_embeddings)
-                return output
+    def _wired(self, place: Place, index: int, wanted: set[str]) -> Block:
+        module, wiring = self.skeleton.get_submodule(place.path), place.wiring
+        names = {
+            name.removesuffix(".weight"): disk.removesuffix(".weight")
+            for name, disk in self.parameter_names(place).items()
+        }
+        linears = {names[path]: module.get_submodule(path) for group in wiring.groups for path in group}
+        groups = (tuple(name for name in group if name in wanted) for group in self.groups(place))
+        return Block(
+            index=index,
+            name=self.block_name(place),
+            module=module,
+            layers={name: cast("nn.Linear", linear) for name, linear in linears.items() if name in wanted},
+            groups=tuple(group for group in groups if group),
+            run=partial(wiring.run, module),
+            smoothing=tuple(smoothing_of(module, wiring, names, wanted)),
+            cached={names[path]: module.get_submodule(cached) for path, cached in wiring.cached.items()},
+        )
 
-            yield Block(index, self.block_name(index), module, layers, tuple(g for g in groups if g), run)
+    def smoothed_norms(self, place: Place) -> list[str]:
+        """On-disk names of the norm weights that scales can be folded into."""
+        names = self.parameter_names(place)
+        linears = {path for group in place.wiring.groups for path in group}
+        return [names[f"{link.source}.weight"] for link in place.wiring.links if link.source not in linears]
 
     @contextmanager
-    def front(self) -> Iterator[None]:
-        """Vision tower and token embedding in memory, as `embed` needs them."""
-        with self._materialized(VISION, EMBEDDING):
+    def front(self, *, vision: bool = True) -> Iterator[None]:
+        """What `embed` needs in memory: the token embedding and, unless features are given, the vision tower."""
+        with self._materialized(*([VISION] if vision else []), EMBEDDING):
             yield
 
-    def embed(self, inputs: ModelInputs) -> Embedded:
-        """Run the vision tower and the embedding on one sample, inside `front()`."""
-        return embed_prompts(self.skeleton.model, [inputs], self.device)
+    @contextmanager
+    def patch_embedding(self) -> Iterator[None]:
+        """What `embed_patches` needs in memory."""
+        with self._materialized(f"{VISION}.embeddings"):
+            yield
+
+    def embed(self, inputs: ModelInputs, features: Tensor | None = None) -> Embedded:
+        """One sample at the input of the decoder, inside `front()`; features: see `embed_prompts`."""
+        return embed_prompts(self.skeleton.model, [inputs], self.device, features)
+
+    @torch.no_grad()
+    def embed_patches(self, inputs: ModelInputs) -> Embedded:
+        """One sample's images at the input of the vision tower's first block, inside `patch_embedding()`."""
+        grid = inputs["image_grid_thw"]
+        embeddings = self.skeleton.model.vision_tower.embeddings
+        return Embedded(embeddings(inputs["pixel_values"].to(self.device, self.dtype), grid.tolist()), grid)
 
     def batch(self, name: str, embedded: Embedded) -> Batch:
-        """The sample as a block takes it, on the model's device."""
+        """The sample as a decoder block takes it, on the model's device."""
         hidden_states = embedded.hidden_states.to(self.device)
-        cos, sin = self._rotary(hidden_states, embedded.position_ids.to(self.device))
-        return Batch(name, hidden_states, (cos, sin))
+        cos, sin = self._rotary(hidden_states, embedded.places.to(self.device))
+        return Batch(name, hidden_states, {"position_embeddings": (cos, sin)})
+
+    def vision_batch(self, name: str, embedded: Embedded) -> Batch:
+        """The sample's images as a block of the vision tower takes them, on the model's device."""
+        grid = embedded.places.to(self.device)
+        context = {"cu_seqlens": get_vision_cu_seqlens(grid), "grid": grid}
+        return Batch(name, embedded.hidden_states.to(self.device), context)
 
     def full(self, state: Mapping[str, Tensor]) -> HunYuanVLForConditionalGeneration:
         """The whole model, its parameters replaced by `state` (on-disk tensor names, all of them)."""

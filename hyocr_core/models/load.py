@@ -18,11 +18,22 @@ if TYPE_CHECKING:
 
 
 def load_model(folder: Path, device: torch.device) -> HunYuanVLForConditionalGeneration:
-    """The whole model in memory, in eval mode; a checkpoint that hyocr quantized has its weights unpacked."""
+    """The whole model in memory, in eval mode.
+
+    A quantized checkpoint has its weights unpacked; where its runtime quantizes activations, the model does too.
+    """
     reader = CheckpointReader(folder)
-    source: TensorSource = DequantizedCheckpoint(reader) if reader.config.get("quantization_config") else reader
-    model = HunYuanVL(source, device)
-    return model.full(source.read(source.tensors))
+    if not reader.config.get("quantization_config"):
+        return _load(HunYuanVL(reader, device), reader)
+    source = DequantizedCheckpoint(reader)
+    adapter = HunYuanVL(source, device)
+    model = _load(adapter, source)
+    source.emulate(adapter.modules)
+    return model
+
+
+def _load(adapter: HunYuanVL, source: TensorSource) -> HunYuanVLForConditionalGeneration:
+    return adapter.full(source.read(source.tensors))
 
 
 def pick_device(name: str) -> torch.device:

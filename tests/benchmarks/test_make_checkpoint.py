@@ -45,7 +45,7 @@ def test_it_has_the_published_shapes_and_on_disk_names(checkpoint: Path) -> None
     assert "lm_head.weight" not in shapes
     assert {name: shapes[f"model.layers.0.{name}.weight"] for name in BLOCK} == BLOCK
     assert len(list(checkpoint.glob("model-*.safetensors"))) > 1
-    assert HunYuanVL(reader, torch.device("cpu")).num_blocks == 1
+    assert HunYuanVL(reader, torch.device("cpu")).config.text_config.num_hidden_layers == 1
 
 
 def test_transformers_finds_every_tensor(checkpoint: Path) -> None:

@@ -67,7 +67,7 @@ def add_parts(stage: StagedCheckpoint) -> None:
 
 def finish(stage: StagedCheckpoint, model: Path, **options: Any) -> None:
     reader = CheckpointReader(model)
-    stage.finish(reader, carried(reader), QUANTIZED, CONFIG, EXTRA, **options)
+    stage.finish(reader, carried(reader), QUANTIZED, CONFIG, lambda _files: EXTRA, **options)
 
 
 def write(model: Path, target: Path, **options: Any) -> dict[str, bytes]:
@@ -151,7 +151,7 @@ class TestResult:
         two = torch.arange(9.0)
         model = write_sharded({"a.safetensors": {"x": one}, "b.safetensors": {"y": two}})
         with StagedCheckpoint.open(target, resume=False) as stage:
-            stage.finish(CheckpointReader(model), ["y", "x"], [], CONFIG, {})
+            stage.finish(CheckpointReader(model), ["y", "x"], [], CONFIG, lambda _files: {})
         read = CheckpointReader(target).read(["x", "y"])
         assert torch.equal(read["x"], one)
         assert torch.equal(read["y"], two)
@@ -170,7 +170,7 @@ class TestResult:
         )
         reader = CheckpointReader(tmp_path / "model")
         with StagedCheckpoint.open(tmp_path / "out", resume=False) as stage:
-            stage.finish(reader, reader.tensors, [], reader.config, {}, shard_bytes=12_000)
+            stage.finish(reader, reader.tensors, [], reader.config, lambda _files: {}, shard_bytes=12_000)
         assert len({info.shard for info in reader.tensors.values()}) > 1
         assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
         loaded = LlamaForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").state_dict()
@@ -235,7 +235,7 @@ class TestParts:
             reader = CheckpointReader(model)
             stage.add_part("other", {"vit.half": torch.ones(1)})
             with pytest.raises(RunError, match=r"vit\.half would be written twice"):
-                stage.finish(reader, carried(reader), [*QUANTIZED, "other"], CONFIG, EXTRA)
+                stage.finish(reader, carried(reader), [*QUANTIZED, "other"], CONFIG, lambda _files: EXTRA)
         assert not target.exists()
         assert stage_folder.exists()
 

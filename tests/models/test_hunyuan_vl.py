@@ -61,9 +61,9 @@ def test_blocks_one_by_one_give_the_hidden_states_of_the_whole_model(
     with model.front():
         embedded = model.embed(inputs)
     hidden_states = embedded.hidden_states
-    for index in range(model.num_blocks):
-        with model.block(index, model.linears) as block, torch.no_grad():
-            hidden_states = block.run(model.batch("x", type(embedded)(hidden_states, embedded.position_ids)))
+    for index, place in enumerate(model.decoder_blocks):
+        with model.block(place, index, model.linears) as block, torch.no_grad():
+            hidden_states = block.run(model.batch("x", type(embedded)(hidden_states, embedded.places)))
         assert torch.equal(hidden_states, expected[index])
 
 
@@ -74,7 +74,7 @@ def test_only_the_part_at_work_is_in_memory(demo: Path) -> None:
         return {name for name, value in model.skeleton.named_parameters() if not value.is_meta}
 
     assert resident() == set()
-    with model.block(1, model.linears):
+    with model.block(model.decoder_blocks[1], 1, model.linears):
         assert {name.split(".")[3] for name in resident()} == {"1"}
     with model.front():
         assert not any("language_model.layers" in name for name in resident())
@@ -96,7 +96,7 @@ def test_linears_and_their_names_are_those_of_transformers(
 def test_block_offers_only_the_layers_to_quantize(demo: Path) -> None:
     model = HunYuanVL(CheckpointReader(demo), CPU)
     wanted = [name for name in model.linears if not name.endswith("o_proj")]
-    with model.block(2, wanted) as block:
+    with model.block(model.decoder_blocks[2], 2, wanted) as block:
         assert block.name == "model.layers.2"
         assert [len(group) for group in block.groups] == [3, 2, 1]
         assert [name for group in block.groups for name in group] == list(block.layers)

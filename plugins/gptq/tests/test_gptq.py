@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from hyocr_plugin_gptq.gptq import feedback_matrix, output_energy, solve
-from hyocr_plugin_gptq.grid import Grid, decode, fit_grid, round_to_nearest
 from torch import Tensor
+
+from hyocr_core.integers import Grid, decode, fit_grid, round_to_nearest
 
 
 def paper(columns: Tensor, hessian: Tensor, grid: Grid, damp: float, order: list[int]) -> Tensor:

@@ -7,8 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from hyocr_core import MethodConfig
-
-GROUP_SIZES = (32, 64, 128)
+from hyocr_core.formats import GptqFormat, PackQuantizedFormat
 
 
 class RtnConfig(MethodConfig):
@@ -39,9 +38,10 @@ class RtnConfig(MethodConfig):
         return self
 
     @property
-    def pack_factor(self) -> int:
-        """Codes per int32."""
-        return 32 // self.bits
+    def on_disk(self) -> GptqFormat | PackQuantizedFormat:
+        """The format, with what it depends on."""
+        written = GptqFormat if self.format == "gptq" else PackQuantizedFormat
+        return written(self.bits, self.group_size, self.sym)
 
 
 class GptqConfig(RtnConfig):

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core import Layer, QuantizedLayer, RunError, Stats, is_finite
+from hyocr_core.integers import Grid, decode, fit_grid, round_to_nearest
 from hyocr_plugin_gptq.gptq import DAMPING_STEPS, output_energy, solve
-from hyocr_plugin_gptq.grid import Grid, decode, fit_grid, round_to_nearest
-from hyocr_plugin_gptq.packing import pack_compressed, pack_gptq, unpack_compressed, unpack_gptq
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,16 +86,12 @@ def error_metrics(columns: Tensor, codes: Tensor, grid: Grid, hessian: Tensor) -
 
 def pack(layer: QuantizedLayer, config: RtnConfig) -> dict[str, Tensor]:
     """Return the layer's tensors in the format of `config`, under local names."""
-    codes, grid = layer.tensors["codes"], _grid(layer.tensors, config)
-    if config.format == "gptq":
-        return pack_gptq(codes, grid, config.bits)
-    return pack_compressed(codes, grid, config.bits, config.sym)
+    return config.on_disk.pack(layer.tensors["codes"], _grid(layer.tensors, config))
 
 
 def unpack(tensors: dict[str, Tensor], config: RtnConfig) -> Tensor:
     """Return the dequantized weight, (N, K), of the tensors that `pack` made."""
-    read = unpack_gptq if config.format == "gptq" else unpack_compressed
-    return decode(*read(tensors, config.bits)).T.contiguous()
+    return decode(*config.on_disk.unpack(tensors)).T.contiguous()
 
 
 def _checked_hessian(layers: Sequence[Layer], stats: Stats | None) -> Tensor:

@@ -36,9 +36,9 @@ def method_spec() -> MethodSpec:
 
 @hookimpl
 def calibrate(block: Block, batches: Batches) -> dict[str, Stats]:
-    from hyocr_plugin_gptq.hessian import collect
+    from hyocr_core.hessian import collect_hessians
 
-    return collect(block, batches)
+    return collect_hessians(block, batches)
 
 
 @hookimpl

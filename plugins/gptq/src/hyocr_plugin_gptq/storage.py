@@ -6,16 +6,25 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core import QuantizedLayer, QuantizedNames, hookimpl
-from hyocr_plugin_gptq import formats
+from hyocr_core.formats import check_shapes
 from hyocr_plugin_gptq.config import RtnConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+ZEROS_UNEVEN = (
+    "its zero points do not fill whole int32; use format: compressed-tensors with sym: true, "
+    "or leave it out with `ignore`"
+)
+
+
 @hookimpl
 def check_layers(shapes: Mapping[str, tuple[int, int]], config: RtnConfig) -> None:
-    formats.check_shapes(shapes, config)
+    stores_zeros = config.format == "gptq" or not config.sym
+    check_shapes(
+        shapes, bits=config.bits, group_size=config.group_size, packs_outputs=ZEROS_UNEVEN if stores_zeros else None
+    )
 
 
 @hookimpl
@@ -34,6 +43,4 @@ def unpack(tensors: dict[str, Tensor], config: RtnConfig) -> Tensor:
 
 @hookimpl
 def checkpoint_config(names: QuantizedNames, config: RtnConfig) -> dict[str, Any]:
-    if config.format == "gptq":
-        return formats.gptq_config(config)
-    return formats.compressed_config(names, config)
+    return config.on_disk.quantization_config(names)

@@ -1,6 +1,7 @@
 """The grid of values a weight may take: scales and zero points per group, and rounding to it.
 
-Weights here are columns, (K, N), as in gptq.py. A group is `group_size` neighbouring input channels of one output.
+Weights here are columns, (K, N): row k holds what input channel k contributes to the N outputs. A group is `group_size`
+neighbouring input channels of one output.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_plugin_gptq.threads import one_thread
+from hyocr_core.threads import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor

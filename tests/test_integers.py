@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hyocr_plugin_gptq.grid import CLIP_RATIOS, decode, fit_grid, round_to_nearest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+
+from hyocr_core.integers import CLIP_RATIOS, decode, fit_grid, round_to_nearest
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hyocr_plugin_gptq.hessian import add_outer, collect
 from torch import Tensor, nn
 
 from hyocr_core import Batch, Block, RunError
+from hyocr_core.hessian import add_outer, collect_hessians
 
 
 class TwoLayers(nn.Module):
@@ -48,7 +48,7 @@ class Samples:
 def test_hessian_is_the_mean_outer_product_of_all_tokens(size: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     states = [torch.randn(1, tokens, size).to(dtype) for tokens in (5, 1, 33)]
-    stats = collect(block_of(TwoLayers(size, dtype)), Samples(states))
+    stats = collect_hessians(block_of(TwoLayers(size, dtype)), Samples(states))
     tokens = torch.cat(states, 1)[0].double()
     expected = 2 / 39 * tokens.T @ tokens
     hessian = stats["b.first"]["hessian"]
@@ -60,7 +60,7 @@ def test_hessian_is_the_mean_outer_product_of_all_tokens(size: int, dtype: torch
 
 
 def test_layers_with_one_input_share_one_object() -> None:
-    stats = collect(block_of(TwoLayers(8, torch.float32)), Samples([torch.randn(1, 4, 8)]))
+    stats = collect_hessians(block_of(TwoLayers(8, torch.float32)), Samples([torch.randn(1, 4, 8)]))
     assert stats["b.first"] is stats["b.second"]
     assert stats["b.first"] is not stats["b.last"]
 
@@ -84,10 +84,10 @@ def test_a_nan_input_names_layer_and_sample() -> None:
     bad = torch.randn(1, 4, 8)
     bad[0, 2, 3] = float("nan")
     with pytest.raises(RunError, match=r"b\.first.*sample 1"):
-        collect(block_of(TwoLayers(8, torch.float32)), Samples([torch.randn(1, 4, 8), bad]))
+        collect_hessians(block_of(TwoLayers(8, torch.float32)), Samples([torch.randn(1, 4, 8), bad]))
 
 
 @pytest.mark.parametrize("states", [[], [torch.randn(1, 0, 8)]])
 def test_no_token_at_all_is_an_error(states: list[Tensor]) -> None:
     with pytest.raises(RunError, match=r"b\.first: no calibration token"):
-        collect(block_of(TwoLayers(8, torch.float32)), Samples(states))
+        collect_hessians(block_of(TwoLayers(8, torch.float32)), Samples(states))

@@ -1,14 +1,18 @@
-"""What GPTQ needs to know of a layer's inputs: H = 2 / n * sum of x x^T over the n calibration tokens."""
+"""The second moments of layers' inputs, H = 2 / n * sum of x x^T over the n calibration tokens.
+
+The output error of a linear over all those tokens is tr(dW H dW^T) (Frantar et al. 2022, arXiv 2210.17323).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core import Batches, Block, RunError, Stats, observe_inputs
+from hyocr_core.errors import RunError
+from hyocr_core.observe import observe_inputs
+from hyocr_core.threads import exact_matmul
+from hyocr_core.types import Batches, Block, Stats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +21,7 @@ STRIPE = 256
 """Rows of the symmetric sum computed at once; only those left of the diagonal's end are."""
 
 
-def collect(block: Block, batches: Batches) -> dict[str, Stats]:
+def collect_hessians(block: Block, batches: Batches) -> dict[str, Stats]:
     """Return {"hessian": (K, K) fp32, "tokens": ()} for each layer; layers with one input share one object."""
     sums: dict[tuple[str, ...], Stats] = {}
 
@@ -53,17 +57,3 @@ def finish(stats: Stats) -> None:
         stop = start + STRIPE
         hessian[start:stop, stop:] = hessian[stop:, start:stop].T
     hessian.mul_(2 / stats["tokens"].item())
-
-
-@contextmanager
-def exact_matmul(dtype: torch.dtype) -> Iterator[None]:
-    """Multiply fp32 matrices that hold values of `dtype` on the fastest units that lose nothing.
-
-    "medium" feeds bf16 units (TF32 on CUDA) and accumulates in fp32: exact to 1e-7 for bf16 values, and for them only.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if dtype == torch.bfloat16 else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

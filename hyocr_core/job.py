@@ -1,0 +1,112 @@
+"""Everything a run decides before its first long step."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from hyocr_core import __version__
+from hyocr_core.calibration.processor import load_processor
+from hyocr_core.calibration.sources import Record, open_source, select
+from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
+from hyocr_core.checkpoint.space import check_disk, required_disk
+from hyocr_core.config import MethodConfig, RunConfig
+from hyocr_core.embedding import sample_size
+from hyocr_core.errors import CheckpointError
+from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.models.load import pick_device
+from hyocr_core.plan import Plan, make_plan
+from hyocr_core.progress import Progress
+from hyocr_core.registry import Method, load_method
+from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory
+
+
+@dataclass
+class Job:
+    """One run. records: what to calibrate on, empty when these options need no data."""
+
+    run: RunConfig
+    method: Method
+    config: MethodConfig
+    source: ResolvedModel
+    reader: CheckpointReader
+    model: HunYuanVL
+    plan: Plan
+    records: Sequence[Record]
+    processor: Any
+    progress: Progress
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes a run needs at its peak, estimated before it starts. memory: of the CPU, None when a GPU does the work."""
+
+    memory: int | None
+    disk: int
+
+
+def prepare(run: RunConfig, progress: Progress) -> Job:
+    """Resolve and check everything that can be refused without reading weights; raises BadInputError."""
+    method = load_method(run.method)
+    config = method.config(run.options)
+    source = resolve_model(run.model)
+    reader = CheckpointReader(source.folder)
+    quantization = reader.config.get("quantization_config")
+    if quantization is not None:
+        kind = quantization.get("quant_method", "unknown method")
+        raise CheckpointError(f"{source.folder}: is already quantized ({kind}); give the full-precision checkpoint")
+    model = HunYuanVL(reader, pick_device(run.device))
+    plan = make_plan(model, config.ignore, quant_vit=config.quant_vit)
+    method.check_layers(plan.quantized, config)
+    records: Sequence[Record] = ()
+    processor = None
+    if method.spec.needs_calibration and config.needs_calibration:
+        if run.calib == "synthetic":
+            progress.say("no --calib given: calibrating on rendered text pages, your own pages would serve better")
+        records = select(open_source(run.calib), run.num_samples, run.seed)
+        processor = load_processor(source.folder)
+    return Job(run, method, config, source, reader, model, plan, records, processor, progress)
+
+
+def estimate(job: Job) -> Needs:
+    """Estimate memory and disk from the plan and the first few samples."""
+    weights = [f"{name}.weight" for name in job.plan.quantized]
+    linears = sum(job.reader.tensors[name].nbytes for name in weights)
+    activations = _activation_bytes(job)
+    # No method packs to more than the full-precision weight.
+    on_disk = required_disk(job.reader, weights, linears) + activations * (2 if job.run.spill else 1)
+    if job.model.device.type != "cpu":
+        return Needs(None, on_disk)
+    front = sum(info.nbytes for info in job.reader.tensors.values()) - linears if job.records else 0
+    blocks = job.model.vision_blocks + job.model.decoder_blocks if job.config.quant_vit else job.model.decoder_blocks
+    block = 6 * linears // len(blocks) + (0 if job.run.spill else activations)
+    return Needs(RUNTIME_BYTES + max(front, block), on_disk)
+
+
+def _activation_bytes(job: Job) -> int:
+    if not job.records:
+        return 0
+    tokens, patches = sample_size(job.records, job.processor)
+    sizes = tokens * job.model.config.text_config.hidden_size
+    if job.config.quant_vit:
+        sizes += patches * job.model.config.vision_config.hidden_size
+    return int(len(job.records) * sizes * job.model.dtype.itemsize)
+
+
+def check_resources(job: Job) -> None:
+    """Raise BadInputError when the run would not fit into memory or on the disk."""
+    needs = estimate(job)
+    check_disk(job.run.output, needs.disk)
+    if needs.memory is not None:
+        check_memory(needs.memory, "use fewer samples, or --spill")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    packages = ("torch", "transformers", "safetensors", "pillow")
+    return {"hyocr-core": __version__, "python": platform.python_version()} | {p: version(p) for p in packages}
