@@ -32,7 +32,7 @@ def _divide(smoothing: Smoothing, scales: Tensor) -> Tensor:
     parameters = dict(smoothing.source.named_parameters(recurse=False))
     weight = parameters["weight"]
     scales = scales.to(weight.device, torch.float32)
-    before = weight.float()
+    before = weight.to(torch.float32, copy=True)
     for parameter in parameters.values():
         _assign(smoothing.name, parameter, parameter.float() / (scales[:, None] if parameter.ndim == 2 else scales))
     if len(parameters) > 1 or weight.ndim == 2:

@@ -274,6 +274,39 @@ def test_calibrate_returns_the_stats(plugins: PluginFolder) -> None:
     assert toy(plugins).calibrate(block, NoBatches(), method.config({})) == {}
 
 
+INPUTS_HOOK = "@hookimpl\ndef quantize_inputs(inputs, tensors, config):\n    {}\n"
+
+
+def test_quantized_inputs_are_what_the_hook_makes_of_them(plugins: PluginFolder) -> None:
+    inputs = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert not toy(plugins).quantizes_inputs
+    method = odd(plugins, INPUTS_HOOK.format("return inputs * tensors['s']"))
+    assert method.quantizes_inputs
+    found = method.quantize_inputs(inputs, {"s": torch.tensor(2.0)}, method.config({}), NAME)
+    assert torch.equal(found, inputs * 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("pass", "must return a tensor, not nothing (None)"),
+        ("return inputs.float()", "returned torch.float32 (2, 4) for inputs of torch.bfloat16 (2, 4)"),
+        ("return inputs[:1]", "returned torch.bfloat16 (1, 4) for inputs of torch.bfloat16 (2, 4)"),
+    ],
+)
+def test_quantized_inputs_keep_shape_and_dtype(plugins: PluginFolder, body: str, problem: str) -> None:
+    method = odd(plugins, INPUTS_HOOK.format(body))
+    with pytest.raises(HookError) as caught:
+        method.quantize_inputs(torch.ones(2, 4, dtype=torch.bfloat16), {}, method.config({}), NAME)
+    assert str(caught.value) == WHERE.format(hook="quantize_inputs") + problem
+
+
+def test_a_bias_is_not_packed(plugins: PluginFolder, layer: Layer) -> None:
+    method = odd(plugins, "@hookimpl\ndef pack(layer):\n    return {'bias': torch.ones(1)}\n")
+    with pytest.raises(HookError, match="must leave 'bias' to the layer"):
+        method.pack(method.quantize_layer(layer, None, method.config({})), method.config({}))
+
+
 def pair(layer: Layer) -> list[Layer]:
     return [Layer("q", layer.weight), Layer("k", layer.weight.neg())]
 
