@@ -98,12 +98,29 @@ def _activation_bytes(job: Job) -> int:
     return int(len(job.records) * sizes * job.model.dtype.itemsize)
 
 
-def check_resources(job: Job) -> None:
-    """Raise BadInputError when the run would not fit into memory or on the disk."""
+def check_resources(job: Job) -> Needs:
+    """Estimate what the run needs; raise BadInputError when it would not fit into memory or on the disk."""
     needs = estimate(job)
     check_disk(job.run.output, needs.disk)
     if needs.memory is not None:
         check_memory(needs.memory, "use fewer samples, or --spill")
+    return needs
+
+
+def check_norms(job: Job) -> None:
+    """Raise CheckpointError for a norm that a method which rescales could fold no scale into; reads norms only."""
+    if not job.method.spec.rescales_block:
+        return
+    places = (*(job.model.vision_blocks if job.config.quant_vit else ()), *job.model.decoder_blocks)
+    names = [name for place in places for name in job.model.smoothed_norms(place)]
+    for name, weight in job.reader.read(names).items():
+        zeros = (weight == 0).nonzero().flatten().tolist()
+        if zeros:
+            shard = job.source.folder / job.reader.tensors[name].shard
+            raise CheckpointError(
+                f"{shard}: {name} is zero in channel {zeros[0]}, so that {job.method.spec.name} cannot fold a scale "
+                "into it; use a method that does not rescale, or mend the checkpoint"
+            )
 
 
 def versions() -> dict[str, str]:

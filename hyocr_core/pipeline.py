@@ -22,8 +22,7 @@ from hyocr_core.checkpoint.report import (
 from hyocr_core.checkpoint.writer import StagedCheckpoint
 from hyocr_core.config import RunConfig
 from hyocr_core.embedding import EmbeddedSamples, Embedding, embed_samples
-from hyocr_core.errors import CheckpointError
-from hyocr_core.job import Job, check_resources, prepare, versions
+from hyocr_core.job import Job, check_norms, check_resources, prepare, versions
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import peak_rss_bytes
@@ -52,23 +51,8 @@ def quantize(run: RunConfig, *, resume: bool = False, progress: Progress | None 
 def _check_weights(job: Job) -> dict[str, str]:
     job.progress.start("check", len(job.reader.tensors))
     job.reader.check_finite(job.reader.tensors, job.progress.step)
-    if job.method.spec.rescales_block:
-        _check_norms(job)
+    check_norms(job)
     return job.reader.digests()
-
-
-def _check_norms(job: Job) -> None:
-    """Refuse norms that no scale can be folded into, before hours of work."""
-    places = (*(job.model.vision_blocks if job.config.quant_vit else ()), *job.model.decoder_blocks)
-    names = [name for place in places for name in job.model.smoothed_norms(place)]
-    for name, weight in job.reader.read(names).items():
-        zeros = (weight == 0).nonzero().flatten().tolist()
-        if zeros:
-            shard = job.source.folder / job.reader.tensors[name].shard
-            raise CheckpointError(
-                f"{shard}: {name} is zero in channel {zeros[0]}, so that {job.method.spec.name} cannot fold a scale "
-                "into it; use a method that does not rescale, or mend the checkpoint"
-            )
 
 
 def _open_journal(job: Job, stage: StagedCheckpoint, digests: dict[str, str], *, resume: bool) -> Journal:

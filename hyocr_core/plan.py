@@ -52,13 +52,18 @@ def _matched(memory_names: Mapping[str, str], patterns: Iterable[str]) -> set[st
     """On-disk names that a pattern matches by either of their names, whole or as a parent module."""
     matched: set[str] = set()
     for pattern in patterns:
-        hits = {disk for disk, memory in memory_names.items() if _matches(pattern, disk) or _matches(pattern, memory)}
+        hits = {disk for disk, memory in memory_names.items() if ignored_by([pattern], disk, memory)}
         if not hits:
             raise ConfigError(
                 f"ignore: {pattern!r} matches no linear layer; names look like {next(iter(memory_names))}"
             )
         matched |= hits
     return matched
+
+
+def ignored_by(patterns: Iterable[str], *names: str) -> str | None:
+    """The first pattern that matches one of the names, whole or as a parent module."""
+    return next((pattern for pattern in patterns if any(_matches(pattern, name) for name in names)), None)
 
 
 def _matches(pattern: str, name: str) -> bool:

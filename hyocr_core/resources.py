@@ -21,9 +21,14 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def free_memory() -> int:
+    """Return the bytes that the machine can give to new work."""
+    return int(psutil.virtual_memory().available)
+
+
 def check_memory(needed: int, advice: str) -> None:
     """Raise BadInputError when `needed` bytes are more than the machine has free."""
-    free = psutil.virtual_memory().available
+    free = free_memory()
     if needed > free:
         raise BadInputError(
             f"this run needs about {needed / GB:.1f} GB of memory, {free / GB:.1f} GB are free; {advice}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.checkpoint.writer import stage_folder
+from hyocr_core.checkpoint.writer import existing_folder, stage_folder
 from hyocr_core.errors import OutputError
 
 _MARGIN_BYTES = 16 * 2**20
@@ -29,10 +29,15 @@ def check_disk(target: Path, needed_bytes: int) -> None:
     """Raise OutputError when the disk of `target` cannot take `needed_bytes` less what a stage already holds."""
     target = target.expanduser().resolve()
     held = sum(path.stat().st_size for path in stage_folder(target).rglob("*") if path.is_file())
-    folder = next(path for path in (target, *target.parents) if path.is_dir())
-    free = shutil.disk_usage(folder).free
+    folder = existing_folder(target)
+    free = free_disk(target)
     if needed_bytes - held > free:
         raise OutputError(
             f"{folder}: the run needs {(needed_bytes - held) / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free: "
             "free some, or choose another output"
         )
+
+
+def free_disk(target: Path) -> int:
+    """Return the free bytes of the disk that `target` is or would be on."""
+    return shutil.disk_usage(existing_folder(target.expanduser().resolve())).free

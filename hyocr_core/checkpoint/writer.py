@@ -36,6 +36,27 @@ def stage_folder(target: Path) -> Path:
     return target.parent / f".{target.name}.hyocr-partial"
 
 
+def existing_folder(target: Path) -> Path:
+    """Return `target`, a resolved path, or the nearest of its parents that is there."""
+    return next(path for path in (target, *target.parents) if path.is_dir())
+
+
+def check_target(target: Path, *, resume: bool) -> None:
+    """Raise OutputError as `StagedCheckpoint.open` would; write nothing."""
+    target = _usable(target)
+    folder = stage_folder(target)
+    _refuse_used(target, folder, resume=resume)
+    parent = next(path for path in folder.parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"cannot write in {folder.parent}: {parent} is {'not writable' if parent.is_dir() else 'a file'}"
+        )
+    if (folder / "lock").is_file():
+        os.close(_take_lock(folder, target))
+    if not resume:
+        _refuse_unfinished(target, folder)
+
+
 class StagedCheckpoint:
     """The stage of one output folder, held exclusively until `finish` or `close`.
 
@@ -61,9 +82,7 @@ class StagedCheckpoint:
         folder = stage_folder(target)
         if target.is_dir() and any(target.iterdir()):
             _drop_published(folder)
-            raise OutputError(f"{target} is not empty: give a new or empty folder as the output")
-        if resume and not _journal(folder).is_file():
-            raise OutputError(f"there is no unfinished run for {target} to resume: run without --resume")
+        _refuse_used(target, folder, resume=resume)
         _make_folder(folder)
         stage = cls(target, folder, _take_lock(folder, target), resumed=resume)
         if not resume:
@@ -157,12 +176,11 @@ class StagedCheckpoint:
         return self._parts / f"{name}.safetensors"
 
     def _start_anew(self) -> None:
-        if self.journal_path.is_file():
+        try:
+            _refuse_unfinished(self.target, self.folder)
+        except OutputError:
             self.close()
-            raise OutputError(
-                f"an unfinished run for {self.target} is in {self.folder}: "
-                "continue it with --resume, or delete that folder to start anew"
-            )
+            raise
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
@@ -204,6 +222,21 @@ def _usable(target: Path) -> Path:
     if target.is_mount():
         raise OutputError(f"{target} is a mount point, which cannot be replaced: give a new folder inside it")
     return target
+
+
+def _refuse_used(target: Path, stage: Path, *, resume: bool) -> None:
+    if target.is_dir() and any(target.iterdir()):
+        raise OutputError(f"{target} is not empty: give a new or empty folder as the output")
+    if resume and not _journal(stage).is_file():
+        raise OutputError(f"there is no unfinished run for {target} to resume: run without --resume")
+
+
+def _refuse_unfinished(target: Path, stage: Path) -> None:
+    if _journal(stage).is_file():
+        raise OutputError(
+            f"an unfinished run for {target} is in {stage}: "
+            "continue it with --resume, or delete that folder to start anew"
+        )
 
 
 def _drop_published(stage: Path) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyocr_core.cli.common import print_json, stderr_console
-from hyocr_core.config import RunConfig, merge_run_config
+from hyocr_core.cli.common import one_line, print_json, print_table, stderr_console
+from hyocr_core.config import RunConfig
 from hyocr_core.errors import RunError
+from hyocr_core.run_file import merge_run_config
 
 if TYPE_CHECKING:
     from hyocr_core.checkpoint.report import QuantReport
@@ -29,18 +30,33 @@ if TYPE_CHECKING:
 @click.option("--spill", is_flag=True, default=None, help="Keep the activation cache on disk.")
 @click.option("--allow-degraded", is_flag=True, default=None, help="Exit 0 even if a layer fell back.")
 @click.option("--resume", is_flag=True, help="Go on after the last whole block of an interrupted run.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, how large, long and loadable; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report, or the plan, as JSON on stdout.")
 def quant(
-    file: Path | None, overrides: tuple[str, ...], format_: str | None, resume: bool, as_json: bool, **flags: Any
+    file: Path | None,
+    overrides: tuple[str, ...],
+    format_: str | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Quantize a HunyuanOCR checkpoint.
+
+    The YAML file has the keys of hyocr or is one of the AngelSlim toolkit; its names of methods, such as int4_gptq,
+    are understood too.
 
     \b
     hyocr quant --method gptq --model tencent/HunyuanOCR --calib pages/ --output HunyuanOCR-int4
     """
     if format_ is not None:
         overrides = (*overrides, f"format={format_}")
-    run = merge_run_config(file, flags, overrides)
+    run, notes = merge_run_config(file, flags, overrides)
+    for note in notes:
+        click.echo(one_line(f"{file}: {note}"), err=True)
+    if dry_run:
+        _print_plan(run, resume=resume, as_json=as_json)
+        return
     report = _run(run, resume=resume)
     if as_json:
         print_json(report.model_dump(mode="json"))
@@ -67,3 +83,20 @@ def _run(run: RunConfig, *, resume: bool) -> QuantReport:
         ) from None
     print_report(console, report, run.output)
     return report
+
+
+def _print_plan(run: RunConfig, *, resume: bool, as_json: bool) -> None:
+    # Imported here as above.
+    from hyocr_core.dry_run import plan_run
+    from hyocr_core.report.plan import heading, plan_tables
+    from hyocr_core.report.progress import TerminalProgress
+
+    with TerminalProgress(stderr_console()) as progress:
+        plan = plan_run(run, resume=resume, progress=progress)
+    if as_json:
+        print_json(plan.model_dump(mode="json"))
+        return
+    click.echo(one_line(heading(plan)))
+    for table in plan_tables(plan):
+        click.echo()
+        print_table(table)

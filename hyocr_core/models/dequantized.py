@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hyocr_core.checkpoint.reader import CheckpointReader, TensorInfo
-from hyocr_core.checkpoint.report import read_report
+from hyocr_core.checkpoint.report import FILE_NAME as REPORT_NAME
+from hyocr_core.checkpoint.report import QuantReport, read_report
 from hyocr_core.config import MethodConfig
 from hyocr_core.errors import CheckpointError
+from hyocr_core.formats import read_format
+from hyocr_core.formats.cache import split_name
 from hyocr_core.registry import Method, load_method
 
 
 class DequantizedCheckpoint:
-    """The tensors of a checkpoint written by hyocr, its packed linears presented as `NAME.weight`."""
+    """The tensors of a quantized checkpoint, its packed linears presented as `NAME.weight`.
+
+    What hyocr wrote is unpacked by the method that wrote it, any other checkpoint by its format.
+    Raises CheckpointError naming a layer whose tensors are not those of the method or format.
+    """
 
     def __init__(self, reader: CheckpointReader) -> None:
-        report = read_report(reader.folder)
+        by_hyocr = (reader.folder / REPORT_NAME).is_file()
         self._reader = reader
-        self._method = load_method(f"{report.method.distribution}:{report.method.name}")
-        self._config = self._method.config(report.method.config)
-        self._shapes = {layer.name: layer.shape for layer in report.layers}
-        self._packed = packed_tensors(reader.tensors, self._shapes)
+        self._linears = _OfMethod(read_report(reader.folder)) if by_hyocr else _OfFormat(reader)
+        self._packed = packed_tensors(reader.tensors, self._linears.shapes)
         self.folder = reader.folder
         self.config = reader.config
         self.tensors = self._presented()
@@ -36,7 +41,7 @@ class DequantizedCheckpoint:
         for layer, names in self._packed.items():
             if not names:
                 raise CheckpointError(f"{self.folder}: {layer} is reported as quantized but has no tensors")
-            shape = self._shapes[layer]
+            shape = self._linears.shapes[layer]
             shard = self._reader.tensors[names[0]].shard
             tensors[f"{layer}.weight"] = TensorInfo(shape, torch.bfloat16, 2 * shape[0] * shape[1], shard)
         return tensors
@@ -47,34 +52,78 @@ class DequantizedCheckpoint:
         for name in names:
             layer = name.removesuffix(".weight")
             if layer in self._packed:
-                tensors = self._reader.read(self._packed[layer])
-                result[name] = unpack_layer(layer, tensors, self._method, self._config)
+                result[name] = self._linears.unpack(layer, self._local(layer))
             else:
                 plain.append(name)
         return result | self._reader.read(plain)
 
     def emulate(self, linears: Mapping[str, nn.Linear]) -> None:
         """Let these linears of a model, by on-disk name, see their inputs as the runtime's kernels do."""
-        quantized = {name: linear for name, linear in linears.items() if name in self._packed}
-        if self._method.quantizes_inputs:
-            names = [name for layer in quantized for name in self._packed[layer]]
-            emulate_inputs(quantized, self._reader.read(names), self._method, self._config)
+        for name, linear in linears.items():
+            if name in self._packed and self._linears.quantizes_inputs:
+                device = linear.weight.device
+                local = {key: tensor.to(device) for key, tensor in self._local(name).items()}
+                _emulate(linear, partial(self._linears.quantize_inputs, tensors=local, layer=name))
+
+    def _local(self, layer: str) -> dict[str, Tensor]:
+        return _local_names(self._reader.read(self._packed[layer]))
+
+
+class _OfMethod:
+    """Linears that hyocr wrote. shapes: on-disk name -> (N, K)."""
+
+    def __init__(self, report: QuantReport) -> None:
+        self._method = load_method(f"{report.method.distribution}:{report.method.name}")
+        self._config = self._method.config(report.method.config)
+        self.shapes = {layer.name: layer.shape for layer in report.layers}
+        self.quantizes_inputs = self._method.quantizes_inputs
+
+    def unpack(self, layer: str, tensors: Mapping[str, Tensor]) -> Tensor:
+        return self._method.unpack(tensors, self._config, layer)
+
+    def quantize_inputs(self, inputs: Tensor, tensors: Mapping[str, Tensor], layer: str) -> Tensor:
+        return self._method.quantize_inputs(inputs, tensors, self._config, layer)
+
+
+class _OfFormat:
+    """Linears that another tool wrote, in a format that hyocr knows. shapes: on-disk name -> (N, K)."""
+
+    def __init__(self, reader: CheckpointReader) -> None:
+        try:
+            self._format = read_format(reader.config["quantization_config"])
+        except CheckpointError as error:
+            raise CheckpointError(f"{reader.folder}: {error}") from error
+        self._folder = reader.folder
+        self.quantizes_inputs = self._format.quantizes_inputs
+        self.shapes: dict[str, tuple[int, int]] = {}
+        for name, info in reader.tensors.items():
+            layer, _, local = name.rpartition(".")
+            if self._format.holds_codes(local, info.dtype):
+                self.shapes[layer] = self._format.linear_shape(info.shape)
+
+    def unpack(self, layer: str, tensors: Mapping[str, Tensor]) -> Tensor:
+        try:
+            return self._format.dequantize(tensors, self.shapes[layer], torch.bfloat16)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self._folder}: {layer}: {error}") from error
+
+    def quantize_inputs(self, inputs: Tensor, tensors: Mapping[str, Tensor], layer: str) -> Tensor:  # noqa: ARG002
+        return self._format.quantize_inputs(inputs, tensors)
 
 
 def packed_tensors(names: Iterable[str], layers: Iterable[str]) -> dict[str, list[str]]:
-    """Layer -> the names of its packed tensors, `LAYER.something`; a bias is never packed."""
+    """Layer -> the stored names of its packed tensors; a bias is never packed."""
     packed: dict[str, list[str]] = {layer: [] for layer in layers}
     for name in names:
-        layer, _, local = name.rpartition(".")
+        layer, local = split_name(name)
         if layer in packed and local != "bias":
             packed[layer].append(name)
     return packed
 
 
 def unpack_layer(layer: str, tensors: Mapping[str, Tensor], method: Method, config: MethodConfig) -> Tensor:
-    """The dequantized weight of `layer` from checkpoint tensors named `LAYER.something`."""
-    local = {name.removeprefix(f"{layer}."): value for name, value in tensors.items()}
-    return method.unpack(local, config)
+    """The dequantized weight of a layer from its tensors under their stored names."""
+    return method.unpack(_local_names(tensors), config, layer)
 
 
 def emulate_inputs(
@@ -82,15 +131,24 @@ def emulate_inputs(
 ) -> list[RemovableHandle]:
     """Let each linear see its inputs as `method`'s `quantize_inputs` leaves them; nothing for a method without it.
 
-    linears: by on-disk name. tensors: checkpoint tensors named `LINEAR.something`.
+    linears: by on-disk name. tensors: their packed ones, under their stored names.
     """
     if not method.quantizes_inputs:
         return []
-    packed = packed_tensors(tensors, linears)
+    handles = []
+    for layer, names in packed_tensors(tensors, linears).items():
+        if names:
+            device = linears[layer].weight.device
+            local = _local_names({name: tensors[name].to(device) for name in names})
+            handles.append(
+                _emulate(linears[layer], partial(method.quantize_inputs, tensors=local, config=config, layer=layer))
+            )
+    return handles
 
-    def quantizer(layer: str) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-        device = linears[layer].weight.device
-        local = {name.removeprefix(f"{layer}."): tensors[name].to(device) for name in packed[layer]}
-        return lambda _module, args: (method.quantize_inputs(args[0], local, config, layer), *args[1:])
 
-    return [linears[layer].register_forward_pre_hook(quantizer(layer)) for layer in linears if packed[layer]]
+def _emulate(linear: nn.Linear, quantize_inputs: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    return linear.register_forward_pre_hook(lambda _module, args: (quantize_inputs(args[0]), *args[1:]))
+
+
+def _local_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {split_name(name)[1]: value for name, value in tensors.items()}

@@ -91,14 +91,10 @@ class HunYuanVL:
 
     def _map_names(self) -> dict[str, str]:
         """In-memory parameter name -> on-disk tensor name; refuses a checkpoint that lacks or adds tensors."""
-        renamings = get_model_conversion_mapping(self.skeleton, add_legacy=False)
-        expected = {name: tuple(value.shape) for name, value in self.skeleton.state_dict().items()}
-        tied = set(self.skeleton._tied_weights_keys) if self.config.tie_word_embeddings else set()
+        expected = self.parameters
         names: dict[str, str] = {}
         for disk_name, info in self.reader.tensors.items():
-            name = disk_name
-            for renaming in renamings:
-                name = renaming.rename_source_key(name)[0]
+            name = self.memory_name(disk_name)
             if name not in expected:
                 raise CheckpointError(f"{info.shard}: {disk_name} is no tensor of {ARCHITECTURE}")
             if name in names:
@@ -107,13 +103,41 @@ class HunYuanVL:
                 shapes = f"shape {list(info.shape)}, config.json asks for {list(expected[name])}"
                 raise CheckpointError(f"{info.shard}: {disk_name} has {shapes}")
             names[name] = disk_name
-        missing = sorted(set(expected) - set(names) - tied)
+        missing = sorted(set(expected) - set(names) - self.tied)
         if missing:
-            first = missing[0]
-            for renaming in reversed(renamings):
-                first = renaming.reverse_transform().rename_source_key(first)[0]
+            first = self.published_name(missing[0])
             raise CheckpointError(f"{self.reader.folder}: {len(missing)} tensors are missing, the first is {first}")
         return names
+
+    @cached_property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """In-memory name -> shape of every parameter, a tied head included."""
+        return {name: tuple(value.shape) for name, value in self.skeleton.state_dict().items()}
+
+    @cached_property
+    def tied(self) -> set[str]:
+        """In-memory names of the parameters that a checkpoint may leave out, because they are others' too."""
+        return set(self.skeleton._tied_weights_keys or ()) if self.config.tie_word_embeddings else set()
+
+    @cached_property
+    def _renamings(self) -> list[Any]:
+        return list(get_model_conversion_mapping(self.skeleton, add_legacy=False))
+
+    @cached_property
+    def _reverse_renamings(self) -> list[Any]:
+        return [renaming.reverse_transform() for renaming in reversed(self._renamings)]
+
+    def memory_name(self, name: str) -> str:
+        """The in-memory name of an on-disk tensor; a name that is an in-memory one already stays."""
+        for renaming in self._renamings:
+            name = renaming.rename_source_key(name)[0]
+        return name
+
+    def published_name(self, name: str) -> str:
+        """The name that the published checkpoint gives the tensor with this in-memory name."""
+        for renaming in self._reverse_renamings:
+            name = renaming.rename_source_key(name)[0]
+        return name
 
     @cached_property
     def decoder_blocks(self) -> tuple[Place, ...]:
@@ -172,7 +196,11 @@ class HunYuanVL:
 
     def parameter_names(self, place: Place) -> dict[str, str]:
         """Name of a parameter inside the block -> on-disk tensor name."""
-        prefix = f"{place.path}."
+        return self.tensors_below(place.path)
+
+    def tensors_below(self, path: str) -> dict[str, str]:
+        """Name of a parameter inside the module `path` (in memory) -> on-disk tensor name."""
+        prefix = f"{path}."
         return {n.removeprefix(prefix): disk for n, disk in self._disk_names.items() if n.startswith(prefix)}
 
     @contextmanager

@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from safetensors import safe_open
 
 from hyocr_core.checkpoint.report import read_report
 from hyocr_core.cli.main import main
 from hyocr_core.method import Method
 
 Quant = Callable[..., Result]
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "hunyuan_ocr"
 
 
 @pytest.fixture
@@ -123,6 +126,102 @@ def test_a_file_configures_a_run_and_flags_win(quant: Quant, tmp_path: Path) -> 
     config = report["method"]["config"]
     assert (config["group_size"], config["damp_percent"], config["format"]) == (32, 0.05, "compressed-tensors")
     assert report["calibration"]["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n", "line 1: must be a mapping"),
+        ("model: !!python/name:os.system\n", "line 1: could not determine a constructor for the tag"),
+        ("compression:\n  name: PTQ\n  name: PTQ\n", "line 3: found duplicate key"),
+        (
+            "compression: {name: PTQ, quantization: {name: int4_gptq, bitz: 4}}\n",
+            "bitz: unknown key; did you mean bits?",
+        ),
+        ("compression: {name: PTQ, quantization: {name: fp8_static, bits: 4}}\n", "fp8_static stores 8 bits"),
+    ],
+)
+def test_a_bad_file_is_one_line_and_exit_code_2(quant: Quant, text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    result = quant("-c", str(file))
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("hyocr: error: ")
+    assert message in line
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("method", "quant_method", "suffixes"),
+    [
+        ("fp8_static", "fp8", {"weight", "weight_scale", "input_scale"}),
+        ("int4_gptq", "gptq", {"qweight", "qzeros", "scales", "g_idx"}),
+        ("int4_awq", "awq", {"qweight", "qzeros", "scales"}),
+    ],
+)
+def test_the_references_files_run_unchanged_but_for_the_paths(
+    demo: Path, calib: str, tmp_path: Path, method: str, quant_method: str, suffixes: set[str]
+) -> None:
+    file = CONFIGS / method / f"hunyuan_ocr_{method}.yaml"
+    paths = ["--model", str(demo), "--calib", calib, "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, ["quant", "-c", str(file), *paths, "--num-samples", "2"])
+    assert result.exit_code == 0, result.stderr
+    notes = [line for line in result.stderr.splitlines() if line.startswith(f"{file}: ")]
+    keys = [line.removeprefix(f"{file}: ").partition(":")[0] for line in notes]
+    assert keys == ["model.trust_remote_code", "model.device_map", "dataset.max_seq_length"]
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    assert config["quant_method"] == quant_method
+    with safe_open(tmp_path / "out" / "model.safetensors", framework="pt") as tensors:
+        prefix = "model.layers.0.mlp.down_proj."
+        assert {name.removeprefix(prefix) for name in tensors.keys() if name.startswith(prefix)} == suffixes  # noqa: SIM118
+
+
+def test_the_references_name_of_a_method_is_understood(quant: Quant) -> None:
+    result = quant("--json", method="int4_gptq")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["method"]["name"], report["method"]["config"]["bits"]) == ("gptq", 4)
+
+
+def test_a_dry_run_prints_tables_and_leaves_no_file(quant: Quant, tmp_path: Path) -> None:
+    result = quant("--dry-run", "-o", "ignore=[model.layers.0.mlp, lm_head]")
+    assert result.exit_code == 0, result.stderr
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "decoder down 1 left as is: ignored by model.layers.0.mlp" in lines
+    assert "decoder down 3 int4, groups of 128, symmetric" in lines
+    assert "vLLM CPU yes" in lines
+    rows = [line.split() for line in lines if line]
+    (whole,) = [row for row in rows if row[:1] == ["all"]]
+    assert float(whole[1]) > float(whole[3]) > 0
+    assert {"memory", "disk", "time"} < {row[0] for row in rows}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_in_json_is_the_plan(quant: Quant, tmp_path: Path) -> None:
+    result = quant("--dry-run", "--json", method="rtn")
+    assert result.exit_code == 0, result.stderr
+    plan = json.loads(result.stdout)
+    assert (plan["method"], plan["options"]["group_size"], plan["calibration"]) == ("rtn", 128, None)
+    assert {row["part"] for row in plan["sizes"]} == {"decoder", "vision", "embeddings", "rest"}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-o", "group_sise=64"],
+        ["--model", "./nowhere"],
+        ["--calib", "pages.csv.d"],
+        ["--resume"],
+        ["--output", str(Path(__file__))],
+    ],
+)
+def test_a_dry_run_of_a_bad_input_is_exit_code_2(quant: Quant, arguments: list[str], tmp_path: Path) -> None:
+    result = quant("--dry-run", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1].startswith("hyocr: error: ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_default_calibration_is_said(demo: Path, tmp_path: Path) -> None:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hyocr_plugin_gptq.grid import Grid, decode
-from hyocr_plugin_gptq.packing import (
-    pack_compressed,
-    pack_gptq,
-    pack_rows,
-    unpack_compressed,
-    unpack_gptq,
-    unpack_rows,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+
+from hyocr_core.formats import GptqFormat, PackQuantizedFormat
+from hyocr_core.formats.int32 import pack_rows, unpack_rows
+from hyocr_core.integers import Grid, decode
 
 
 def word(codes: list[int], bits: int) -> int:
@@ -61,7 +56,7 @@ def test_every_bit_is_where_the_oracle_puts_it(words: int, columns: int, bits: i
 @pytest.mark.parametrize(("inputs", "outputs", "group_size"), [(96, 40, 32), (64, 8, 64), (72, 24, 72)])
 def test_gptq_layout(inputs: int, outputs: int, group_size: int, bits: int) -> None:
     codes, grid = case(inputs, outputs, group_size, bits, sym=True)
-    tensors = pack_gptq(codes, grid, bits)
+    tensors = GptqFormat(bits, group_size, sym=True).pack(codes, grid)
     stored_zero = word([2 ** (bits - 1) - 1] * (32 // bits), bits)
     groups = inputs // group_size
     assert set(tensors) == {"qweight", "qzeros", "scales", "g_idx"}
@@ -77,7 +72,7 @@ def test_gptq_layout(inputs: int, outputs: int, group_size: int, bits: int) -> N
 @pytest.mark.parametrize(("inputs", "outputs", "group_size"), [(96, 40, 32), (64, 8, 64), (72, 24, 72)])
 def test_compressed_layout(inputs: int, outputs: int, group_size: int, bits: int, sym: bool) -> None:
     codes, grid = case(inputs, outputs, group_size, bits, sym)
-    tensors = pack_compressed(codes, grid, bits, sym)
+    tensors = PackQuantizedFormat(bits, group_size, sym).pack(codes, grid)
     packed = torch.tensor(slow_rows(codes.tolist(), bits), dtype=torch.int64).T
     assert tensors["weight_packed"].tolist() == packed.tolist()
     assert tensors["weight_packed"].shape == (outputs, inputs * bits // 32)
@@ -93,14 +88,15 @@ def test_compressed_layout(inputs: int, outputs: int, group_size: int, bits: int
 def test_unpacking_inverts_both_formats_bit_for_bit(bits: int, sym: bool) -> None:
     codes, grid = case(96, 40, 32, bits, sym)
     expected = decode(codes, grid)
-    assert torch.equal(decode(*unpack_gptq(pack_gptq(codes, grid, bits), bits)), expected)
-    assert torch.equal(decode(*unpack_compressed(pack_compressed(codes, grid, bits, sym), bits)), expected)
+    for format_ in (GptqFormat(bits, 32, sym), PackQuantizedFormat(bits, 32, sym)):
+        assert torch.equal(decode(*format_.unpack(format_.pack(codes, grid))), expected)
 
 
 def test_packed_tensors_are_contiguous_copies() -> None:
     codes, grid = case(64, 16, 32, 4, sym=False)
     inputs = {codes.data_ptr(), grid.scales.data_ptr(), grid.zeros.data_ptr()}
-    for tensors in (pack_gptq(codes, grid, 4), pack_compressed(codes, grid, 4, sym=False)):
+    for format_ in (GptqFormat(4, 32, sym=True), PackQuantizedFormat(4, 32, sym=False)):
+        tensors = format_.pack(codes, grid)
         assert all(tensor.is_contiguous() for tensor in tensors.values())
         assert not inputs & {tensor.data_ptr() for tensor in tensors.values()}
 
@@ -116,6 +112,6 @@ def test_the_compressed_tensors_library_reads_the_same_weight(bits: int, sym: bo
         num_bits=bits, symmetric=sym, strategy=strategy, group_size=None if strategy == "channel" else group_size
     )
     scheme = quantization.QuantizationScheme(targets=["Linear"], weights=args)
-    tensors = pack_compressed(codes, grid, bits, sym)
+    tensors = PackQuantizedFormat(bits, group_size, sym).pack(codes, grid)
     read = compressors.PackedQuantizationCompressor.decompress(tensors, scheme)
     assert torch.equal(read["weight"], decode(codes, grid).T)

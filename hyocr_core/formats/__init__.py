@@ -1,0 +1,30 @@
+"""The checkpoint formats that runtimes read, each a frozen dataclass that writes it and reads it back.
+
+A method's `pack`, `unpack` and `checkpoint_config` are mostly one call of these; `hyocr verify` reads with them what
+others wrote. N = out_features, K = in_features, g = group_size.
+"""
+
+from hyocr_core.formats.awq import AwqFormat
+from hyocr_core.formats.base import Format, TensorLayout
+from hyocr_core.formats.fp8 import CompressedFp8Format, Fp8Format, Fp8Weight
+from hyocr_core.formats.gptq import GptqFormat
+from hyocr_core.formats.pack_quantized import PackQuantizedFormat
+from hyocr_core.formats.read import read_format, read_ignored
+from hyocr_core.formats.runtimes import Runtime, runtimes
+from hyocr_core.formats.shapes import check_shapes
+
+__all__ = [
+    "AwqFormat",
+    "CompressedFp8Format",
+    "Format",
+    "Fp8Format",
+    "Fp8Weight",
+    "GptqFormat",
+    "PackQuantizedFormat",
+    "Runtime",
+    "TensorLayout",
+    "check_shapes",
+    "read_format",
+    "read_ignored",
+    "runtimes",
+]
