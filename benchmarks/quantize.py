@@ -65,10 +65,10 @@ def run_job(command: list[str]) -> tuple[float, resource.struct_rusage]:
     return time.perf_counter() - started, usage
 
 
-def measure(model: Path, count: int, seed: int, folder: Path) -> Result:
+def measure(model: Path, method: str, count: int, seed: int, folder: Path) -> Result:
     source = write_pages(folder / "pages", count, seed)
     output = folder / "output"
-    arguments = ["quant", "--method", "gptq", "--model", str(model), "--calib", str(source), "--output", str(output)]
+    arguments = ["quant", "--method", method, "--model", str(model), "--calib", str(source), "--output", str(output)]
     before = run_floor(model, source)
     seconds, usage = run_job([str(HYOCR), *arguments])
     after = run_floor(model, source)
@@ -95,7 +95,7 @@ def describe_machine() -> dict[str, Any]:
     cpu = next(
         (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
     )
-    packages = ("hyocr-core", "hyocr-plugin-gptq", "torch", "transformers")
+    packages = ("hyocr-core", "torch", "transformers")
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
@@ -132,13 +132,14 @@ def _seconds(*values: float) -> str:
 
 @click.command(help=__doc__)
 @click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--method", default="gptq", show_default=True)
 @click.option("--pages", "count", default=8, show_default=True, help="Rendered calibration pages of 1024x768.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here, too.")
-def main(model: Path, count: int, seed: int, file: Path | None) -> None:
+def main(model: Path, method: str, count: int, seed: int, file: Path | None) -> None:
     folder = Path(tempfile.mkdtemp(prefix="hyocr-bench-", dir=model.resolve().parent))
     try:
-        result = measure(model, count, seed, folder)
+        result = measure(model, method, count, seed, folder)
     finally:
         shutil.rmtree(folder)
     print_result(result)

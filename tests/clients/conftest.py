@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+
+from hyocr_core.verify.load import RUNNER
 
 ROOT = Path(__file__).parents[2]
 VLLM_PYTHON = ROOT / ".venv-vllm/bin/python"
@@ -37,8 +40,8 @@ class Line:
 
 
 Quantize = Callable[..., Path]
-RunVllm = Callable[[Path, Path], "subprocess.CompletedProcess[str]"]
-ReadWithVllm = Callable[[Path], list[Answer]]
+RunVllm = Callable[..., "subprocess.CompletedProcess[str]"]
+ReadWithVllm = Callable[..., list[Answer]]
 ReadWithTransformers = Callable[[Any], list[Answer]]
 
 
@@ -54,15 +57,16 @@ def quantize(demo: Path, calib: str, tmp_path_factory: pytest.TempPathFactory) -
     """Quantize the demo checkpoint as a user does; the same options give the same folder."""
     made: dict[tuple[str, ...], Path] = {}
 
-    def run(*options: str) -> Path:
-        if options not in made:
+    def run(method: str, *options: str) -> Path:
+        key = (method, *options)
+        if key not in made:
             output = tmp_path_factory.mktemp("quantized") / "checkpoint"
-            command = [str(Path(sys.executable).with_name("hyocr")), "quant", "--method", "gptq", "--num-samples", "32"]
-            command += ["--model", str(demo), "--calib", calib, "--output", str(output)]
+            command = [str(Path(sys.executable).with_name("hyocr")), "quant", "--method", method]
+            command += ["--num-samples", "32", "--model", str(demo), "--calib", calib, "--output", str(output)]
             command += [part for option in options for part in ("-o", option)]
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-            made[options] = output
-        return made[options]
+            made[key] = output
+        return made[key]
 
     return run
 
@@ -76,12 +80,17 @@ def run_vllm(lines: list[Line], tmp_path_factory: pytest.TempPathFactory) -> Run
     requests.write_text(
         json.dumps([{"image": str(line.image), "question": line.question} for line in lines]), encoding="utf-8"
     )
-    script = Path(__file__).with_name("run_vllm.py")
 
-    def run(checkpoint: Path, result: Path) -> subprocess.CompletedProcess[str]:
-        command = [VLLM_PYTHON, script, checkpoint, requests, result]
+    def run(checkpoint: Path, result: Path, *, emulate_fp8: bool = False) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            [VLLM_PYTHON, RUNNER, checkpoint, requests, result],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # Threads that wait for each other starve when another job holds their core.
+            env=os.environ | {"OMP_NUM_THREADS": "1", "HYOCR_FP8_EMU": "1" if emulate_fp8 else "0"},
+            text=True,
+            check=False,
         )
 
     return run
@@ -91,9 +100,9 @@ def run_vllm(lines: list[Line], tmp_path_factory: pytest.TempPathFactory) -> Run
 def read_with_vllm(lines: list[Line], run_vllm: RunVllm, tmp_path_factory: pytest.TempPathFactory) -> ReadWithVllm:
     """Read the lines with a checkpoint in vLLM's CPU build."""
 
-    def read(checkpoint: Path) -> list[Answer]:
+    def read(checkpoint: Path, *, emulate_fp8: bool = False) -> list[Answer]:
         result = tmp_path_factory.mktemp("vllm") / "result.safetensors"
-        done = run_vllm(checkpoint, result)
+        done = run_vllm(checkpoint, result, emulate_fp8=emulate_fp8)
         assert done.returncode == 0, done.stdout[-4000:]
         arrays = load_file(result)
         return [
