@@ -45,6 +45,7 @@ def folder(tmp_path: Path) -> Path:
     for image in sorted((DEMO / "data" / "images").glob("calib-000*.png"))[:4]:
         shutil.copy(image, tmp_path / "pages")
     shutil.copytree(DEMO / "data" / "images", tmp_path / "images")
+    shutil.copytree(REPO / "configs", tmp_path / "configs")
     rows = (DEMO / "data" / "heldout.jsonl").read_text(encoding="utf-8").splitlines()[:8]
     (tmp_path / "heldout.jsonl").write_text("\n".join(rows), encoding="utf-8")
     return tmp_path
