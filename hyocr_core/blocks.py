@@ -14,6 +14,7 @@ from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.checkpoint.report import LayerRecord
 from hyocr_core.checkpoint.writer import StagedCheckpoint
 from hyocr_core.errors import RunError
+from hyocr_core.formats.cache import stored_name
 from hyocr_core.job import Job
 from hyocr_core.models.dequantized import emulate_inputs, packed_tensors, unpack_layer
 from hyocr_core.models.wiring import Place
@@ -97,7 +98,7 @@ def _quantize_group(
     seconds = (time.perf_counter() - start) / len(layers)
     for result in results:
         packed = job.method.pack(result, job.config)
-        tensors |= {f"{result.name}.{local}": value for local, value in packed.items()}
+        tensors |= {stored_name(result.name, local): value for local, value in packed.items()}
         block.layers[result.name].weight.data = result.dequantized
         if result.degraded is not None:
             job.progress.say(f"{result.name}: degraded, {result.degraded}")

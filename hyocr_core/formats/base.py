@@ -126,7 +126,7 @@ class Format(ABC):
 
 def group_count(inputs: int, group_size: int) -> int:
     """The number of groups of a linear with so many input channels; CheckpointError unless they come out even."""
-    return 1 if group_size == -1 else evenly(inputs, group_size, "its input channels do not fill whole groups")
+    return 1 if group_size == -1 else evenly(inputs, group_size, "its input channels do not fill groups")
 
 
 def evenly(count: int, part: int, complaint: str) -> int:
@@ -138,4 +138,4 @@ def evenly(count: int, part: int, complaint: str) -> int:
 
 def words(count: int, bits: int) -> int:
     """The number of int32 that so many codes fill; CheckpointError unless they fill them whole."""
-    return evenly(count, 32 // bits, "its codes do not fill whole int32")
+    return evenly(count, 32 // bits, "its codes do not fill int32")

@@ -83,10 +83,12 @@ def _cpu_refuses(written: Format, shapes: Mapping[str, tuple[int, int]]) -> Iter
 def _transformers(written: Format) -> Runtime:
     loads: Answer = "yes"
     match written:
-        case GptqFormat(sym=False) | GptqFormat(desc_act=True):
+        case GptqFormat() | AwqFormat() if _is_odd(written):
             loads, why = "unsure", f"not tried; {GPTQMODEL}"
         case GptqFormat() | AwqFormat():
             why = GPTQMODEL
+        case PackQuantizedFormat(permuted=True) | PackQuantizedFormat(bits=8, sym=False):
+            loads, why = "unsure", "not tried; needs the package compressed-tensors"
         case PackQuantizedFormat(sym=True):
             why = "needs the package compressed-tensors"
         case PackQuantizedFormat():
@@ -98,3 +100,10 @@ def _transformers(written: Format) -> Runtime:
         case _:
             loads, why = "no", "its fp8 has no static scales and none per weight"
     return Runtime(TRANSFORMERS, loads, why)
+
+
+def _is_odd(written: GptqFormat | AwqFormat) -> bool:
+    """Whether Transformers was not tried with such a checkpoint."""
+    if written.group_size not in VLLM_GROUPS:
+        return True
+    return isinstance(written, GptqFormat) and (written.desc_act or not written.sym)

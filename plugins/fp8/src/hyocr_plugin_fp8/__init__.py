@@ -1,0 +1,3 @@
+"""FP8 for hyocr."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,30 @@
+"""Scales and codes of E4M3 as pure functions on tensors (Micikevicius et al. 2022, arXiv 2209.05433)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from hyocr_core.formats.e4m3 import LARGEST
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def scales_of(largest: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the scales, in the `dtype` in which they are stored, that bring absolute values up to `largest` to 448.
+
+    Never zero: 1 where `largest` is, the smallest normal number where the scale would vanish in `dtype`.
+    """
+    scales = torch.where(largest == 0, 1.0, largest.float() / LARGEST).to(dtype)
+    return torch.where(scales == 0, torch.finfo(dtype).smallest_normal, scales)
+
+
+def encode(weight: Tensor, scales: Tensor) -> Tensor:
+    """Return the codes of a weight, (N, K) float8_e4m3fn, for scales () or (N, 1) as they are stored; never NaN.
+
+    Divides in fp32: in bf16 the quotient would be rounded before it is rounded to a code.
+    """
+    # A scale that was rounded down puts the largest weights just above 448.
+    return (weight.float() / scales.float()).clamp_(-LARGEST, LARGEST).to(torch.float8_e4m3fn)

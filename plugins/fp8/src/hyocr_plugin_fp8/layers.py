@@ -1,0 +1,92 @@
+"""From layers of the core to codes and scales, their metrics, and back to weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from hyocr_core import Layer, QuantizedLayer, RunError, Stats, is_finite
+from hyocr_core.formats import Fp8Weight
+from hyocr_core.formats.cache import CACHE_SCALES
+from hyocr_core.threads import one_thread
+from hyocr_plugin_fp8.fp8 import encode, scales_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hyocr_plugin_fp8.config import Fp8Config
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def quantize_layers(layers: Sequence[Layer], stats: Stats | None, config: Fp8Config) -> list[QuantizedLayer]:
+    """Quantize layers that share one input; where a scale covers a whole weight, it covers all of theirs.
+
+    metrics: `weight_error`, the Frobenius norm of the weight's change relative to the weight's; `input_scale` and
+    `input_error`, the same for the calibration inputs; `k_scale`, `k_error`, `v_scale` and `v_error` for the cache.
+    """
+    for layer in layers:
+        _check_weight(layer, layers[0].weight.dtype)
+    with one_thread():
+        if config.weights == "channel":
+            return [_quantize(layer, _row_largest(layer.weight), stats, config) for layer in layers]
+        largest = torch.stack([_largest(layer.weight) for layer in layers]).amax()
+        return [_quantize(layer, largest, stats, config) for layer in layers]
+
+
+def unpack(tensors: dict[str, Tensor]) -> Tensor:
+    """Return the dequantized weight, (N, K) in the dtype of its scales."""
+    return Fp8Weight.of(tensors).dequantized(tensors["weight_scale"].dtype)
+
+
+def _check_weight(layer: Layer, dtype: torch.dtype) -> None:
+    found = layer.weight.dtype
+    if found not in DTYPES or found != dtype:
+        raise RunError(
+            f"{layer.name}: its weight is {found}; bfloat16, float16 or float32 throughout a group is needed"
+        )
+    if not is_finite(layer.weight):
+        raise RunError(f"{layer.name}: its weight holds NaN or infinite values")
+
+
+def _largest(weight: Tensor) -> Tensor:
+    low, high = torch.aminmax(weight)
+    return torch.maximum(-low, high)
+
+
+def _row_largest(weight: Tensor) -> Tensor:
+    low, high = torch.aminmax(weight, dim=1, keepdim=True)
+    return torch.maximum(-low, high)
+
+
+def _quantize(layer: Layer, largest: Tensor, stats: Stats | None, config: Fp8Config) -> QuantizedLayer:
+    scales = scales_of(largest, layer.weight.dtype)
+    found = _own_stats(layer, stats, config)
+    packed = Fp8Weight(encode(layer.weight, scales), scales, found.get("input_scale")).tensors()
+    packed |= {name: found[name].reshape(1).clone() for name in CACHE_SCALES.values() if name in found}
+    dequantized = unpack(packed)
+    if not is_finite(dequantized):
+        raise RunError(f"{layer.name}: its largest weights overflow {layer.weight.dtype} once quantized")
+    metrics = {"weight_error": _relative_error(layer.weight, dequantized)}
+    metrics |= {name: tensor.item() for name, tensor in found.items()}
+    return QuantizedLayer(layer.name, packed, dequantized, metrics)
+
+
+def _own_stats(layer: Layer, stats: Stats | None, config: Fp8Config) -> Stats:
+    """What the group's stats hold for this layer."""
+    due = ["input_scale", "input_error"] if config.activation_scheme == "static" else []
+    cache = CACHE_SCALES.get(layer.name.rpartition(".")[2], "")
+    # A layer of the vision tower may be called k_proj too, but nothing is cached there.
+    if stats is not None and cache in stats:
+        due += [cache, cache.replace("scale", "error")]
+    if due and stats is None:
+        raise RunError(f"{layer.name}: static FP8 needs calibration statistics and was given none")
+    return {name: stats[name].to(layer.weight.device) for name in due} if stats else {}
+
+
+def _relative_error(weight: Tensor, dequantized: Tensor) -> float:
+    change = torch.linalg.vector_norm(weight.float() - dequantized.float(), dtype=torch.float64)
+    whole = torch.linalg.vector_norm(weight, dtype=torch.float64)
+    return (change / whole).item() if whole > 0 else 0.0

@@ -1,0 +1,123 @@
+"""Static scales from what passed by: the largest value, a percentile, or the range of least squared error.
+
+Absolute values are counted by their bf16 bits, of which there are 2^15: an exact histogram of bf16 activations in
+256 KiB, whatever the number of tokens; fp16 and fp32 values are counted to within 2^-9 of themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from hyocr_core import is_finite
+from hyocr_core.formats.e4m3 import round_scaled_
+from hyocr_core.threads import one_thread
+from hyocr_plugin_fp8.config import DEFAULT_PERCENTILE
+from hyocr_plugin_fp8.fp8 import scales_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hyocr_plugin_fp8.config import Fp8Config
+
+MAGNITUDES = 2**15
+
+SAMPLED = 16
+"""Where only the largest value matters, every so many tokens are counted, for the reported error."""
+
+RANGES = tuple(2 ** (step / 16) for step in (0, *range(-1, -65, -1), *range(1, 17)))
+"""Shares of the largest value that `mse` tries, the whole first. E4M3 is a float, so more than the whole can pay: it
+moves the bulk of the values to another place between two powers of two."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """scale: (), as it is stored. error: Frobenius norm of the rounding errors relative to that of the values."""
+
+    scale: Tensor
+    error: Tensor
+
+
+class Magnitudes:
+    """Absolute values seen so far: the largest, and how often each occurred. every: count one row in so many."""
+
+    def __init__(self, *, every: int) -> None:
+        self.largest: Tensor | None = None
+        self._every = every
+        self._rows = 0
+        self._counts: Tensor | None = None
+
+    def add(self, values: Tensor) -> None:
+        """Take note of activations (..., C); the largest value of all rows, the counts of one row in `every`."""
+        if values.numel() == 0:
+            return
+        rows = values.flatten(0, -2)
+        # On from where the last sample ended: the first token of each, often far larger, gets no more than its share.
+        counted = rows[-self._rows % self._every :: self._every]
+        with one_thread():
+            low, high = torch.aminmax(rows)
+            counts = _count_magnitudes(counted)
+        largest = torch.maximum(-low, high).float()
+        self._rows += len(rows)
+        self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def fit(self, config: Fp8Config, dtype: torch.dtype) -> Fit | None:
+        """Return the scale that `config.observer` chooses, in `dtype`; None when nothing finite was seen."""
+        if self.largest is None or self._counts is None or not is_finite(self.largest):
+            return None
+        present = self._counts.nonzero().flatten()
+        values = present.to(torch.int16).view(torch.bfloat16).float()
+        with one_thread():
+            return fit_scale(values, self._counts[present], self.largest, config, dtype)
+
+
+def _count_magnitudes(values: Tensor) -> Tensor:
+    """Return how often each absolute value occurs: (MAGNITUDES,) int64, by the bits of bf16 without their sign.
+
+    In this order the values ascend from 0.
+    """
+    bits = values.to(torch.bfloat16).contiguous().view(torch.int16) & 0x7FFF
+    return torch.bincount(bits.flatten(), minlength=MAGNITUDES)
+
+
+def fit_scale(values: Tensor, counts: Tensor, largest: Tensor, config: Fp8Config, dtype: torch.dtype) -> Fit:
+    """Choose the scale, in `dtype`, of absolute values: `values` (V,) fp32, ascending, `counts` times each.
+
+    largest: of all, () fp32; `counts` may be of a part of them.
+    """
+    if config.observer == "mse":
+        scale = least_error_scale(values, counts, largest, dtype)
+    elif config.observer == "percentile":
+        scale = scales_of(percentile(values, counts, config.percentile or DEFAULT_PERCENTILE), dtype)
+    else:
+        scale = scales_of(largest, dtype)
+    energy = (values.double().square() * counts).sum()
+    error = (squared_error(values, counts, scale) / energy).sqrt() if energy > 0 else energy
+    return Fit(scale, error)
+
+
+def percentile(values: Tensor, counts: Tensor, percent: float) -> Tensor:
+    """Return the smallest of `values`, ascending, that `percent` of all occurrences do not exceed: nearest rank, ().
+
+    When that is zero, return the largest value: almost all zeros say nothing about the range of the others.
+    """
+    reached = counts.cumsum(0)
+    rank = (reached[-1].double() * percent / 100).ceil().clamp(min=1).long()
+    found = values[torch.searchsorted(reached, rank)]
+    return torch.where(found > 0, found, values[-1])
+
+
+def least_error_scale(values: Tensor, counts: Tensor, largest: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the scale, () in `dtype`, of the range among RANGES that rounds `values` with the least squared error."""
+    scales = [scales_of(largest * share, dtype) for share in RANGES]
+    errors = torch.stack([squared_error(values, counts, scale) for scale in scales])
+    return scales[int(errors.argmin())]
+
+
+def squared_error(values: Tensor, counts: Tensor, scale: Tensor) -> Tensor:
+    """Return the sum of the squared errors of rounding each of `values` (V,) fp32, `counts` times: () fp64."""
+    rounded = round_scaled_(values.clone(), scale.float())
+    return ((values.double() - rounded).square_() * counts).sum()
