@@ -27,7 +27,10 @@ from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory
 
 @dataclass
 class Job:
-    """One run. records: what to calibrate on, empty when these options need no data."""
+    """One run.
+
+    quantization_config: what config.json will say. records: what to calibrate on, empty when these options need none.
+    """
 
     run: RunConfig
     method: Method
@@ -36,6 +39,7 @@ class Job:
     reader: CheckpointReader
     model: HunYuanVL
     plan: Plan
+    quantization_config: dict[str, Any]
     records: Sequence[Record]
     processor: Any
     progress: Progress
@@ -63,6 +67,7 @@ def prepare(run: RunConfig, progress: Progress) -> Job:
     model = HunYuanVL(reader, pick_device(run.device))
     plan = make_plan(model, config.ignore, quant_vit=config.quant_vit)
     method.check_layers(plan.quantized, config)
+    quantization_config = method.checkpoint_config(plan.names, config)
     records: Sequence[Record] = ()
     processor = None
     if method.spec.needs_calibration and config.needs_calibration:
@@ -70,7 +75,7 @@ def prepare(run: RunConfig, progress: Progress) -> Job:
             progress.say("no --calib given: calibrating on rendered text pages, your own pages would serve better")
         records = select(open_source(run.calib), run.num_samples, run.seed)
         processor = load_processor(source.folder)
-    return Job(run, method, config, source, reader, model, plan, records, processor, progress)
+    return Job(run, method, config, source, reader, model, plan, quantization_config, records, processor, progress)
 
 
 def estimate(job: Job) -> Needs:

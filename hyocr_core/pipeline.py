@@ -170,7 +170,7 @@ def _publish(
         )
         return {FILE_NAME: (reports[0].model_dump_json(indent=2) + "\n").encode()}
 
-    config = job.reader.config | {"quantization_config": job.method.checkpoint_config(job.plan.names, job.config)}
+    config = job.reader.config | {"quantization_config": job.quantization_config}
     stage.finish(job.reader, carried, list(blocks), config, describe)
     job.progress.step()
     return reports[0]

@@ -16,7 +16,7 @@ from hyocr_core import (
     hookimpl,
 )
 from hyocr_plugin_fp8.config import Fp8Config
-from hyocr_plugin_fp8.shapes import check_cache, check_cache_ignored, check_multiples
+from hyocr_plugin_fp8.shapes import check_cache, check_multiples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,10 +29,8 @@ def method_spec() -> MethodSpec:
 
 
 @hookimpl
-def check_layers(shapes: Mapping[str, tuple[int, int]], config: Fp8Config) -> None:
+def check_layers(shapes: Mapping[str, tuple[int, int]]) -> None:
     check_multiples(shapes)
-    if config.kv_cache:
-        check_cache(shapes)
 
 
 @hookimpl
@@ -76,5 +74,5 @@ def quantize_inputs(inputs: Tensor, tensors: dict[str, Tensor], config: Fp8Confi
 @hookimpl
 def checkpoint_config(names: QuantizedNames, config: Fp8Config) -> dict[str, Any]:
     if config.kv_cache:
-        check_cache_ignored(names.ignored)
+        check_cache(names.ignored)
     return config.on_disk.quantization_config(names)

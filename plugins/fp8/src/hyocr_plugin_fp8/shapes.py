@@ -10,8 +10,7 @@ from hyocr_core import ConfigError
 MULTIPLE = 16
 """FP8 matrix units of GPUs take no other widths; torch's matmul refuses them."""
 
-DECODER = re.compile(r"(model\.(?:language_model\.)?layers\.)(\d+)\.")
-CACHED = ("k_proj", "v_proj")
+CACHED = re.compile(r"model\.language_model\.layers\.\d+\.self_attn\.[kv]_proj")
 
 
 def check_multiples(shapes: Mapping[str, tuple[int, int]]) -> None:
@@ -24,29 +23,14 @@ def check_multiples(shapes: Mapping[str, tuple[int, int]]) -> None:
             )
 
 
-def check_cache(names: Iterable[str]) -> None:
-    """Raise ConfigError when `names`, of the layers to quantize, lack k_proj or v_proj of a decoder block.
+def check_cache(ignored: Iterable[str]) -> None:
+    """Raise ConfigError when k_proj or v_proj of a decoder block is among the layers not to quantize.
 
-    The cache of all blocks is FP8 or that of none, and runtimes would take any number for the missing scales. Blocks
-    after the last one named are not seen: `check_cache_ignored` is for them.
+    The cache of all blocks is FP8 or that of none, and runtimes would take any number for a missing scale.
     """
-    found = set(names)
-    blocks = [match for name in found if (match := DECODER.match(name))]
-    for prefix, index in sorted({(match[1], number) for match in blocks for number in range(int(match[2]) + 1)}):
-        for part in CACHED:
-            if f"{prefix}{index}.self_attn.{part}" not in found:
-                raise _refusal(f"{prefix}{index}.self_attn.{part}")
-
-
-def check_cache_ignored(ignored: Iterable[str]) -> None:
-    """Raise ConfigError when k_proj or v_proj of a decoder block is among the layers not to quantize."""
     for name in ignored:
-        if DECODER.match(name) and name.endswith(CACHED):
-            raise _refusal(name)
-
-
-def _refusal(name: str) -> ConfigError:
-    return ConfigError(
-        f"{name}: kv_cache: true needs the scale of its cache, which is stored with this layer, but `ignore` leaves it "
-        "out; quantize it, or set kv_cache: false"
-    )
+        if CACHED.fullmatch(name):
+            raise ConfigError(
+                f"{name}: kv_cache: true needs the scale of its cache, which is stored with this layer, but `ignore` "
+                "leaves it out; quantize it, or set kv_cache: false"
+            )
