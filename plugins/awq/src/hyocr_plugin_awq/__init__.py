@@ -1,0 +1,3 @@
+"""AWQ for hyocr."""
+
+__version__ = "0.1.0"
