@@ -1,4 +1,4 @@
-"""The claim of the project on the demo checkpoint: quantized, it still reads, and GPTQ beats round-to-nearest."""
+"""The claim of the project on the demo checkpoint: quantized, it still reads, and methods beat round-to-nearest."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "rtn4": ("rtn", {}),
     "gptq4": ("gptq", {}),
     "gptq8": ("gptq", {"bits": 8}),
+    "awq4": ("awq", {}),
+    "awq8": ("awq", {"bits": 8}),
+    "fp8-static": ("fp8", {}),
+    "fp8-dynamic": ("fp8", {"activation_scheme": "dynamic"}),
 }
 
 
@@ -61,16 +65,19 @@ def test_the_baseline_reads_lines_it_never_saw(results: dict[str, EvalResult]) -
     assert baseline.cer_interval[0] <= baseline.cer <= baseline.cer_interval[1] <= 0.02
 
 
-def test_gptq_int4_costs_at_most_one_point(results: dict[str, EvalResult]) -> None:
-    assert difference_in_points(results["gptq4"]) <= 1.0
+@pytest.mark.parametrize("name", ["gptq4", "awq4"])
+def test_int4_costs_at_most_one_point(name: str, results: dict[str, EvalResult]) -> None:
+    assert difference_in_points(results[name]) <= 1.0
 
 
-def test_gptq_int4_is_closer_to_the_baseline_than_round_to_nearest(results: dict[str, EvalResult]) -> None:
-    gptq, rtn = compared(results["gptq4"]), compared(results["rtn4"])
-    assert gptq.kl < rtn.kl
-    assert gptq.agreement > rtn.agreement
+@pytest.mark.parametrize("name", ["gptq4", "awq4"])
+def test_int4_is_closer_to_the_baseline_than_round_to_nearest(name: str, results: dict[str, EvalResult]) -> None:
+    method, rtn = compared(results[name]), compared(results["rtn4"])
+    assert method.kl < rtn.kl
+    assert method.agreement > rtn.agreement
 
 
-def test_gptq_int8_costs_at_most_a_fifth_of_a_point(results: dict[str, EvalResult]) -> None:
-    assert difference_in_points(results["gptq8"]) <= 0.2
-    assert compared(results["gptq8"]).kl < compared(results["gptq4"]).kl
+@pytest.mark.parametrize("name", ["gptq8", "awq8", "fp8-static", "fp8-dynamic"])
+def test_eight_bits_cost_at_most_a_fifth_of_a_point(name: str, results: dict[str, EvalResult]) -> None:
+    assert difference_in_points(results[name]) <= 0.2
+    assert compared(results[name]).kl < compared(results["gptq4"]).kl

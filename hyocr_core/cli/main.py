@@ -14,6 +14,7 @@ from hyocr_core.errors import HyocrError
 
 COMMANDS = {
     "quant": ("hyocr_core.cli.quant:quant", "Quantize a checkpoint."),
+    "verify": ("hyocr_core.cli.verify:verify", "Check what was written."),
     "eval": ("hyocr_core.cli.eval:eval_command", "Measure how well a checkpoint reads."),
     "methods": ("hyocr_core.cli.methods:methods", "List, explain and check the installed methods."),
 }

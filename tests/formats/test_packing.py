@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hyocr_core.formats import GptqFormat, PackQuantizedFormat
+from hyocr_core.formats import AwqFormat, Fp8Weight, GptqFormat, PackQuantizedFormat
 from hyocr_core.formats.int32 import pack_rows, unpack_rows
 from hyocr_core.integers import Grid, decode
 
@@ -81,6 +81,57 @@ def test_compressed_layout(inputs: int, outputs: int, group_size: int, bits: int
     assert ("weight_zero_point" in tensors) == (not sym)
     if not sym:
         assert tensors["weight_zero_point"].tolist() == slow_rows(grid.zeros.T.tolist(), bits)
+
+
+AWQ_PLACES = [(0, 0), (1, 16), (2, 4), (3, 20), (4, 8), (5, 24), (6, 12), (7, 28)]
+"""Column of eight -> its lowest bit, as AutoAWQ's kernels take them apart: even columns in the low half."""
+
+
+def slow_awq(codes: list[list[int]]) -> list[list[int]]:
+    """Pack rows of columns: eight neighbouring columns to an int32."""
+    rows = []
+    for row in codes:
+        words = []
+        for start in range(0, len(row), 8):
+            value = sum(row[start + column] << lowest for column, lowest in AWQ_PLACES)
+            words.append(value - 2**32 if value >= 2**31 else value)
+        rows.append(words)
+    return rows
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
+def test_awq_layout(groups: int, words: int, seed: int) -> None:
+    codes, grid = case(groups * 24, words * 8, 24, 4, sym=False, seed=seed)
+    tensors = AwqFormat(24, zero_point=True).pack(codes, grid)
+    assert set(tensors) == {"qweight", "qzeros", "scales"}
+    assert tensors["qweight"].tolist() == slow_awq(codes.tolist())
+    assert tensors["qzeros"].tolist() == slow_awq(grid.zeros.tolist())
+    assert tensors["qweight"].dtype == tensors["qzeros"].dtype == torch.int32
+    assert torch.equal(tensors["scales"], grid.scales)
+    found_codes, found_grid = AwqFormat(24, zero_point=True).unpack(tensors)
+    assert torch.equal(found_codes, codes)
+    assert torch.equal(found_grid.zeros, grid.zeros)
+
+
+def test_awq_puts_the_second_column_into_the_fifth_nibble() -> None:
+    codes = torch.tensor([[0, 1, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 15]], dtype=torch.uint8)
+    grid = Grid(torch.ones(1, 8), torch.zeros(1, 8, dtype=torch.uint8), 15)
+    assert AwqFormat(2, zero_point=True).pack(codes, grid)["qweight"].tolist() == [[0x10000], [0xF0000001 - 2**32]]
+
+
+def test_fp8_tensors_are_copies_under_the_names_of_both_formats() -> None:
+    codes, scale = torch.randn(4, 8).to(torch.float8_e4m3fn), torch.tensor(0.5)
+    weight = Fp8Weight(codes, scale, torch.tensor(2.0))
+    tensors = weight.tensors()
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
+        "weight": (4, 8),
+        "weight_scale": (1,),
+        "input_scale": (1,),
+    }
+    assert not {codes.data_ptr(), scale.data_ptr()} & {tensor.data_ptr() for tensor in tensors.values()}
+    assert Fp8Weight.of(tensors).dequantized(torch.float32).tolist() == (codes.float() * 0.5).tolist()
+    assert "input_scale" not in Fp8Weight(codes, torch.ones(4, 1)).tensors()
 
 
 @pytest.mark.parametrize("sym", [False, True])

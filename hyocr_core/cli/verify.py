@@ -1,0 +1,59 @@
+"""`hyocr verify`: check what was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hyocr_core.cli.common import one_line, print_json, print_table, stderr_console
+from hyocr_core.errors import RunError
+
+if TYPE_CHECKING:
+    from hyocr_core.verify.result import VerifyResult
+
+
+@click.command(epilog="Exit codes: 0 sound, 1 faults were found, 2 this is no quantized checkpoint, 130 interrupted.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--original", help="Full-precision checkpoint it was made from, folder or hub id: compare every weight.")
+@click.option("--load", type=click.Choice(["transformers", "vllm"]), help="Read a rendered line with this runtime.")
+@click.option("--python", type=click.Path(path_type=Path), help="Interpreter that has vLLM.  [default: this one]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+def verify(checkpoint: Path, as_json: bool, **options: Any) -> None:
+    """Check a quantized checkpoint, by hyocr or another tool.
+
+    Finds tensors that are missing, unknown or of the wrong shape, layers that runtimes would take for what they are
+    not, scales and weights that cannot be right, and, in what hyocr wrote, any changed byte. With --original every
+    dequantized weight is compared with the one it was made from. Faults are printed on stdout, a line each.
+
+    \b
+    hyocr verify HunyuanOCR-int4 --original tencent/HunyuanOCR
+    """
+    # Imported here: torch and transformers take seconds, and --help must not wait for them.
+    from hyocr_core.report.progress import TerminalProgress
+    from hyocr_core.verify.verify import verify as run
+
+    with TerminalProgress(stderr_console()) as progress:
+        result = run(checkpoint, progress=progress, **options)
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        _print(result)
+    if result.faults:
+        more = f" and {len(result.faults) - 1} more" if len(result.faults) > 1 else ""
+        raise RunError(f"{checkpoint}: not sound: {result.faults[0].place}: {result.faults[0].problem}{more}")
+    if result.load is not None and result.load.outcome == "cannot be tried here":
+        raise RunError(f"--load {result.load.runtime} cannot be tried here: {result.load.detail}")
+
+
+def _print(result: VerifyResult) -> None:
+    from hyocr_core.verify.result import layer_table, lines, runtime_table
+
+    if result.layers:
+        print_table(layer_table(result.layers))
+        click.echo()
+    print_table(runtime_table(result.runtimes))
+    click.echo()
+    for line in lines(result):
+        click.echo(one_line(line))

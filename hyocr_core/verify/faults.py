@@ -1,0 +1,16 @@
+"""What a check yields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with a checkpoint. place: a file, tensor or layer, by its on-disk name."""
+
+    place: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}"

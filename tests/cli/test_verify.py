@@ -1,0 +1,196 @@
+"""`hyocr verify` as a user or a script meets it: exit codes, streams, a line for every fault."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
+
+from hyocr_core.cli.main import main
+from hyocr_core.config import RunConfig
+from hyocr_core.pipeline import quantize
+from hyocr_core.verify import load
+from hyocr_core.verify.load import TEXT, telling_line
+
+LAYER = "model.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture(scope="module")
+def written(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
+    """The demo checkpoint, rounded to nearest by hyocr."""
+    made: dict[tuple[str, int], Path] = {}
+
+    def run(kind: str, bits: int) -> Path:
+        if (kind, bits) not in made:
+            folder = tmp_path_factory.mktemp("written") / "out"
+            options = {"format": kind, "bits": bits}
+            quantize(RunConfig(model=str(demo), output=folder, method="rtn", options=options))
+            made[kind, bits] = folder
+        return made[kind, bits]
+
+    return run
+
+
+@pytest.fixture
+def sound(written: Callable[[str, int], Path]) -> Path:
+    return written("gptq", 4)
+
+
+@pytest.fixture
+def damaged(sound: Path, tmp_path: Path) -> Path:
+    """Two faults beside the changed digest."""
+    folder = shutil.copytree(sound, tmp_path / "damaged")
+    tensors = load_file(folder / "model.safetensors")
+    tensors[f"{LAYER}.scales"][0, 0] = torch.nan
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def verify(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["verify", *map(str, arguments)])
+
+
+def test_a_sound_checkpoint(sound: Path) -> None:
+    result = verify(sound)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "no faults"
+    assert "gptq: 28 linears quantized, 25 left as they are" in lines
+    assert any(line.split() == ["vLLM", "CPU", "yes"] for line in lines)
+
+
+def test_the_original_gives_a_row_for_every_layer(sound: Path, demo: Path) -> None:
+    result = verify(sound, "--original", demo)
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.stdout.splitlines() if line.startswith("model.layers.")]
+    assert len(rows) == 28
+    assert rows[0][:2] == [LAYER, "256x256"]
+    assert all(15 < float(row[2]) < 30 for row in rows)
+
+
+def test_every_fault_is_a_line_on_stdout(damaged: Path) -> None:
+    result = verify(damaged)
+    assert result.exit_code == 1
+    faults = [line for line in result.stdout.splitlines() if line.startswith("fault: ")]
+    assert faults == [
+        "fault: model.norm.weight: is missing",
+        "fault: model.safetensors: has other bytes than hyocr wrote (SHA-256 differs)",
+        f"fault: {LAYER}.scales: [0, 0] is nan; a scale must be positive and finite",
+    ]
+    assert result.stdout.splitlines()[-1] == "3 faults"
+    assert result.stderr.splitlines()[-1].endswith("not sound: model.norm.weight: is missing and 2 more")
+
+
+def test_json_holds_the_same(damaged: Path, sound: Path, demo: Path) -> None:
+    result = verify(damaged, "--json")
+    assert result.exit_code == 1
+    assert [fault["place"] for fault in json.loads(result.stdout)["faults"]] == [
+        "model.norm.weight",
+        "model.safetensors",
+        f"{LAYER}.scales",
+    ]
+    found = json.loads(verify(sound, "--json", "--original", demo).stdout)
+    assert (found["faults"], len(found["layers"]), found["quant_method"]) == ([], 28, "gptq")
+
+
+def test_no_checkpoint_is_exit_code_2(tmp_path: Path, demo: Path) -> None:
+    for folder, message in (
+        (tmp_path, "config.json is missing"),
+        (tmp_path / "nowhere", "is not a folder"),
+        (demo, "has no quantization_config: this is not quantized"),
+    ):
+        result = verify(folder)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert message in result.stderr
+
+
+def test_a_truncated_shard_is_exit_code_2(sound: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(sound, tmp_path / "cut")
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-100])
+    result = verify(folder)
+    assert result.exit_code == 2
+    assert "model.safetensors" in result.stderr
+
+
+def test_transformers_reads_a_line(written: Callable[[str, int], Path]) -> None:
+    pytest.importorskip("compressed_tensors")
+    result = verify(written("compressed-tensors", 8), "--load", "transformers")
+    assert result.exit_code == 0, result.output
+    assert f"transformers read {TEXT!r} on a page that says {TEXT!r}" in result.stdout
+
+
+def test_a_missing_package_is_no_fault(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "find_spec", lambda _name: None)
+    result = verify(sound, "--load", "transformers")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "no faults"
+    assert result.stderr.splitlines()[-1] == (
+        "hyocr: error: --load transformers cannot be tried here: "
+        "Transformers needs gptqmodel and optimum for this format; install that"
+    )
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Callable[[str], Path]:
+    """An interpreter that seems to have vLLM, and instead of the runner runs this."""
+
+    def make(body: str) -> Path:
+        path = tmp_path / "python"
+        path.write_text(f"#!{sys.executable}\nimport sys\nif sys.argv[1] == '-c': sys.exit(0)\n{body}\n")
+        path.chmod(0o755)
+        return path
+
+    return make
+
+
+def test_vllm_runs_with_another_interpreter(sound: Path, demo: Path, stub: Callable[[str], Path]) -> None:
+    """The stub answers with the prompt's tokens, which shows that it got checkpoint, requests and a place to write."""
+    python = stub(
+        "import json, torch\nfrom safetensors.torch import save_file\nfrom transformers import AutoTokenizer\n"
+        "runner, checkpoint, requests, result = sys.argv[1:]\n"
+        "(request,) = json.load(open(requests))\nopen(request['image'], 'rb').read()\n"
+        "tokens = AutoTokenizer.from_pretrained(checkpoint)(request['question'])['input_ids']\n"
+        "save_file({'tokens_0': torch.tensor(tokens)}, result)"
+    )
+    result = verify(sound, "--load", "vllm", "--python", python)
+    assert result.exit_code == 0, result.output
+    assert "vllm read 'Extract the text in the image.' on" in result.stdout
+
+
+def test_what_vllm_says_last_is_the_fault(sound: Path, stub: Callable[[str], Path]) -> None:
+    result = verify(sound, "--load", "vllm", "--python", stub("raise ValueError('no kernel for this')"))
+    assert result.exit_code == 1
+    assert "fault: out: vLLM: ValueError: no kernel for this" in result.stdout
+
+
+def test_no_vllm_is_no_fault(sound: Path, tmp_path: Path, stub: Callable[[str], Path]) -> None:
+    python = stub("")
+    python.write_text(python.read_text().replace("sys.exit(0)", "sys.exit(1)"))
+    for path, message in ((python, f"{python} has no vllm; give"), (tmp_path / "x", "cannot be run: No such file")):
+        result = verify(sound, "--load", "vllm", "--python", path)
+        assert result.exit_code == 1
+        assert result.stdout.splitlines()[-1] == "no faults"
+        assert f"--load vllm cannot be tried here: {path}" in result.stderr
+        assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "line"),
+    [
+        (["Traceback", "  File x", "[rank0]: RuntimeError: why", "INFO bye"], "[rank0]: RuntimeError: why"),
+        (["(EngineCore pid=7) ValueError: first", "RuntimeError: failed", ""], "RuntimeError: failed"),
+        (["a", "Killed", " "], "Killed"),
+        ([], "it wrote nothing"),
+    ],
+)
+def test_telling_line(output: list[str], line: str) -> None:
+    assert telling_line(output) == line

@@ -1,0 +1,91 @@
+"""Quantized checkpoints that another tool wrote, seen as full-precision ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.config import RunConfig
+from hyocr_core.errors import CheckpointError
+from hyocr_core.formats import Fp8Format
+from hyocr_core.models.dequantized import DequantizedCheckpoint
+from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.pipeline import quantize
+from hyocr_core.types import QuantizedNames
+
+LAYER = "model.layers.1.mlp.down_proj"
+
+
+@pytest.fixture(scope="module")
+def by_hyocr(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hyocr") / "out"
+    quantize(RunConfig(model=str(demo), output=folder, method="rtn"))
+    return folder
+
+
+@pytest.fixture
+def by_another(by_hyocr: Path, tmp_path: Path) -> Path:
+    """The same tensors without a report of how they were made."""
+    folder = shutil.copytree(by_hyocr, tmp_path / "copy")
+    (folder / "hyocr_report.json").unlink()
+    return folder
+
+
+def test_the_format_reads_what_the_plugin_reads(by_hyocr: Path, by_another: Path, demo: Path) -> None:
+    ours, theirs = (DequantizedCheckpoint(CheckpointReader(folder)) for folder in (by_hyocr, by_another))
+    assert dict(ours.tensors) == dict(theirs.tensors)
+    assert set(theirs.tensors) == set(CheckpointReader(demo).tensors)
+    assert torch.equal(*(checkpoint.read([f"{LAYER}.weight"])[f"{LAYER}.weight"] for checkpoint in (ours, theirs)))
+
+
+def test_names_in_memory_make_a_model_too(by_another: Path) -> None:
+    tensors = load_file(by_another / "model.safetensors")
+    names = {name: name.replace("model.layers.", "model.language_model.layers.") for name in tensors}
+    save_file({names[name]: tensor for name, tensor in tensors.items()}, by_another / "model.safetensors")
+    source = DequantizedCheckpoint(CheckpointReader(by_another))
+    model = HunYuanVL(source, torch.device("cpu"))
+    assert "model.language_model.layers.1.mlp.down_proj" in model.linears
+
+
+def test_a_layer_that_lacks_a_tensor_is_named(by_another: Path) -> None:
+    tensors = load_file(by_another / "model.safetensors")
+    del tensors[f"{LAYER}.scales"]
+    save_file(tensors, by_another / "model.safetensors")
+    source = DequantizedCheckpoint(CheckpointReader(by_another))
+    with pytest.raises(CheckpointError, match=f"{LAYER}: scales is missing"):
+        source.read([f"{LAYER}.weight"])
+
+
+def test_an_unknown_kind_is_refused(by_another: Path) -> None:
+    config = json.loads((by_another / "config.json").read_text())
+    config["quantization_config"]["quant_method"] = "codebook"
+    (by_another / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="quant_method: 'codebook' is not read by hyocr"):
+        DequantizedCheckpoint(CheckpointReader(by_another))
+
+
+def test_fp8_inputs_are_rounded_as_runtimes_do(demo: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(demo, tmp_path / "fp8")
+    tensors = load_file(folder / "model.safetensors")
+    codes = (tensors.pop(f"{LAYER}.weight").float() / 0.01).to(torch.float8_e4m3fn)
+    tensors |= {f"{LAYER}.weight": codes, f"{LAYER}.weight_scale": torch.tensor(0.01)}
+    save_file(tensors | {f"{LAYER}.input_scale": torch.tensor(0.5)}, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = Fp8Format("static").quantization_config(QuantizedNames((), ()))
+    (folder / "config.json").write_text(json.dumps(config))
+    source = DequantizedCheckpoint(CheckpointReader(folder))
+    linear = torch.nn.Linear(512, 256, bias=False)
+    linear.weight.data = source.read([f"{LAYER}.weight"])[f"{LAYER}.weight"].float()
+    assert torch.equal(linear.weight, (codes.float() * 0.01).bfloat16().float())
+    source.emulate({LAYER: linear})
+    # 1000 / 0.5 is beyond 448, 3.3 / 0.5 = 6.6 lies between the codes 6.5 and 7.
+    inputs = torch.zeros(1, 512)
+    inputs[0, :2] = torch.tensor([1000.0, 3.3])
+    expected = 224.0 * linear.weight[:, 0] + 3.25 * linear.weight[:, 1]
+    torch.testing.assert_close(linear(inputs)[0], expected)
