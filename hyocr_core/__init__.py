@@ -32,7 +32,7 @@ from hyocr_core.types import (
 )
 
 if TYPE_CHECKING:
-    from hyocr_core.numerics import is_finite
+    from hyocr_core.numerics import check_weights, is_finite
     from hyocr_core.observe import observe_inputs
 
 __version__ = "0.1.0"
@@ -58,6 +58,7 @@ __all__ = [
     "RunError",
     "Smoothing",
     "Stats",
+    "check_weights",
     "hookimpl",
     "is_finite",
     "observe_inputs",
@@ -65,7 +66,11 @@ __all__ = [
 
 
 # Names that need torch load on first use, so that `import hyocr_core` stays instant.
-_LAZY = {"is_finite": "hyocr_core.numerics", "observe_inputs": "hyocr_core.observe"}
+_LAZY = {
+    "check_weights": "hyocr_core.numerics",
+    "is_finite": "hyocr_core.numerics",
+    "observe_inputs": "hyocr_core.observe",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,15 +6,19 @@ neighbouring input channels of one output.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from hyocr_core.numerics import check_weights
 from hyocr_core.threads import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from hyocr_core.types import Layer
 
 CLIP_RATIOS = (1.0, 1.07, 0.94, 0.89, 0.84, 0.79, 0.74, 0.7, 0.65, 0.61)
 """Shares of a group's range that the search tries. Symmetric codes reach one step further down than up, so that more
@@ -40,6 +44,12 @@ class Grid:
         """Cut the grid of layers side by side into one per layer."""
         parts = zip(torch.split(self.scales, outputs, 1), torch.split(self.zeros, outputs, 1), strict=True)
         return [replace(self, scales=scales, zeros=zeros) for scales, zeros in parts]
+
+
+def join_columns(layers: Sequence[Layer]) -> Tensor:
+    """Return weights side by side as columns, (K, sum of N) fp32; raise RunError naming one that is unusable."""
+    check_weights(layers)
+    return torch.cat([layer.weight.detach() for layer in layers]).T.contiguous().float()
 
 
 def fit_grid(

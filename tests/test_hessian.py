@@ -40,7 +40,7 @@ class Samples:
 
     def __iter__(self) -> Iterator[Batch]:
         for index, states in enumerate(self.states):
-            yield Batch(f"sample {index}", states, (torch.empty(0), torch.empty(0)))
+            yield Batch(f"sample {index}", states, {})
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

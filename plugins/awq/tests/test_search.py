@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hyocr_plugin_awq.columns import join_columns, smoothed_errors
+from hyocr_plugin_awq.columns import smoothed_errors
 from hyocr_plugin_awq.config import AwqConfig
 from hyocr_plugin_awq.inputs import Inputs
 from hyocr_plugin_awq.scales import candidates
@@ -16,6 +16,7 @@ from hyocr_plugin_awq.search import best_candidate, linear_loss, module_loss
 from torch import Tensor
 
 from hyocr_core import Batch, Block, Layer, Smoothing
+from hyocr_core.integers import join_columns
 
 
 def slow_round(weight: Tensor, bits: int, size: int, sym: bool, dtype: torch.dtype) -> Tensor:

@@ -5,12 +5,11 @@ A layer's grid spans the full range of each group; what clips it is in clip.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core import Layer, RunError, is_finite
 from hyocr_core.integers import Grid, decode, fit_grid, round_to_nearest
 from hyocr_core.threads import one_thread
 
@@ -19,23 +18,8 @@ if TYPE_CHECKING:
 
     from hyocr_plugin_awq.config import AwqConfig
 
-SCALE_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-
 PIECE = 2**17
 """Weights worked on at once: they and the intermediate results of rounding them stay in the processor's cache."""
-
-
-def join_columns(layers: Sequence[Layer]) -> Tensor:
-    """Return the weights side by side as columns, (K, sum of N) fp32; raise RunError naming one that is unusable."""
-    for layer in layers:
-        dtype = layer.weight.dtype
-        if dtype not in SCALE_DTYPES or dtype != layers[0].weight.dtype:
-            raise RunError(
-                f"{layer.name}: its weight is {dtype}; bfloat16, float16 or float32 throughout a group is needed"
-            )
-        if not is_finite(layer.weight):
-            raise RunError(f"{layer.name}: its weight holds NaN or infinite values")
-    return torch.cat([layer.weight.detach() for layer in layers]).T.contiguous().float()
 
 
 def pieces(columns: Tensor, group_size: int) -> Iterator[tuple[int, slice, slice]]:

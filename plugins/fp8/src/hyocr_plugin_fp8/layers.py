@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core import Layer, QuantizedLayer, RunError, Stats, is_finite
+from hyocr_core import Layer, QuantizedLayer, RunError, Stats, check_weights, is_finite
 from hyocr_core.formats import Fp8Weight
 from hyocr_core.formats.cache import CACHE_SCALES
 from hyocr_core.threads import one_thread
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from hyocr_plugin_fp8.config import Fp8Config
 
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-
 
 def quantize_layers(layers: Sequence[Layer], stats: Stats | None, config: Fp8Config) -> list[QuantizedLayer]:
     """Quantize layers that share one input; where a scale covers a whole weight, it covers all of theirs.
@@ -27,8 +25,7 @@ def quantize_layers(layers: Sequence[Layer], stats: Stats | None, config: Fp8Con
     metrics: `weight_error`, the Frobenius norm of the weight's change relative to the weight's; `input_scale` and
     `input_error`, the same for the calibration inputs; `k_scale`, `k_error`, `v_scale` and `v_error` for the cache.
     """
-    for layer in layers:
-        _check_weight(layer, layers[0].weight.dtype)
+    check_weights(layers)
     with one_thread():
         if config.weights == "channel":
             return [_quantize(layer, _row_largest(layer.weight), stats, config) for layer in layers]
@@ -39,16 +36,6 @@ def quantize_layers(layers: Sequence[Layer], stats: Stats | None, config: Fp8Con
 def unpack(tensors: dict[str, Tensor]) -> Tensor:
     """Return the dequantized weight, (N, K) in the dtype of its scales."""
     return Fp8Weight.of(tensors).dequantized(tensors["weight_scale"].dtype)
-
-
-def _check_weight(layer: Layer, dtype: torch.dtype) -> None:
-    found = layer.weight.dtype
-    if found not in DTYPES or found != dtype:
-        raise RunError(
-            f"{layer.name}: its weight is {found}; bfloat16, float16 or float32 throughout a group is needed"
-        )
-    if not is_finite(layer.weight):
-        raise RunError(f"{layer.name}: its weight holds NaN or infinite values")
 
 
 def _largest(weight: Tensor) -> Tensor:

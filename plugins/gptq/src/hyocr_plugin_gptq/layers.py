@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core import Layer, QuantizedLayer, RunError, Stats, is_finite
-from hyocr_core.integers import Grid, decode, fit_grid, round_to_nearest
+from hyocr_core.integers import Grid, decode, fit_grid, join_columns, round_to_nearest
 from hyocr_plugin_gptq.gptq import DAMPING_STEPS, output_energy, solve
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from hyocr_plugin_gptq.config import GptqConfig, RtnConfig
-
-SCALE_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 MEASURED_OUTPUTS = 512
 """Outputs per layer, evenly spread, that its error metrics are taken from: enough to be right within percents."""
@@ -57,19 +55,6 @@ def quantize_gptq(layers: Sequence[Layer], stats: Stats | None, config: GptqConf
         )
         for layer, own_columns, own_codes, own_grid in parts
     ]
-
-
-def join_columns(layers: Sequence[Layer]) -> Tensor:
-    """Return the weights side by side as columns, (K, sum of N) fp32; raise RunError naming one that is unusable."""
-    for layer in layers:
-        dtype = layer.weight.dtype
-        if dtype not in SCALE_DTYPES or dtype != layers[0].weight.dtype:
-            raise RunError(
-                f"{layer.name}: its weight is {dtype}; bfloat16, float16 or float32 throughout a group is needed"
-            )
-        if not is_finite(layer.weight):
-            raise RunError(f"{layer.name}: its weight holds NaN or infinite values")
-    return torch.cat([layer.weight.detach() for layer in layers]).T.contiguous().float()
 
 
 def error_metrics(columns: Tensor, codes: Tensor, grid: Grid, hessian: Tensor) -> dict[str, float]:
