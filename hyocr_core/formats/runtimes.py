@@ -20,6 +20,7 @@ from hyocr_core.formats.read import read_format
 VLLM_CPU, VLLM_CUDA, TRANSFORMERS = "vLLM CPU", "vLLM CUDA", "Transformers"
 VLLM_GROUPS = (-1, 32, 64, 128)
 CPU_MULTIPLE = 32
+VISION = ("vit.", "model.vision_tower.")
 GPTQMODEL = "needs the packages gptqmodel and optimum"
 
 Answer = Literal["yes", "no", "unsure"]
@@ -46,7 +47,7 @@ def runtimes(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -
         return [Runtime(name, "unsure", why) for name in (VLLM_CPU, VLLM_CUDA, TRANSFORMERS)]
     refusals = {VLLM_CPU: [*_vllm_refuses(written), *_cpu_refuses(written, shapes)], VLLM_CUDA: _vllm_refuses(written)}
     vllm = [_of_vllm(name, next(iter(why), None)) for name, why in refusals.items()]
-    return [*vllm, _transformers(written)]
+    return [*vllm, _transformers(written, shapes)]
 
 
 def _of_vllm(name: str, refusal: str | None) -> Runtime:
@@ -73,6 +74,8 @@ def _cpu_refuses(written: Format, shapes: Mapping[str, tuple[int, int]]) -> Iter
             yield "the CPU build has no kernel for 8-bit integers"
         case Fp8Format() | CompressedFp8Format(weights="tensor"):
             yield "its CPU build lacks static_scaled_fp8_quant, which one scale per weight needs"
+        case CompressedFp8Format(activations="static"):
+            yield "its CPU matmul takes no static activations with a scale per output channel"
         case GptqFormat() | PackQuantizedFormat() | AwqFormat():
             uneven = [name for name, shape in shapes.items() if any(size % CPU_MULTIPLE for size in shape)]
             if uneven:
@@ -80,7 +83,7 @@ def _cpu_refuses(written: Format, shapes: Mapping[str, tuple[int, int]]) -> Iter
                 yield f"{uneven[0]} is {outputs}x{inputs}; the CPU kernels want multiples of {CPU_MULTIPLE}"
 
 
-def _transformers(written: Format) -> Runtime:
+def _transformers(written: Format, shapes: Mapping[str, tuple[int, int]]) -> Runtime:
     loads: Answer = "yes"
     match written:
         case GptqFormat() | AwqFormat() if _is_odd(written):
@@ -89,17 +92,26 @@ def _transformers(written: Format) -> Runtime:
             why = GPTQMODEL
         case PackQuantizedFormat(permuted=True) | PackQuantizedFormat(bits=8, sym=False):
             loads, why = "unsure", "not tried; needs the package compressed-tensors"
-        case PackQuantizedFormat(sym=True):
-            why = "needs the package compressed-tensors"
-        case PackQuantizedFormat():
+        case PackQuantizedFormat() | CompressedFp8Format() if must_unpack(written, shapes):
             why = "needs the package compressed-tensors, and CompressedTensorsConfig(dequantize=True)"
-        case CompressedFp8Format(weights="tensor", activations="dynamic"):
-            loads, why = "unsure", "not tried"
+        case PackQuantizedFormat():
+            why = "needs the package compressed-tensors"
         case CompressedFp8Format():
             why = "needs the package compressed-tensors, and scales stored in bfloat16"
         case _:
             loads, why = "no", "its fp8 has no static scales and none per weight"
     return Runtime(TRANSFORMERS, loads, why)
+
+
+def must_unpack(written: Format, shapes: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether compressed-tensors loads such a checkpoint in Transformers only if it dequantizes it.
+
+    It lays models out with unpacked zero points and refuses packed ones; its FP8 matmul refuses what the patch merger
+    of a quantized vision tower hands it.
+    """
+    if isinstance(written, CompressedFp8Format):
+        return any(name.startswith(VISION) for name in shapes)
+    return isinstance(written, PackQuantizedFormat) and not written.sym
 
 
 def _is_odd(written: GptqFormat | AwqFormat) -> bool:

@@ -43,8 +43,13 @@ class _UntriedError(Exception):
     """The runtime is not here; the message is one line."""
 
 
-def read_page(folder: Path, runtime: Runtime, written: Format, python: Path | None) -> LoadRecord:
-    """Read one line with `runtime`. python: the interpreter that has vLLM; None for this one."""
+def read_page(
+    folder: Path, runtime: Runtime, written: Format, python: Path | None, *, unpack: bool = False
+) -> LoadRecord:
+    """Read one line with `runtime`.
+
+    python: the interpreter that has vLLM; None for this one. unpack: Transformers is to dequantize, see `must_unpack`.
+    """
     outcome: Literal["read", "failed", "cannot be tried here"] = "read"
     text = detail = ""
     try:
@@ -52,7 +57,7 @@ def read_page(folder: Path, runtime: Runtime, written: Format, python: Path | No
         if runtime == "vllm":
             tokens = _with_vllm(folder, python or Path(sys.executable))
         else:
-            tokens = _with_transformers(folder, written, processor)
+            tokens = _with_transformers(folder, written, processor, unpack=unpack)
         text = processor.tokenizer.decode(tokens, skip_special_tokens=True)
     except (_FailedError, CheckpointError) as error:
         outcome, detail = "failed", str(error)
@@ -81,26 +86,24 @@ def needed_packages(written: Format) -> tuple[str, ...]:
             return ()
 
 
-def _with_transformers(folder: Path, written: Format, processor: Any) -> list[int]:
+def _with_transformers(folder: Path, written: Format, processor: Any, *, unpack: bool) -> list[int]:
     missing = [name for name in needed_packages(written) if find_spec(name) is None]
     if missing:
         raise _UntriedError(f"Transformers needs {' and '.join(missing)} for this format; install that")
     record = Record("page", None, None, open_image=draw_page)
     inputs = build_sample(record, processor, with_answer=False).inputs
     try:
-        return _generate(_load(folder, written), inputs)
+        return _generate(_load(folder, unpack=unpack), inputs)
     except _FailedError:
         raise
     except Exception as error:  # whatever Transformers and the packages behind it raise is the checkpoint's fault
         raise _FailedError(f"Transformers: {_first_line(error)}") from error
 
 
-def _load(folder: Path, written: Format) -> Any:
+def _load(folder: Path, *, unpack: bool) -> Any:
     from transformers import CompressedTensorsConfig, HunYuanVLForConditionalGeneration
 
-    # Without, compressed-tensors lays the model out with unpacked zero points and refuses the packed ones.
-    unpacks = isinstance(written, PackQuantizedFormat) and not written.sym
-    how = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if unpacks else {}
+    how = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if unpack else {}
     # Transformers' annotations leave out that it returns two things when asked to.
     load: Any = HunYuanVLForConditionalGeneration.from_pretrained
     model, report = load(folder, dtype="auto", local_files_only=True, output_loading_info=True, **how)

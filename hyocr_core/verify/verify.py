@@ -11,6 +11,7 @@ from hyocr_core.checkpoint.report import FILE_NAME, QuantReport, read_report
 from hyocr_core.checkpoint.resolve import resolve_model
 from hyocr_core.errors import BadInputError, MethodError
 from hyocr_core.formats import runtimes
+from hyocr_core.formats.runtimes import must_unpack
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.verify import compare, names, record, values
 from hyocr_core.verify.faults import Fault
@@ -41,10 +42,12 @@ def verify(
     report, notes = _check_record(subject, faults)
     faults += _check_values(subject, progress)
     matches = [] if source is None else _compare(subject, source, report, faults, progress)
-    known = runtimes(subject.config, {linear.name: linear.shape for linear in subject.quantized.values()})
+    shapes = {linear.name: linear.shape for linear in subject.quantized.values()}
+    known = runtimes(subject.config, shapes)
     if all(runtime.loads == "no" for runtime in known):
         faults.append(Fault("config.json", f"no runtime loads such a checkpoint; {known[0].name}: {known[0].why}"))
-    loaded = None if load is None else read_page(folder, load, subject.format, python)
+    unpack = must_unpack(subject.format, shapes)
+    loaded = None if load is None else read_page(folder, load, subject.format, python, unpack=unpack)
     if loaded is not None and loaded.outcome == "failed":
         faults.append(Fault(folder.name, loaded.detail))
     return VerifyResult(

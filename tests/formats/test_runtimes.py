@@ -39,7 +39,8 @@ SHAPES = {"model.layers.0.mlp.up_proj": (512, 256)}
         (PackQuantizedFormat(8, 128, sym=False), ("no", "no", "unsure")),
         (CompressedFp8Format("channel", "dynamic"), ("yes", "yes", "yes")),
         (CompressedFp8Format("tensor", "static"), ("no", "yes", "yes")),
-        (CompressedFp8Format("tensor", "dynamic"), ("no", "yes", "unsure")),
+        (CompressedFp8Format("tensor", "dynamic"), ("no", "yes", "yes")),
+        (CompressedFp8Format("channel", "static"), ("no", "yes", "yes")),
         (Fp8Format("static"), ("no", "yes", "no")),
         (Fp8Format("dynamic"), ("no", "yes", "no")),
     ],
@@ -57,6 +58,13 @@ def test_the_cpu_kernels_want_multiples_of_32() -> None:
     on_cpu, on_cuda, _ = runtimes(config, SHAPES | {"vit.layers.0.mlp.dense_h_to_4h": (4304, 1152)})
     assert (on_cpu.loads, on_cuda.loads) == ("no", "yes")
     assert on_cpu.why == "vit.layers.0.mlp.dense_h_to_4h is 4304x1152; the CPU kernels want multiples of 32"
+
+
+@pytest.mark.parametrize("merger", ["vit.perceive.mlp", "model.vision_tower.patch_merger.mlp"])
+def test_transformers_reads_an_fp8_vision_tower_only_unpacked(merger: str) -> None:
+    config = CompressedFp8Format("channel", "dynamic").quantization_config(QuantizedNames((), ()))
+    assert "dequantize=True" not in runtimes(config, SHAPES)[-1].why
+    assert "dequantize=True" in runtimes(config, SHAPES | {merger: (1024, 4608)})[-1].why
 
 
 def test_an_unknown_kind_is_said_to_be_unknown() -> None:
