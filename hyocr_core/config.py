@@ -41,6 +41,11 @@ class MethodConfig(FrozenModel):
         """Whether these options need calibration data; asked only of a method whose MethodSpec says that it may."""
         return True
 
+    @property
+    def misread(self) -> tuple[str, ...]:
+        """In-memory names of linears that a runtime would read wrong in this format, so that they stay as they are."""
+        return ()
+
 
 class RunConfig(FrozenModel):
     """One `hyocr quant` run."""

@@ -233,7 +233,7 @@ def _why_left(job: Job, name: str) -> str:
     if pattern is not None:
         return f"ignored by {pattern}"
     if name != HEAD:
-        return "quant_vit is false"
+        return f"runtimes misread it in format {job.config.format}" if job.config.quant_vit else "quant_vit is false"
     return "no method quantizes the head" if name in job.model.linears else "shares the embedding's weight"
 
 

@@ -65,7 +65,7 @@ def prepare(run: RunConfig, progress: Progress) -> Job:
         kind = quantization.get("quant_method", "unknown method")
         raise CheckpointError(f"{source.folder}: is already quantized ({kind}); give the full-precision checkpoint")
     model = HunYuanVL(reader, pick_device(run.device))
-    plan = make_plan(model, config.ignore, quant_vit=config.quant_vit)
+    plan = make_plan(model, config.ignore, quant_vit=config.quant_vit, misread=config.misread)
     method.check_layers(plan.quantized, config)
     quantization_config = method.checkpoint_config(plan.names, config)
     records: Sequence[Record] = ()

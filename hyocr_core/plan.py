@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -20,9 +20,12 @@ class Plan:
     names: QuantizedNames
 
 
-def make_plan(model: HunYuanVL, ignore: Iterable[str], *, quant_vit: bool = False) -> Plan:
+def make_plan(
+    model: HunYuanVL, ignore: Iterable[str], *, quant_vit: bool = False, misread: Collection[str] = ()
+) -> Plan:
     """Every linear of the decoder, and of the vision tower on request, but those that `ignore` matches.
 
+    misread: in-memory names of linears to leave out as well, if they are there.
     Raises ConfigError when a pattern matches nothing or splits a group that runtimes fuse.
     """
     ignored = _matched(model.memory_names, ignore)
@@ -31,11 +34,11 @@ def make_plan(model: HunYuanVL, ignore: Iterable[str], *, quant_vit: bool = Fals
         for group in model.groups(place) if place.wiring.fused else ():
             _check_whole(group, ignored)
     names = [name for place in places for group in model.groups(place) for name in group]
-    quantized = {name: model.linears[name] for name in names if name not in ignored}
+    memory = model.memory_names
+    quantized = {name: model.linears[name] for name in names if name not in ignored and memory[name] not in misread}
     if not quantized:
         raise ConfigError("ignore: no layer is left to quantize")
-    rest = tuple(name for name in model.memory_names if name not in quantized)
-    memory = model.memory_names
+    rest = tuple(name for name in memory if name not in quantized)
     return Plan(quantized, rest, QuantizedNames(tuple(memory[n] for n in quantized), tuple(memory[n] for n in rest)))
 
 

@@ -58,3 +58,17 @@ def test_layers_that_runtimes_fuse_cannot_be_split(model: HunYuanVL) -> None:
 def test_nothing_left_to_quantize_is_refused(model: HunYuanVL) -> None:
     with pytest.raises(ConfigError, match="no layer is left"):
         make_plan(model, ("model.layers",))
+
+
+def test_the_vision_tower_is_quantized_on_request(model: HunYuanVL) -> None:
+    plan = make_plan(model, (), quant_vit=True)
+    assert plan.names.ignored == ("lm_head",)
+    assert list(plan.quantized)[-1] == "model.layers.3.mlp.down_proj"
+    assert "vit.perceive.mlp" in plan.quantized
+
+
+def test_what_runtimes_misread_is_left_out(model: HunYuanVL) -> None:
+    merger = "model.vision_tower.patch_merger.mlp"
+    plan = make_plan(model, (), quant_vit=True, misread=(merger,))
+    assert plan.names.ignored == (merger, "lm_head")
+    assert make_plan(model, (), misread=(merger,)) == make_plan(model, ())

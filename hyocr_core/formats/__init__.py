@@ -11,9 +11,10 @@ from hyocr_core.formats.gptq import GptqFormat
 from hyocr_core.formats.pack_quantized import PackQuantizedFormat
 from hyocr_core.formats.read import read_format, read_ignored
 from hyocr_core.formats.runtimes import Runtime, runtimes
-from hyocr_core.formats.shapes import check_shapes
+from hyocr_core.formats.shapes import MISREAD, check_shapes
 
 __all__ = [
+    "MISREAD",
     "AwqFormat",
     "CompressedFp8Format",
     "Format",

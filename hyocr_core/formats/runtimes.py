@@ -16,11 +16,14 @@ from hyocr_core.formats.fp8 import CompressedFp8Format, Fp8Format
 from hyocr_core.formats.gptq import GptqFormat
 from hyocr_core.formats.pack_quantized import PackQuantizedFormat
 from hyocr_core.formats.read import read_format
+from hyocr_core.formats.shapes import MISREAD
 
 VLLM_CPU, VLLM_CUDA, TRANSFORMERS = "vLLM CPU", "vLLM CUDA", "Transformers"
 VLLM_GROUPS = (-1, 32, 64, 128)
 CPU_MULTIPLE = 32
 VISION = ("vit.", "model.vision_tower.")
+MERGER = ("vit.perceive.mlp", *MISREAD)
+"""The linear of MISREAD by its on-disk and its in-memory name."""
 GPTQMODEL = "needs the packages gptqmodel and optimum"
 
 Answer = Literal["yes", "no", "unsure"]
@@ -77,6 +80,8 @@ def _cpu_refuses(written: Format, shapes: Mapping[str, tuple[int, int]]) -> Iter
         case CompressedFp8Format(activations="static"):
             yield "its CPU matmul takes no static activations with a scale per output channel"
         case GptqFormat() | PackQuantizedFormat() | AwqFormat():
+            if not set(MERGER).isdisjoint(shapes):
+                yield "its integer kernels misread the strided input of the patch merger's mlp"
             uneven = [name for name, shape in shapes.items() if any(size % CPU_MULTIPLE for size in shape)]
             if uneven:
                 outputs, inputs = shapes[uneven[0]]

@@ -8,6 +8,9 @@ from hyocr_core.errors import ConfigError
 
 GROUP_SIZES = (32, 64, 128)
 
+MISREAD = ("model.vision_tower.patch_merger.mlp",)
+"""vLLM's integer kernels on CPU take the strided input of this linear for a contiguous one, and compute nonsense."""
+
 
 def check_shapes(
     shapes: Mapping[str, tuple[int, int]], *, bits: int, group_size: int, packs_outputs: str | None = None

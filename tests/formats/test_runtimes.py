@@ -67,6 +67,14 @@ def test_transformers_reads_an_fp8_vision_tower_only_unpacked(merger: str) -> No
     assert "dequantize=True" in runtimes(config, SHAPES | {merger: (1024, 4608)})[-1].why
 
 
+@pytest.mark.parametrize("merger", ["vit.perceive.mlp", "model.vision_tower.patch_merger.mlp"])
+def test_vllm_cpu_misreads_an_integer_patch_merger(merger: str) -> None:
+    config = GptqFormat(4, 128, sym=True).quantization_config(QuantizedNames((), ()))
+    on_cpu, on_cuda, _ = runtimes(config, SHAPES | {merger: (1024, 4608)})
+    assert (on_cpu.loads, on_cuda.loads) == ("no", "yes")
+    assert "patch merger" in on_cpu.why
+
+
 def test_an_unknown_kind_is_said_to_be_unknown() -> None:
     found = runtimes({"quant_method": "codebook"}, SHAPES)
     assert [runtime.loads for runtime in found] == ["unsure"] * 3

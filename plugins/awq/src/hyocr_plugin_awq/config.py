@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from hyocr_core import MethodConfig
-from hyocr_core.formats import AwqFormat, PackQuantizedFormat
+from hyocr_core.formats import MISREAD, AwqFormat, PackQuantizedFormat
 
 
 class AwqConfig(MethodConfig):
@@ -71,6 +71,11 @@ class AwqConfig(MethodConfig):
     def sym(self) -> bool:
         """Whether every zero point is the middle code."""
         return not self.zero_point
+
+    @property
+    def misread(self) -> tuple[str, ...]:
+        """The linear that integer kernels misread."""
+        return MISREAD
 
     @property
     def on_disk(self) -> AwqFormat | PackQuantizedFormat:

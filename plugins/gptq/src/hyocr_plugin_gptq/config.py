@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from hyocr_core import MethodConfig
-from hyocr_core.formats import GptqFormat, PackQuantizedFormat
+from hyocr_core.formats import MISREAD, GptqFormat, PackQuantizedFormat
 
 
 class RtnConfig(MethodConfig):
@@ -36,6 +36,11 @@ class RtnConfig(MethodConfig):
                 "sym: false in format: gptq is refused by vLLM; use format: compressed-tensors, or sym: true"
             )
         return self
+
+    @property
+    def misread(self) -> tuple[str, ...]:
+        """The linear that integer kernels misread."""
+        return MISREAD
 
     @property
     def on_disk(self) -> GptqFormat | PackQuantizedFormat:
