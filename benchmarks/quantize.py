@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -65,29 +66,45 @@ def run_job(command: list[str]) -> tuple[float, resource.struct_rusage]:
     return time.perf_counter() - started, usage
 
 
-def measure(model: Path, method: str, count: int, seed: int, folder: Path) -> Result:
+def measure(model: Path, methods: Sequence[str], count: int, seed: int, folder: Path) -> dict[str, Result]:
+    """One result for each method; the floor after one job is the floor before the next."""
     source = write_pages(folder / "pages", count, seed)
-    output = folder / "output"
-    arguments = ["quant", "--method", method, "--model", str(model), "--calib", str(source), "--output", str(output)]
+    results: dict[str, Result] = {}
     before = run_floor(model, source)
-    seconds, usage = run_job([str(HYOCR), *arguments])
-    after = run_floor(model, source)
-    report = json.loads((output / "hyocr_report.json").read_text(encoding="utf-8"))
-    floor, floor_cpu = ((before[key], after[key]) for key in ("seconds", "cpu_seconds"))
-    cpu_seconds = usage.ru_utime + usage.ru_stime
-    return Result(
-        floor_seconds=floor,
-        floor_cpu_seconds=floor_cpu,
-        job_seconds=seconds,
-        job_cpu_seconds=cpu_seconds,
-        ratio=seconds / statistics.mean(floor),
-        cpu_ratio=cpu_seconds / statistics.mean(floor_cpu),
-        peak_rss_gb=usage.ru_maxrss * 1024 / 1e9,
-        phases=report["phases"],
-        pages=before["pages"],
-        tokens=before["tokens"],
-        how=describe_machine() | {"command": " ".join(["hyocr", *arguments[:3], "..."])},
-    )
+    for method in methods:
+        output = folder / method
+        arguments = [
+            "quant",
+            "--method",
+            method,
+            "--model",
+            str(model),
+            "--calib",
+            str(source),
+            "--output",
+            str(output),
+        ]
+        seconds, usage = run_job([str(HYOCR), *arguments])
+        after = run_floor(model, source)
+        report = json.loads((output / "hyocr_report.json").read_text(encoding="utf-8"))
+        shutil.rmtree(output)
+        floor, floor_cpu = ((before[key], after[key]) for key in ("seconds", "cpu_seconds"))
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        results[method] = Result(
+            floor_seconds=floor,
+            floor_cpu_seconds=floor_cpu,
+            job_seconds=seconds,
+            job_cpu_seconds=cpu_seconds,
+            ratio=seconds / statistics.mean(floor),
+            cpu_ratio=cpu_seconds / statistics.mean(floor_cpu),
+            peak_rss_gb=usage.ru_maxrss * 1024 / 1e9,
+            phases=report["phases"],
+            pages=before["pages"],
+            tokens=before["tokens"],
+            how=describe_machine() | {"command": " ".join(["hyocr", *arguments[:3], "..."])},
+        )
+        before = after
+    return results
 
 
 def describe_machine() -> dict[str, Any]:
@@ -132,19 +149,21 @@ def _seconds(*values: float) -> str:
 
 @click.command(help=__doc__)
 @click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--method", default="gptq", show_default=True)
+@click.option("--method", "methods", multiple=True, default=("gptq",), show_default=True, help="May be repeated.")
 @click.option("--pages", "count", default=8, show_default=True, help="Rendered calibration pages of 1024x768.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here, too.")
-def main(model: Path, method: str, count: int, seed: int, file: Path | None) -> None:
+def main(model: Path, methods: tuple[str, ...], count: int, seed: int, file: Path | None) -> None:
     folder = Path(tempfile.mkdtemp(prefix="hyocr-bench-", dir=model.resolve().parent))
     try:
-        result = measure(model, method, count, seed, folder)
+        results = measure(model, methods, count, seed, folder)
     finally:
         shutil.rmtree(folder)
-    print_result(result)
+    for result in results.values():
+        print_result(result)
     if file is not None:
-        file.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+        found = {method: asdict(result) for method, result in results.items()}
+        file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

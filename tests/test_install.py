@@ -1,4 +1,4 @@
-"""Installing a plugin beside the core adds its methods, and removing it takes them away."""
+"""A plugin beside the core and nothing else: it adds its methods, passes its tests, and takes its methods away."""
 
 from __future__ import annotations
 
@@ -39,6 +39,15 @@ class Environment:
     def install(self, path: str) -> None:
         self.pip("install", "--no-deps", "--no-index", "--no-build-isolation", path)
 
+    def run_tests(self, path: str) -> None:
+        """Run a plugin's own tests, which see nothing of this repository but the core and the plugin."""
+        subprocess.run(
+            [self._bin / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", path],
+            check=True,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+        )
+
     def methods(self) -> set[str]:
         """What `hyocr methods` lists; each must also be sound."""
         listed = subprocess.run([self._bin / "hyocr", "methods", "--json"], check=True, capture_output=True, text=True)
@@ -58,9 +67,10 @@ def test_every_plugin_of_the_repository_is_tried() -> None:
 
 
 @pytest.mark.parametrize("plugin", OFFERS)
-def test_a_plugin_comes_and_goes(plugin: str, environment: Environment) -> None:
+def test_a_plugin_comes_passes_its_tests_and_goes(plugin: str, environment: Environment) -> None:
     assert environment.methods() == set()
     environment.install(f"./plugins/{plugin}")
     assert environment.methods() == OFFERS[plugin]
+    environment.run_tests(f"plugins/{plugin}/tests")
     environment.pip("uninstall", "--yes", f"hyocr-plugin-{plugin}")
     assert environment.methods() == set()
