@@ -25,6 +25,8 @@ from hyocr_core.embedding import EmbeddedSamples, Embedding, embed_samples
 from hyocr_core.job import Job, check_norms, check_resources, prepare, versions
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
 from hyocr_core.progress import Progress, Silent
+from hyocr_core.report.card import FILE_NAME as CARD_NAME
+from hyocr_core.report.card import model_card
 from hyocr_core.resources import peak_rss_bytes
 
 EMBEDDED = "embedded"
@@ -168,7 +170,15 @@ def _publish(
                 environment=versions() | {"device": str(job.model.device), "platform": platform.platform()},
             )
         )
-        return {FILE_NAME: (reports[0].model_dump_json(indent=2) + "\n").encode()}
+        card = model_card(
+            reports[0],
+            job.run.output.resolve().name,
+            job.quantization_config,
+            job.source.folder / CARD_NAME,
+            from_hub=job.source.repo_id is not None,
+        )
+        text = reports[0].model_dump_json(indent=2) + "\n"
+        return {FILE_NAME: text.encode(), CARD_NAME: card.encode()}
 
     config = job.reader.config | {"quantization_config": job.quantization_config}
     stage.finish(job.reader, carried, list(blocks), config, describe)

@@ -108,10 +108,6 @@ class StagedCheckpoint:
         with writing(path), replacing(path) as partial:
             save_tensors(partial, copies)
 
-    def has_part(self, name: str) -> bool:
-        """Tell whether the part was written, now or by the run that is resumed."""
-        return self._part(name).is_file()
-
     def read_part(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of a part. Raises OutputError when its file was damaged."""
         path = self._part(name)

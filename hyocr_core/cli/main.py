@@ -72,5 +72,6 @@ def main() -> None:
 
     \b
     hyocr quant --method gptq --model tencent/HunyuanOCR --output HunyuanOCR-int4
+    hyocr verify HunyuanOCR-int4 --original tencent/HunyuanOCR
     hyocr eval HunyuanOCR-int4 --data pages/ --baseline tencent/HunyuanOCR
     """
