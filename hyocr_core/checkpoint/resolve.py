@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hyocr_core.errors import CheckpointError
 
-_ALLOWED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "LICENSE*", "License*", "NOTICE*"]
+_ALLOWED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "LICENSE*", "License*", "NOTICE*", "README.md"]
 # Patterns match whole paths: this leaves out every sub folder, such as an older model under `v1.0/`.
 _IGNORED = ["*/*"]
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "quant": ("hyocr_core.cli.quant:quant", "Quantize a checkpoint."),
     "verify": ("hyocr_core.cli.verify:verify", "Check what was written."),
     "eval": ("hyocr_core.cli.eval:eval_command", "Measure how well a checkpoint reads."),
+    "push": ("hyocr_core.cli.push:push", "Upload a quantized checkpoint to the hub."),
     "methods": ("hyocr_core.cli.methods:methods", "List, explain and check the installed methods."),
 }
 

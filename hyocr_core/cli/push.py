@@ -1,0 +1,35 @@
+"""`hyocr push`: upload a quantized checkpoint to the hub."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from hyocr_core.cli.common import one_line, print_json
+
+
+@click.command(epilog="Exit codes: 0 done, 1 the upload failed, 2 bad input, 130 interrupted.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("repo_id")
+@click.option("--private", is_flag=True, help="Create the model as a private one.")
+@click.option("--message", help="Message of the commit.")
+@click.option("--replace", is_flag=True, help="Take the place of weights that the model holds already.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+def push(checkpoint: Path, repo_id: str, private: bool, message: str | None, replace: bool, as_json: bool) -> None:
+    """Upload a quantized checkpoint to the Hugging Face hub.
+
+    CHECKPOINT is a folder that `hyocr quant` wrote, REPO_ID a model of yours, such as user/HunyuanOCR-int4; it is
+    created if it is not there. The model card goes along. Log in first: `hf auth login`.
+
+    \b
+    hyocr push HunyuanOCR-int4 user/HunyuanOCR-int4 --private
+    """
+    from hyocr_core.checkpoint.push import push as upload
+
+    done = upload(checkpoint, repo_id, private=private, message=message, replace=replace)
+    if as_json:
+        print_json(asdict(done))
+    else:
+        click.echo(one_line(done.url))
