@@ -19,6 +19,9 @@ PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 TYPED := hyocr_core $(wildcard plugins/*/src plugins/*/tests) benchmarks $(DEMO) tests
 
+# A client takes 4 GB, so not all the cores of a large machine.
+PARALLEL := -n auto --maxprocesses 4
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -38,9 +41,9 @@ help:
 demo: .venv/run.stamp
 	$(BIN)/python $(DEMO)/demo.py --output $(OUT)/demo
 
-# One thread: the models of the tests are so small that a second one only waits for the first.
+# One thread each: the models of the tests are so small that a second one only waits for the first.
 test: .venv/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) --dist loadfile $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check
@@ -59,7 +62,7 @@ alone: .venv-alone-$(P)/run.stamp
 	.venv-alone-$(P)/bin/pytest plugins/$(P)/tests $(ARGS)
 
 clients: .venv/dev.stamp .venv-vllm/run.stamp
-	$(BIN)/pytest tests/clients $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/clients $(PARALLEL) --dist load $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* $(OUT)

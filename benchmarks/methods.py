@@ -26,7 +26,6 @@ RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("fp8", ()),
     ("fp8", ("format=fp8",)),
     ("fp8", ("activation_scheme=dynamic",)),
-    ("fp8", ("activation_scheme=dynamic", "weight_strategy=tensor")),
     ("fp8", ("activation_scheme=dynamic", "format=fp8")),
     ("fp8", ("activation_scheme=dynamic", "quant_vit=true")),
     ("gptq", ("bits=4",)),
@@ -39,7 +38,6 @@ RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("awq", ("bits=4", "format=compressed-tensors")),
     ("awq", ("bits=4", "zero_point=false")),
     ("awq", ("bits=8", "zero_point=false")),
-    ("awq", ("bits=4", "group_size=64", "quant_vit=true")),
     ("rtn", ("bits=4",)),
     ("rtn", ("bits=4", "format=compressed-tensors", "sym=false")),
 )
@@ -63,7 +61,9 @@ class Row:
 def run_json(*arguments: str, environment: dict[str, str] | None = None) -> tuple[int, Any, str]:
     """Exit code, what a command printed as JSON, and its last line on stderr."""
     command = [HYOCR, *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | (environment or {}), check=False)
+    # The demo model is so small that a second thread only waits for the first.
+    settings = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
+    done = subprocess.run(command, capture_output=True, text=True, env=settings, check=False)
     lines = done.stderr.strip().splitlines()
     return done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, lines[-1] if lines else ""
 

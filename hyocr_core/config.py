@@ -55,8 +55,15 @@ class RunConfig(FrozenModel):
     method: str = Field(min_length=1, description="name of the quantization method, or distribution:name")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
     calib: str = Field(
-        "synthetic", min_length=1, description="calibration source: image folder, JSONL file or synthetic[:N]"
+        "synthetic",
+        min_length=1,
+        description="calibration source: folder of images and PDFs, JSONL or PDF file, hf:DATASET or synthetic[:N]; "
+        "or several, joined by commas",
     )
+    task: str | None = Field(
+        None, description="official prompt for pages without a question: parsing, spotting, parsing:zh, ..."
+    )
+    keep_duplicates: bool = Field(False, description="use pages that are the same as another, or nearly, too")
     num_samples: Annotated[int, Field(ge=1, description="calibration samples to use")] = 128
     seed: Annotated[int, Field(ge=0, description="seed of every random choice")] = 0
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")

@@ -24,13 +24,11 @@ from hyocr_core.formats import (
     runtimes,
 )
 from hyocr_core.job import Job, check_norms, check_resources, prepare
-from hyocr_core.models.hunyuan_vl import BLOCKS, EMBEDDING, VISION
+from hyocr_core.models.parts import HEAD, parts
 from hyocr_core.plan import ignored_by
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import free_memory
 from hyocr_core.workload import Size, forward_work, measure_speed
-
-HEAD = "lm_head"
 
 FORWARD_FACTORS = (0.5, 2.5)
 SEARCH_FACTOR = 6
@@ -239,13 +237,7 @@ def _why_left(job: Job, name: str) -> str:
 
 def _sizes(job: Job, stored_as: Format | None) -> Iterator[PartSize]:
     tensors = job.reader.tensors
-    towers = {
-        "decoder": set(job.model.tensors_below(BLOCKS).values()),
-        "vision": set(job.model.tensors_below(VISION).values()),
-        "embeddings": {name for path in (EMBEDDING, HEAD) for name in job.model.tensors_below(path).values()},
-    }
-    towers["rest"] = set(tensors).difference(*towers.values())
-    for part, names in towers.items():
+    for part, names in parts(job.model).items():
         before = sum(tensors[name].nbytes for name in names)
         yield PartSize(part=part, before=before, after=_after(job, names, stored_as))
 

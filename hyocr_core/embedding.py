@@ -23,13 +23,17 @@ Embed = Callable[[int, ModelInputs], Embedded]
 
 @dataclass(frozen=True)
 class EmbeddedSamples:
-    """The samples that could be used, in order, their cached inputs in `folder`, and those that could not."""
+    """The samples that could be used, in order, their cached inputs in `folder`, and those that could not.
+
+    sha256: over the samples. page_sha256: of the pixels of each.
+    """
 
     folder: Path
     names: list[str]
     tokens: int
     failures: dict[str, str]
     sha256: str
+    page_sha256: list[str]
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def embed_samples(
     """Embed every record; what a killed run has embedded is kept if the sample is still the same."""
     how.folder.mkdir(exist_ok=True)
     names: list[str] = []
+    pages: list[str] = []
     tokens = 0
     failures: list[Failure] = []
     digest = hashlib.sha256()
@@ -64,11 +69,12 @@ def embed_samples(
             continue
         _embed_one(how, item, len(names), journal)
         names.append(item.name)
+        pages.append(item.image_digest)
         tokens += item.inputs["input_ids"].shape[1]
         digest.update(item.digest.encode())
     check_failures(failures, len(records))
     reasons = {failure.name: failure.reason for failure in failures}
-    return EmbeddedSamples(how.folder, names, tokens, reasons, digest.hexdigest())
+    return EmbeddedSamples(how.folder, names, tokens, reasons, digest.hexdigest(), pages)
 
 
 def _embed_one(how: Embedding, sample: Sample, index: int, journal: Journal) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hyocr_core import __version__
 from hyocr_core.calibration.processor import load_processor
+from hyocr_core.calibration.prompts import task_prompt, with_task
 from hyocr_core.calibration.sources import Record, open_source, select
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
@@ -56,6 +57,8 @@ class Needs:
 
 def prepare(run: RunConfig, progress: Progress) -> Job:
     """Resolve and check everything that can be refused without reading weights; raises BadInputError."""
+    if run.task is not None:
+        task_prompt(run.task)
     method = load_method(run.method)
     config = method.config(run.options)
     source = resolve_model(run.model)
@@ -73,7 +76,8 @@ def prepare(run: RunConfig, progress: Progress) -> Job:
     if method.spec.needs_calibration and config.needs_calibration:
         if run.calib == "synthetic":
             progress.say("no --calib given: calibrating on rendered text pages, your own pages would serve better")
-        records = select(open_source(run.calib), run.num_samples, run.seed)
+        pages = with_task(open_source(run.calib), run.task)
+        records = select(pages, run.num_samples, run.seed, keep_duplicates=run.keep_duplicates, say=progress.say)
         processor = load_processor(source.folder)
     return Job(run, method, config, source, reader, model, plan, quantization_config, records, processor, progress)
 

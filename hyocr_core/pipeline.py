@@ -10,6 +10,7 @@ import torch
 from hyocr_core import __version__
 from hyocr_core.activations import ActivationCache
 from hyocr_core.blocks import quantize_blocks
+from hyocr_core.calibration.sources import source_name
 from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.checkpoint.report import (
     FILE_NAME,
@@ -64,7 +65,7 @@ def _open_journal(job: Job, stage: StagedCheckpoint, digests: dict[str, str], *,
         "method": {"name": spec.name, "distribution": entry.distribution, "version": entry.version},
         "options": job.config.model_dump(mode="json"),
         "model": digests,
-        "calibration": {"source": job.run.calib, "num_samples": job.run.num_samples, "seed": job.run.seed},
+        "calibration": job.run.model_dump(include={"calib", "task", "num_samples", "seed", "keep_duplicates"}),
         "device": str(job.model.device),
         "threads": torch.get_num_threads(),
         "versions": versions(),
@@ -190,10 +191,11 @@ def _calibration_record(job: Job, samples: EmbeddedSamples | None) -> Calibratio
     if samples is None:
         return None
     return CalibrationRecord(
-        source=job.run.calib.rsplit("/", 1)[-1],
+        source=source_name(job.run.calib),
         seed=job.run.seed,
         samples=len(samples.names),
         tokens=samples.tokens,
         failures=samples.failures,
         sha256=samples.sha256,
+        page_sha256=samples.page_sha256,
     )

@@ -20,6 +20,12 @@ DEMO = REPO / "examples" / "demo-ocr"
 Edit = Callable[[dict[str, Tensor]], None]
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hyocr keeps in the user's cache goes to a folder of the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.with_name(f"{tmp_path.name}-cache")))
+
+
 @pytest.fixture(scope="session")
 def demo() -> Path:
     """The trained demo checkpoint; read only."""

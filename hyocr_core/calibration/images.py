@@ -1,7 +1,9 @@
-"""Read one image file, trusting nothing about it."""
+"""Read one image, trusting nothing about it."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +19,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff",
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 
 
-def load_image(path: Path) -> Image:
-    """Read an image as RGB, upright by its EXIF orientation, transparency on white; of several frames the first.
+def load_image(source: Path | bytes) -> Image:
+    """Read a file, or its bytes, as RGB, upright by its EXIF orientation, transparency on white; the first frame.
 
     Raises CalibrationError, without the file's name, if it cannot be read, is no image, is damaged or cut short, or
     has more pixels than Pillow's limit against decompression bombs.
@@ -29,7 +31,7 @@ def load_image(path: Path) -> Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # such as damaged EXIF data beside a sound image
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return _decode(path)
+            return _decode(source)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = f"{Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "its limit of"
         raise CalibrationError(f"may be a decompression bomb: more than {limit} pixels") from error
@@ -43,15 +45,24 @@ def load_image(path: Path) -> Image:
         raise CalibrationError(f"cannot be read as an image: {_first_line(error)}") from error
 
 
-def _decode(path: Path) -> Image:
+def digest_image(image: Image) -> str:
+    """SHA-256 of an image's mode, size and pixels: what tells pages apart everywhere in hyocr."""
+    return hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode() + image.tobytes()).hexdigest()
+
+
+def _decode(source: Path | bytes) -> Image:
     from PIL import Image, ImageOps
 
     # verify() finds what load() lets pass, but leaves the image unusable.
-    with Image.open(path, formats=_FORMATS) as image:
+    with Image.open(_file(source), formats=_FORMATS) as image:
         image.verify()
-    with Image.open(path, formats=_FORMATS) as image:
+    with Image.open(_file(source), formats=_FORMATS) as image:
         image.load()
         return _as_rgb(ImageOps.exif_transpose(image))
+
+
+def _file(source: Path | bytes) -> Path | io.BytesIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _as_rgb(image: Image) -> Image:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hyocr_core.calibration.images import digest_image
 from hyocr_core.calibration.processor import one_line
 from hyocr_core.calibration.prompts import chat, prompt_of
 from hyocr_core.calibration.records import Record
@@ -72,7 +73,7 @@ def build_sample(record: Record, processor: Any, *, with_answer: bool, max_token
     if tokens > max_tokens:
         raise CalibrationError(f"{tokens} tokens, more than the {max_tokens} a sample may have; use a smaller image")
     prompt_tokens = _count_prompt(processor, prompt, inputs["input_ids"][0]) if rest else tokens
-    image_digest = _digest_image(image)
+    image_digest = digest_image(image)
     digest = _digest(image_digest, record.system, prompt_of(record), record.answer)
     return Sample(record.name, inputs, prompt_tokens, record.answer, digest, image_digest)
 
@@ -151,10 +152,6 @@ def _count_prompt(processor: Any, prompt: str, ids: Tensor) -> int:
     if ids[: len(expected)].tolist() != expected:
         raise CheckpointError(_NO_PREFIX)
     return len(expected)
-
-
-def _digest_image(image: Image) -> str:
-    return hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode() + image.tobytes()).hexdigest()
 
 
 def _digest(image_digest: str, *texts: str | None) -> str:

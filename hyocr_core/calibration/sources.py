@@ -1,54 +1,148 @@
-"""Where pages come from: a folder of images, a JSONL file, or rendered text."""
+"""Where pages come from, by one syntax for `--calib` and `--data`, and which of them are taken."""
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
-from hyocr_core.calibration.images import SUFFIXES, load_image
+from hyocr_core.calibration import hf_dataset, pdf
+from hyocr_core.calibration.duplicates import Distinct
+from hyocr_core.calibration.folder import read_folder
+from hyocr_core.calibration.images import SUFFIXES
 from hyocr_core.calibration.jsonl import read_jsonl
 from hyocr_core.calibration.records import Record
 from hyocr_core.calibration.synthetic import DEFAULT_PAGES, MAX_PAGES, synthetic_records
 from hyocr_core.errors import CalibrationError
 
-__all__ = ["FORMS", "Record", "open_source", "select"]
+__all__ = ["FORMS", "Record", "open_source", "select", "source_name"]
 
-FORMS = "a folder of images, a JSONL file or synthetic[:N]"
+FORMS = "a folder of images, a JSONL or PDF file, hf:DATASET or synthetic[:N]"
 
 
 def open_source(spec: str) -> list[Record]:
     """List the pages of a source, always in the same order; images are read only when a record is used.
 
-    spec: `synthetic[:N]`, a folder (searched in depth, sorted by relative path; hidden files and folders are left
-    out, links to folders not followed; `page.txt` beside `page.png` is its transcript) or a JSONL file. A folder whose
-    name is `synthetic` is given as `./synthetic`.
-    Raises CalibrationError naming the source, and the file and line where there is one.
+    spec: one of these, or several joined by commas.
+
+    - `pages/`: a folder of images and PDF files, searched in depth, sorted by relative path; hidden files and folders
+      are left out, links to folders not followed; `page.txt` beside `page.png` is its transcript.
+    - `data.jsonl`: rows of `{"img_path": "page.png", "question": "...", "answer": "..."}`, or chats in the OpenAI or
+      Hugging Face form, with the images beside the file.
+    - `scan.pdf`: its pages, rendered; they have no transcripts.
+    - `hf:OWNER/NAME:train?image=page&text=transcript`: a Hugging Face dataset of the hub, or `hf:FOLDER` on the disk;
+      see `hyocr_core.calibration.hf_dataset`.
+    - `synthetic:64`: rendered text pages. A folder whose name is `synthetic` is given as `./synthetic`.
+    - `forms.jsonl,synthetic:32,pages/`: all pages of all of them. A comma in the path of a file or folder that exists
+      is part of it.
+
+    Raises CalibrationError naming the source, and the file and line where there is one; BadInputError for a library
+    that is not installed.
     """
+    parts = _split(spec)
+    records: list[Record] = []
+    names: set[str] = set()
+    for place, part in enumerate(parts, start=1):
+        found = _open_one(part)
+        if not names.isdisjoint(record.name for record in found):
+            found = [replace(record, name=f"{record.name} (source {place})") for record in found]
+        names.update(record.name for record in found)
+        records += found
+    return records
+
+
+def source_name(spec: str) -> str:
+    """The source as a report names it: without local paths."""
+    return ",".join(_name_one(part) for part in _split(spec))
+
+
+def select(
+    records: Sequence[Record],
+    num_samples: int | None,
+    seed: int,
+    *,
+    keep_duplicates: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> list[Record]:
+    """Draw `num_samples` records without replacement, in their original order; all of them if None or too few.
+
+    A page whose texts are those of a page already drawn, and whose image is the same, or the same but scaled or
+    compressed in another way, is left out and another drawn for it, unless keep_duplicates. `say` is told how many
+    were left out. To tell, every image drawn is read.
+    """
+    if num_samples is not None and num_samples < 1:
+        raise CalibrationError(f"{num_samples} samples asked for; ask for at least 1")
+    wanted = len(records) if num_samples is None else min(num_samples, len(records))
+    distinct = Distinct()
+    chosen: list[int] = []
+    for index in _draw(len(records), wanted, seed):
+        if len(chosen) == wanted:
+            break
+        if keep_duplicates or distinct.take(records[index]):
+            chosen.append(index)
+    if say is not None and distinct.same + distinct.near:
+        say(f"left out {distinct.same} duplicates and {distinct.near} near ones (--keep-duplicates keeps them)")
+    return [records[index] for index in sorted(chosen)]
+
+
+def _draw(count: int, wanted: int, seed: int) -> Iterator[int]:
+    """The places that are wanted, and after them the others, to fill gaps, in random order."""
+    if wanted == count:
+        yield from range(count)
+        return
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    drawn = rng.sample(range(count), wanted)
+    yield from sorted(drawn)
+    rest = sorted(set(range(count)).difference(drawn))
+    yield from rng.sample(rest, len(rest))
+
+
+def _split(spec: str) -> list[str]:
+    """Split at commas, but not inside the path of a file or folder that exists: the longest such path wins."""
+    parts = spec.split(",")
+    found, start = [], 0
+    while start < len(parts):
+        ends = range(len(parts), start, -1)
+        whole = (end for end in ends if end == start + 1 or _exists(",".join(parts[start:end])))
+        end = next(whole)
+        found.append(",".join(parts[start:end]))
+        start = end
+    return found
+
+
+def _exists(spec: str) -> bool:
+    path = Path(hf_dataset.folder_of(spec) if hf_dataset.is_dataset(spec) else spec)
+    try:
+        return path.expanduser().exists()
+    except OSError:  # such as a name longer than the file system allows
+        return False
+
+
+def _open_one(spec: str) -> list[Record]:
     kind, colon, count = spec.partition(":")
     if kind == "synthetic":
         return synthetic_records(_pages(spec, count) if colon else DEFAULT_PAGES)
+    if hf_dataset.is_dataset(spec):
+        return hf_dataset.read_dataset(spec)
     path = Path(spec).expanduser()
     if spec and path.is_dir():
-        return _read_folder(path)
+        return read_folder(path)
     if not path.is_file():
         raise CalibrationError(f"{spec or 'empty source'}: no such file or folder; give {FORMS}")
     if path.suffix.lower() in SUFFIXES:
         raise CalibrationError(f"{spec}: is a single image; give {FORMS}")
+    if path.suffix.lower() == pdf.SUFFIX:
+        return pdf.read_pdf(path, path.name)
     return read_jsonl(path)
 
 
-def select(records: Sequence[Record], num_samples: int, seed: int) -> list[Record]:
-    """Draw `num_samples` records without replacement, in their original order; all of them if there are no more."""
-    if num_samples < 1:
-        raise CalibrationError(f"{num_samples} samples asked for; ask for at least 1")
-    if num_samples >= len(records):
-        return list(records)
-    drawn = random.Random(seed).sample(range(len(records)), num_samples)  # noqa: S311 - no secret
-    return [records[index] for index in sorted(drawn)]
+def _name_one(spec: str) -> str:
+    if spec.partition(":")[0] == "synthetic":
+        return spec
+    if hf_dataset.is_dataset(spec):
+        return hf_dataset.name_of(spec)
+    return Path(spec).expanduser().resolve().name
 
 
 def _pages(spec: str, count: str) -> int:
@@ -56,35 +150,3 @@ def _pages(spec: str, count: str) -> int:
     if not 1 <= pages <= MAX_PAGES:
         raise CalibrationError(f"{spec}: synthetic:N takes a number of pages from 1 to {MAX_PAGES}")
     return pages
-
-
-def _read_folder(folder: Path) -> list[Record]:
-    paths = {path.relative_to(folder).as_posix(): path for path in _images_below(folder)}
-    if not paths:
-        raise CalibrationError(f"{folder}: no image in this folder; looked for {' '.join(sorted(SUFFIXES))}")
-    return [Record(name, None, _transcript(path), partial(load_image, path)) for name, path in sorted(paths.items())]
-
-
-def _images_below(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(parent, name)
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise CalibrationError(f"{error.filename}: cannot be read: {error.strerror}") from error
-
-
-def _transcript(image: Path) -> str | None:
-    """The text beside an image, without the line break that ends a text file."""
-    path = image.with_suffix(".txt")
-    try:
-        return path.read_text(encoding="utf-8-sig").removesuffix("\n")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise CalibrationError(f"{path}: the transcript is not UTF-8 (byte {error.start})") from error
-    except OSError as error:
-        _refuse(error)

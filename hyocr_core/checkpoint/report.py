@@ -34,6 +34,7 @@ class CalibrationRecord(FrozenModel):
     tokens: int
     failures: dict[str, str] = Field(description="sample -> why it could not be used")
     sha256: str = Field(description="digest over the samples used")
+    page_sha256: list[str] = Field([], description="digest of the pixels of every page used")
 
 
 class LayerRecord(FrozenModel):

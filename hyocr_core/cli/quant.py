@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 @click.option("--output", help="Folder to write; new or empty.")
 @click.option("-o", "--option", "overrides", multiple=True, metavar="KEY=VALUE", help="Option of the method.")
 @click.option("--format", "format_", help="Checkpoint format; short for -o format=...")
-@click.option("--calib", help="Image folder, JSONL file or synthetic[:N].  [default: synthetic]")
+@click.option(
+    "--calib",
+    help="Pages: a folder of images and PDFs, a JSONL or PDF file, hf:DATASET[:SPLIT][?image=COL&text=COL&prompt=COL], "
+    "synthetic[:N], or several joined by commas.  [default: synthetic]",
+)
+@click.option("--task", help="Official prompt for pages without a question, such as parsing or parsing:zh.")
+@click.option("--keep-duplicates", is_flag=True, default=None, help="Use pages that are (nearly) the same as another.")
 @click.option("--num-samples", type=int, help="Calibration samples to use.  [default: 128]")
 @click.option("--seed", type=int, help="Seed of every random choice.  [default: 0]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")

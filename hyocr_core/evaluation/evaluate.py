@@ -2,62 +2,32 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 
 from hyocr_core import __version__
 from hyocr_core.calibration.processor import load_processor
 from hyocr_core.calibration.records import Record
+from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
-from hyocr_core.errors import BadInputError, CalibrationError, CheckpointError, RunError
-from hyocr_core.evaluation.compare import divergence_of_states
+from hyocr_core.errors import BadInputError, CalibrationError, CheckpointError
 from hyocr_core.evaluation.metrics import normalize
 from hyocr_core.evaluation.pages import Pages, check_pages
+from hyocr_core.evaluation.reader import Reader, read_batch
 from hyocr_core.evaluation.result import EvalResult
-from hyocr_core.evaluation.runner import Prompts, Runner
-from hyocr_core.evaluation.score import Answer, Checkpoint, Gap, Transcripts, compare, page_results, score
-from hyocr_core.models.load import load_model
-from hyocr_core.numerics import is_finite
+from hyocr_core.evaluation.score import Reading, Transcripts, compare, measure, page_results, score
+from hyocr_core.evaluation.seen import seen_warning
+from hyocr_core.evaluation.state import BatchRecord, Kept, keeping
+from hyocr_core.job import versions
 from hyocr_core.progress import Progress, Silent
+from hyocr_core.resources import peak_rss_bytes
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-class _Reader:
-    """One checkpoint, its answers by page and the time they took."""
-
-    def __init__(self, source: ResolvedModel, tokenizer: Any, device: torch.device, max_new_tokens: int | None) -> None:
-        self.runner = Runner(load_model(source.folder, device), source.folder, max_new_tokens)
-        self._source = source
-        self._tokenizer = tokenizer
-        self._answers: dict[int, Answer] = {}
-        self._seconds = 0.0
-
-    def read(self, indices: Sequence[int], inputs: Sequence[dict[str, Tensor]]) -> tuple[Prompts, list[list[int]]]:
-        started = time.perf_counter()
-        prompts = self.runner.embed(inputs)
-        written = self.runner.generate(prompts)
-        self._seconds += time.perf_counter() - started
-        for index, tokens in zip(indices, written, strict=True):
-            text = normalize(self._tokenizer.decode(tokens, skip_special_tokens=True))
-            self._answers[index] = Answer(text, len(tokens), self.runner.ended(tokens))
-        return prompts, written
-
-    @property
-    def answers(self) -> list[Answer]:
-        """In the order of the pages."""
-        return [self._answers[index] for index in sorted(self._answers)]
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        weight_bytes = sum(path.stat().st_size for path in self._source.folder.glob("*.safetensors"))
-        name = self._source.repo_id or str(self._source.folder)
-        return Checkpoint(name, self._source.revision, weight_bytes, self._seconds)
+Item = TypeVar("Item")
 
 
 def evaluate(
@@ -70,6 +40,8 @@ def evaluate(
     max_new_tokens: int | None = None,
     batch_size: int = 32,
     device: torch.device | None = None,
+    state: Path | None = None,
+    resume: bool = True,
     progress: Progress | None = None,
 ) -> EvalResult:
     """Evaluate a checkpoint (folder or hub id) on `records`, greedily, through its own processor.
@@ -80,8 +52,11 @@ def evaluate(
     max_new_tokens: per page; None takes the model's generation config, or 2048 where it gives none.
     batch_size: pages read together at most; only pages of one size are, so that nothing is padded.
     device: None is the CPU.
+    state: folder that keeps what was read until the result is there; None keeps nothing.
+    resume: do not read again what an interrupted evaluation of the same checkpoints, pages and options has kept.
     Raises CalibrationError for pages that cannot be used or lack a transcript (not needed if there is a baseline and
-    no page has one), CheckpointError for a checkpoint that cannot be read, RunError for one that computes NaN.
+    no page has one), CheckpointError for a checkpoint that cannot be read, OutputError for a state that cannot be
+    used, RunError for a checkpoint that computes NaN.
     """
     if batch_size < 1 or (max_new_tokens is not None and max_new_tokens < 1):
         raise BadInputError("batch size and new tokens must be at least 1")
@@ -89,29 +64,30 @@ def evaluate(
     _check_transcripts(records, required=baseline is None)
     source = resolve_model(str(model))
     processor = load_processor(source.folder)
-    other = None if baseline is None else resolve_model(str(baseline))
-    if other is not None:
-        _check_same_tokens(source.folder, processor, other.folder)
+    sources = [source] if baseline is None else [source, resolve_model(str(baseline))]
+    _check_same_tokens(sources, processor)
     pages = check_pages(records, processor, progress)
+    warning = seen_warning(source.folder, pages.image_digests)
+    if warning is not None:
+        progress.say(warning)
     transcripts = _transcripts(pages.records, seed)
-    reader = _Reader(source, processor.tokenizer, device, max_new_tokens)
-    rival = None if other is None else _Reader(other, processor.tokenizer, device, reader.runner.max_new_tokens)
-    if rival is not None and rival.runner.vocabulary != reader.runner.vocabulary:
-        raise _other_tokens(reader.runner.folder, rival.runner.folder)
-    gaps = _read(pages, reader, rival, batch_size, progress)
-    names = [record.name for record in pages.records]
-    return EvalResult(
-        hyocr=__version__,
-        data=data,
-        seed=seed,
-        max_new_tokens=reader.runner.max_new_tokens,
-        reference_characters=None if transcripts is None else sum(transcripts.sizes),
-        model=score(reader.checkpoint, reader.answers, transcripts),
-        baseline=None if rival is None else score(rival.checkpoint, rival.answers, transcripts),
-        comparison=None if rival is None else compare(reader.answers, rival.answers, gaps, transcripts),
-        failures=pages.failures,
-        pages=page_results(names, reader.answers, None if rival is None else rival.answers, gaps, transcripts),
-    )
+    reading = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "device": str(device)}
+    fingerprint = {} if state is None else reading | _content(sources, pages)
+    with keeping(state, fingerprint, resume=resume, progress=progress) as kept:
+        readers = _load(sources, processor, device, max_new_tokens)
+        batches = _read(pages, readers, kept, batch_size, progress)
+        return EvalResult(
+            hyocr=__version__,
+            data=data,
+            seed=seed,
+            max_new_tokens=readers[0].runner.max_new_tokens,
+            reference_characters=None if transcripts is None else sum(transcripts.characters),
+            reference_words=None if transcripts is None else sum(transcripts.words),
+            **_numbers([record.name for record in pages.records], readers, batches, transcripts),
+            peak_rss_bytes=peak_rss_bytes(),
+            environment=versions() | {"device": str(device)},
+            failures=pages.failures,
+        )
 
 
 def _check_transcripts(records: Sequence[Record], *, required: bool) -> None:
@@ -123,47 +99,14 @@ def _check_transcripts(records: Sequence[Record], *, required: bool) -> None:
         )
 
 
-def _check_same_tokens(model: Path, processor: Any, baseline: Path) -> None:
-    if load_processor(baseline).tokenizer.get_vocab() != processor.tokenizer.get_vocab():
-        raise _other_tokens(model, baseline)
+def _check_same_tokens(sources: Sequence[ResolvedModel], processor: Any) -> None:
+    for other in sources[1:]:
+        if load_processor(other.folder).tokenizer.get_vocab() != processor.tokenizer.get_vocab():
+            raise _other_tokens(sources[0].folder, other.folder)
 
 
 def _other_tokens(model: Path, baseline: Path) -> CheckpointError:
     return CheckpointError(f"{baseline}: has another vocabulary than {model}; the baseline must have the same tokens")
-
-
-def _read(pages: Pages, reader: _Reader, rival: _Reader | None, batch_size: int, progress: Progress) -> list[Gap]:
-    """Let the readers read every page; with a rival, the gap between the two on each, in the order of the pages."""
-    gaps: dict[int, Gap] = {}
-    progress.start("read pages", len(pages.records))
-    for indices in pages.batches(batch_size):
-        inputs = [pages.inputs(index) for index in indices]
-        prompts, _ = reader.read(indices, inputs)
-        if rival is not None:
-            rival_prompts, answers = rival.read(indices, inputs)
-            found = _gaps(rival.runner, rival_prompts, reader.runner, prompts, answers)
-            gaps.update(zip(indices, found, strict=True))
-        for index in indices:
-            progress.step(pages.records[index].name)
-    return [gaps[index] for index in sorted(gaps)]
-
-
-def _gaps(
-    rival: Runner, rival_prompts: Prompts, runner: Runner, prompts: Prompts, answers: Sequence[Sequence[int]]
-) -> list[Gap]:
-    """Force both models along the rival's answers."""
-    found = divergence_of_states(
-        rival.forced_states(rival_prompts, answers),
-        runner.forced_states(prompts, answers),
-        (rival.logits, runner.logits),
-    )
-    if not is_finite(found.kl):
-        raise RunError(f"{runner.folder}: its logits are NaN or infinite along the answers of {rival.folder}")
-    gaps, start = [], 0
-    for answer in answers:
-        own = slice(start, start := start + len(answer))
-        gaps.append(Gap(len(answer), int(found.agrees[own].sum()), float(found.kl[own].double().sum())))
-    return gaps
 
 
 def _transcripts(records: Sequence[Record], seed: int) -> Transcripts | None:
@@ -171,3 +114,79 @@ def _transcripts(records: Sequence[Record], seed: int) -> Transcripts | None:
     if texts and not any(texts):
         raise CalibrationError(f"{records[0].name}: this and every other transcript is empty; there is nothing to read")
     return Transcripts(texts, seed) if texts else None
+
+
+def _content(sources: Sequence[ResolvedModel], pages: Pages) -> dict[str, Any]:
+    """Digests of what is read by what, for the fingerprint of what was read."""
+    named = [[record.name, digest] for record, digest in zip(pages.records, pages.digests, strict=True)]
+    return {
+        "checkpoints": [CheckpointReader(source.folder).digests() for source in sources],
+        "pages": hashlib.sha256(json.dumps(named).encode()).hexdigest(),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def _load(
+    sources: Sequence[ResolvedModel], processor: Any, device: torch.device, max_new_tokens: int | None
+) -> list[Reader]:
+    """The model and, if there is one, the baseline, which takes the model's limit of tokens."""
+    readers: list[Reader] = []
+    for source in sources:
+        limit = readers[0].runner.max_new_tokens if readers else max_new_tokens
+        readers.append(Reader(source, processor.tokenizer, device, limit))
+        if readers[-1].runner.vocabulary != readers[0].runner.vocabulary:
+            raise _other_tokens(sources[0].folder, source.folder)
+    return readers
+
+
+def _read(
+    pages: Pages, readers: Sequence[Reader], kept: Kept, batch_size: int, progress: Progress
+) -> list[BatchRecord]:
+    """Let the readers read every page that no kept batch holds."""
+    batches = {f"batch-{number:06d}": indices for number, indices in enumerate(pages.batches(batch_size))}
+    done = sum(len(batch.pages) for batch in kept.batches.values())
+    if done:
+        progress.say(f"{done} of {len(pages.records)} pages are kept from an interrupted run and not read again")
+    progress.start("read pages", len(pages.records) - done)
+    for key, indices in batches.items():
+        if key in kept.batches:
+            continue
+        kept.add(key, read_batch(indices, [pages.inputs(index) for index in indices], readers))
+        for index in indices:
+            progress.step(pages.records[index].name)
+    return [kept.batches[key] for key in batches]
+
+
+def _numbers(
+    names: Sequence[str], readers: Sequence[Reader], batches: Sequence[BatchRecord], transcripts: Transcripts | None
+) -> dict[str, Any]:
+    """The fields of the result that depend on what was read."""
+    readings: list[Reading] = []
+    scores = []
+    for place, reader in enumerate(readers):
+        parts = [batch.readings[place] for batch in batches]
+        readings.append(measure(_in_order(batches, [part.answers for part in parts]), transcripts))
+        scores.append(score(reader.checkpoint(parts), readings[-1], transcripts))
+    if len(readers) == 1:
+        return {
+            "model": scores[0],
+            "baseline": None,
+            "comparison": None,
+            "pages": page_results(names, readings[0], None, (), transcripts),
+        }
+    gaps = _in_order(batches, [batch.gaps for batch in batches])
+    return {
+        "model": scores[0],
+        "baseline": scores[1],
+        "comparison": compare(readings[0], readings[1], gaps, transcripts),
+        "pages": page_results(names, readings[0], readings[1], gaps, transcripts),
+    }
+
+
+def _in_order(batches: Sequence[BatchRecord], values: Iterable[Sequence[Item]]) -> list[Item]:
+    """Values given by batch, in the order of the pages."""
+    found: dict[int, Item] = {}
+    for batch, of_batch in zip(batches, values, strict=True):
+        found.update(zip(batch.pages, of_batch, strict=True))
+    return [found[page] for page in sorted(found)]

@@ -1,7 +1,8 @@
-"""Character error rate and its uncertainty; pure functions on strings and counts."""
+"""Error rates, repetition loops and their uncertainty; pure functions on strings and counts."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +11,14 @@ from numpy.typing import ArrayLike
 from rapidfuzz.distance import Levenshtein
 
 RESAMPLES = 10_000
+LOOP_REPEATS = 10
+LOOP_CHARACTERS = 2000
 _CHUNK = 1 << 20  # indices drawn at once: bounds the memory of a bootstrap over many pages
+
+# Han, kana, their punctuation and full-width forms: scripts that put no space between words, and one block of Unicode
+# after the other. Hangul is not among them, Korean has spaces.
+_UNSPACED = "\u3001-\u9fff\uf900-\ufaff\uff01-\uff9f\U00020000-\U000323af"
+_WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
 
 def normalize(text: str) -> str:
@@ -22,6 +30,36 @@ def edit_distances(references: Iterable[str], texts: Iterable[str]) -> list[int]
     """Levenshtein distance of each pair after `normalize`, in code points."""
     pairs = zip(references, texts, strict=True)
     return [int(Levenshtein.distance(normalize(reference), normalize(text))) for reference, text in pairs]
+
+
+def words(text: str) -> list[str]:
+    """The words of a text: what stands between whitespace, punctuation included.
+
+    Chinese and Japanese put no space between words: there each character is a word, as is usual for mixed texts, so
+    that "第3页 of 10" has five. Thai, Lao, Khmer and Burmese are not split further: where they have no space a whole
+    phrase is one word, and the character error rate says more.
+    """
+    return _WORD.findall(text)
+
+
+def word_errors(references: Iterable[str], texts: Iterable[str]) -> list[int]:
+    """Levenshtein distance of each pair after `normalize`, in `words`."""
+    pairs = zip(references, texts, strict=True)
+    return [int(Levenshtein.distance(words(normalize(reference)), words(normalize(text)))) for reference, text in pairs]
+
+
+def ends_in_loop(text: str) -> bool:
+    """Whether a text ends in a repetition loop: the same two or more characters, LOOP_REPEATS times or more.
+
+    text: as the model wrote it, trailing whitespace included, since that may be the loop.
+    Defined by HunyuanOCR's own `clean_repeated_substrings` (github.com/Tencent-Hunyuan/HunyuanOCR,
+    inference/utils/output_utils.py): true for the texts that it cuts. It leaves texts below LOOP_CHARACTERS alone
+    (8000 in the model card of v1.0), since short ones may rightly end in a row of dots.
+    """
+    if len(text) < LOOP_CHARACTERS:
+        return False
+    lengths = range(2, len(text) // LOOP_REPEATS + 1)
+    return any(text.endswith(text[-length:] * LOOP_REPEATS) for length in lengths)
 
 
 def micro_rate(errors: Sequence[float], sizes: Sequence[float]) -> float:

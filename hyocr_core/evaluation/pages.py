@@ -22,9 +22,14 @@ _Shape = tuple[tuple[int, ...], bytes]
 
 @dataclass(frozen=True)
 class Pages:
-    """Usable records, and what is known of their model inputs by index."""
+    """Usable records and what is known of their model inputs, by index.
+
+    digests: of pixels and texts; image_digests: of pixels alone.
+    """
 
     records: Sequence[Record]
+    digests: Sequence[str]
+    image_digests: Sequence[str]
     failures: dict[str, str]
     _processor: Any
     _shapes: Sequence[_Shape]
@@ -54,6 +59,8 @@ class Pages:
 def check_pages(records: Sequence[Record], processor: Any, progress: Progress) -> Pages:
     """Build every page once. CalibrationError if more than a tenth of them, or all, cannot be used."""
     usable: list[Record] = []
+    digests: list[str] = []
+    image_digests: list[str] = []
     shapes: list[_Shape] = []
     patches: list[int] = []
     kept: dict[int, dict[str, Tensor]] = {}
@@ -69,10 +76,12 @@ def check_pages(records: Sequence[Record], processor: Any, progress: Progress) -
         if sum(patches) <= KEPT_PATCHES:
             kept[len(usable)] = sample.inputs
         usable.append(record)
+        digests.append(sample.digest)
+        image_digests.append(sample.image_digest)
         shapes.append(_shape(sample))
     check_failures(failures, len(records))
     reasons = {failure.name: failure.reason for failure in failures}
-    return Pages(usable, reasons, processor, shapes, patches, kept)
+    return Pages(usable, digests, image_digests, reasons, processor, shapes, patches, kept)
 
 
 def _shape(sample: Sample) -> _Shape:

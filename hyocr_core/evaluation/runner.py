@@ -5,6 +5,7 @@ A batch holds prompts of the same length with images of the same grid, so that n
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,15 +33,26 @@ class Prompts:
     positions: Tensor
 
 
-class _RefuseNan(LogitsProcessor):
-    """A NaN has no largest logit: stop instead of reading noise."""
+@dataclass(frozen=True)
+class Written:
+    """tokens: the answer to each prompt; first_token_at: `time.perf_counter()` when their first tokens were known."""
+
+    tokens: list[list[int]]
+    first_token_at: float
+
+
+class _Watch(LogitsProcessor):
+    """Notes when the first token is known. A NaN has no largest logit: stops instead of reading noise."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.first_token_at = 0.0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if torch.isnan(scores).any():
             raise RunError(f"{self._folder}: the model's logits are NaN after {input_ids.shape[1]} tokens")
+        if not self.first_token_at:
+            self.first_token_at = time.perf_counter()
         return scores
 
 
@@ -68,16 +80,18 @@ class Runner:
         return Prompts(token_ids, embedded.hidden_states, embedded.places)
 
     @torch.inference_mode()
-    def generate(self, prompts: Prompts) -> list[list[int]]:
+    def generate(self, prompts: Prompts) -> Written:
         """The greedy answer to each prompt, end of sequence included unless the limit of tokens cut it."""
+        watch = _Watch(self.folder)
         written = self._model.generate(
             prompts.token_ids,
             inputs_embeds=prompts.embeddings,
             position_ids=prompts.positions,
             attention_mask=torch.ones_like(prompts.token_ids),
-            logits_processor=LogitsProcessorList([_RefuseNan(self.folder)]),
+            logits_processor=LogitsProcessorList([watch]),
         )
-        return [self._until_end(row) for row in written[:, prompts.token_ids.shape[1] :].tolist()]
+        tokens = [self._until_end(row) for row in written[:, prompts.token_ids.shape[1] :].tolist()]
+        return Written(tokens, watch.first_token_at)
 
     def _until_end(self, tokens: list[int]) -> list[int]:
         end = next((place for place, token in enumerate(tokens) if token in self._config.eos_token_id), len(tokens))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.checkpoint.source import TensorSource
 from hyocr_core.errors import BadInputError
 from hyocr_core.models.dequantized import DequantizedCheckpoint
 from hyocr_core.models.hunyuan_vl import HunYuanVL
@@ -17,23 +16,23 @@ if TYPE_CHECKING:
     from transformers import HunYuanVLForConditionalGeneration
 
 
+def open_weights(folder: Path) -> CheckpointReader | DequantizedCheckpoint:
+    """The checkpoint as full-precision tensors: as it is, or seen through its unpacking when it is quantized."""
+    reader = CheckpointReader(folder)
+    return DequantizedCheckpoint(reader) if reader.config.get("quantization_config") else reader
+
+
 def load_model(folder: Path, device: torch.device) -> HunYuanVLForConditionalGeneration:
     """The whole model in memory, in eval mode.
 
     A quantized checkpoint has its weights unpacked; where its runtime quantizes activations, the model does too.
     """
-    reader = CheckpointReader(folder)
-    if not reader.config.get("quantization_config"):
-        return _load(HunYuanVL(reader, device), reader)
-    source = DequantizedCheckpoint(reader)
+    source = open_weights(folder)
     adapter = HunYuanVL(source, device)
-    model = _load(adapter, source)
-    source.emulate(adapter.modules)
+    model = adapter.full(source.read(source.tensors))
+    if isinstance(source, DequantizedCheckpoint):
+        source.emulate(adapter.modules)
     return model
-
-
-def _load(adapter: HunYuanVL, source: TensorSource) -> HunYuanVLForConditionalGeneration:
-    return adapter.full(source.read(source.tensors))
 
 
 def pick_device(name: str) -> torch.device:

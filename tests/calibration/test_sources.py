@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyocr_core.calibration.sources import Record, open_source, select
+from hyocr_core.calibration.sources import Record, open_source, select, source_name
 from hyocr_core.errors import CalibrationError
 
 Picture = Callable[..., Path]
@@ -54,11 +54,9 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         open_source(str(tmp_path))
 
 
-@pytest.mark.parametrize("spec", ["", "no-such-place", "synthetc", "hf://data"])
+@pytest.mark.parametrize("spec", ["", "no-such-place", "synthetc", "a.jsonl,", "pages,synthetic:1"])
 def test_an_unknown_source_lists_the_valid_forms(spec: str) -> None:
-    with pytest.raises(
-        CalibrationError, match=r"no such file or folder; give a folder of images, a JSONL file or synth"
-    ):
+    with pytest.raises(CalibrationError, match=r"no such file or folder; give a folder of images, a JSONL or PDF file"):
         open_source(spec)
 
 
@@ -78,12 +76,57 @@ def test_synthetic_is_a_source() -> None:
     assert len(open_source("synthetic")) == 512
 
 
+def test_sources_are_joined_by_commas(tmp_path: Path, picture: Picture) -> None:
+    picture("pages/a.png")
+    picture("b.png")
+    (tmp_path / "rows.jsonl").write_text('{"img_path": "b.png"}\n{"img_path": "b.png"}\n')
+    found = open_source(f"{tmp_path / 'rows.jsonl'},synthetic:2,{tmp_path / 'pages'}")
+    assert names(found) == ["rows.jsonl:1", "rows.jsonl:2", "synthetic:0", "synthetic:1", "a.png"]
+
+
+def test_a_comma_in_a_path_that_exists_is_part_of_it(tmp_path: Path, picture: Picture) -> None:
+    picture("a,b/one.png")
+    picture("a/two.png")
+    picture("c, d,e/three.png")
+    both, alone, last = (str(tmp_path / name) for name in ("a,b", "a", "c, d,e"))
+    assert names(open_source(both)) == ["one.png"]
+    assert names(open_source(f"{alone},{both}")) == ["two.png", "one.png"]
+    assert names(open_source(f"{both},synthetic:1,{last}")) == ["one.png", "synthetic:0", "three.png"]
+
+
+def test_pages_of_one_name_are_told_apart(tmp_path: Path, picture: Picture) -> None:
+    picture("a/page.png", color="red")
+    picture("b/page.png", color="blue")
+    first, second = open_source(f"{tmp_path / 'a'},{tmp_path / 'b'}")
+    assert (first.name, second.name) == ("page.png", "page.png (source 2)")
+    assert second.open_image().getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_an_error_names_its_part(tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match=r"^synthetic:many: synthetic:N takes"):
+        open_source("synthetic:1,synthetic:many")
+
+
+def test_the_draw_is_over_the_whole_mixture(tmp_path: Path, picture: Picture) -> None:
+    for place in range(30):
+        picture(f"pages/{place:02}.png", size=(16 + place, 16))
+    found = select(open_source(f"synthetic:30,{tmp_path / 'pages'}"), 20, seed=5)
+    rendered = sum(name.startswith("synthetic") for name in names(found))
+    assert 0 < rendered < 20
+
+
+def test_a_report_names_sources_without_local_paths(tmp_path: Path, picture: Picture) -> None:
+    picture("scans/a.png")
+    source = f"{tmp_path / 'scans'}/,synthetic:3,{tmp_path / 'rows.jsonl'}"
+    assert source_name(source) == "scans,synthetic:3,rows.jsonl"
+
+
 def test_the_choice_is_seeded_without_repeats_and_in_order() -> None:
     found = records(50)
-    chosen = names(select(found, 20, seed=1))
-    assert chosen == names(select(found, 20, seed=1))
-    assert chosen != names(select(found, 20, seed=2))
-    assert len(set(chosen)) == 20
+    chosen = names(select(found, 8, seed=1))
+    assert chosen == names(select(found, 8, seed=1))
+    assert chosen != names(select(found, 8, seed=2))
+    assert len(set(chosen)) == 8
     assert chosen == sorted(chosen, key=names(found).index)
 
 

@@ -1,11 +1,11 @@
-"""Tiny checkpoints with random float32 weights, pages of two sizes, and a slow edit distance."""
+"""Tiny checkpoints with random float32 weights, pages of two sizes, and slow oracles of the error rates."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,8 @@ def as_compared(text: str) -> str:
     return text
 
 
-def _slow_distance(left: str, right: str) -> int:
-    """Levenshtein's definition, recursively, on texts as they are compared; shares nothing with the code under test."""
-    left, right = as_compared(left), as_compared(right)
+def _slow_distance(left: Sequence[str], right: Sequence[str]) -> int:
+    """Levenshtein's definition, recursively; shares nothing with the code under test."""
     memory: dict[tuple[int, int], int] = {}
 
     def distance(i: int, j: int) -> int:
@@ -89,4 +88,29 @@ def _slow_distance(left: str, right: str) -> int:
 
 @pytest.fixture(scope="session")
 def slow_distance() -> Callable[[str, str], int]:
-    return _slow_distance
+    """In characters, of texts as they are compared."""
+    return lambda left, right: _slow_distance(as_compared(left), as_compared(right))
+
+
+def slow_words(text: str) -> list[str]:
+    """Words by Unicode's own names of the characters."""
+    spaced = ""
+    for character in text:
+        name = unicodedata.name(character, "")
+        alone = name.startswith(("CJK UNIFIED", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH", "LEFT CORNER"))
+        spaced += f" {character} " if alone else character
+    return spaced.split()
+
+
+@pytest.fixture(scope="session")
+def slow_word_distance() -> Callable[[str, str], int]:
+    """In words, of texts as they are compared."""
+    return lambda left, right: _slow_distance(slow_words(as_compared(left)), slow_words(as_compared(right)))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the user that is the test's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import csv
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from rich.console import Console
 
 from hyocr_core.cli.main import main
+from hyocr_core.evaluation.reader import read_batch
+from hyocr_core.evaluation.result import EvalResult
+from hyocr_core.evaluation.table import eval_table
 
 
 @pytest.fixture
@@ -35,6 +42,7 @@ def test_json_is_one_object_on_stdout(tiny: Path, noisy: Path, folder: Path) -> 
         "cer_difference",
         "cer_difference_interval",
         "identical_pages",
+        "length_ratio",
         "tokens",
         "agreement",
         "kl",
@@ -59,6 +67,134 @@ def test_table_without_baseline_has_one_column(tiny: Path, folder: Path) -> None
     assert "baseline" not in result.stdout
 
 
+def test_table_shows_every_measure_and_fits_80_columns(
+    tiny: Path, noisy: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = EvalResult.model_validate_json(run(noisy, "--data", folder, "--baseline", tiny, "--json").stdout)
+    console = Console(width=80, highlight=False)
+    with console.capture() as capture:
+        console.print(eval_table(result))
+    text = capture.get()
+    labels = [line[:22].strip() for line in text.splitlines()]
+    for label in (
+        *("runtime", "CER", "CER, mean of pages", "WER", "WER, mean of pages", "norm. edit distance", "exact match"),
+        *("length / reference", "length / baseline", "repetition loops", "cut at token limit", "pages per second"),
+        *("tokens per second", "first token after", "weights", "decoder", "vision", "embeddings", "rest"),
+        *("peak memory", "identical pages", "next-token agreement"),
+    ):
+        assert labels.count(label) == 1, label
+    assert labels.count("95 % interval") == 4
+    assert "…" not in text
+    for path in (noisy, tiny):
+        assert str(path) in "".join(_column(text, 1 if path == noisy else 2)), "a path is folded, not cut"
+
+
+def _column(text: str, number: int) -> list[str]:
+    """The cells of the row of checkpoints, which hold no space."""
+    lines = text.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("checkpoint"))
+    end = next(index for index, line in enumerate(lines) if line.startswith("runtime"))
+    edges = [lines[0].index(title) + len(title) for title in ("model", "baseline")]
+    starts = (22, edges[0])
+    return [line[starts[number - 1] : edges[number - 1]].strip() for line in lines[start:end]]
+
+
+def test_csv_holds_a_row_for_each_page(tiny: Path, noisy: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "1.txt").write_text('two "lines",\nof 漢字\n')
+    path = tmp_path / "pages.csv"
+    result = run(noisy, "--data", folder, "--baseline", tiny, "--json", "--csv", path)
+    assert result.exit_code == 0, result.output
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    pages = json.loads(result.stdout)["pages"]
+    assert [row["reference"] for row in rows] == ["abc", 'two "lines",\nof 漢字', "abc", "abc"]
+    assert [{key: str(value) for key, value in page.items()} for page in pages] == rows
+
+
+def test_csv_without_a_baseline_has_no_columns_for_one(tiny: Path, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pages.csv"
+    path.write_text("old")
+    assert run(tiny, "--data", folder, "--csv", path).exit_code == 0
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["name", "reference", "text", "errors", "cer", "wer", "loop"]
+    assert len(rows) == 4
+    assert not list(tmp_path.glob(".pages.csv*")), "the file is replaced as a whole"
+
+
+@pytest.mark.parametrize("name", ["none/pages.csv", "pipe"])
+def test_a_csv_that_cannot_be_written_stops_before_reading(tiny: Path, folder: Path, tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    result = run(tiny, "--data", folder, "--csv", tmp_path / name)
+    assert result.exit_code == 2
+    assert f"cannot write {tmp_path / name}" in result.stderr
+    assert "check pages" not in result.stderr
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
+    tiny: Path, noisy: Path, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (noisy, "--data", folder, "--baseline", tiny, "--batch-size", 1, "--json")
+    expected = json.loads(run(*arguments).stdout)
+    assert list((cache / "hyocr" / "eval").iterdir()) == [], "nothing stays of a finished evaluation"
+    read: list[list[int]] = []
+
+    def interrupted(pages: list[int], *others: Any) -> Any:
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        read.append(pages)
+        return read_batch(pages, *others)
+
+    monkeypatch.setattr("hyocr_core.evaluation.evaluate.read_batch", interrupted)
+    stopped = run(*arguments)
+    assert stopped.exit_code == 130
+    assert "interrupted; the same command goes on after the pages read so far" in stopped.stderr
+    assert stopped.stdout == ""
+
+    def watched(pages: list[int], *others: Any) -> Any:
+        read.append(pages)
+        return read_batch(pages, *others)
+
+    monkeypatch.setattr("hyocr_core.evaluation.evaluate.read_batch", watched)
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "3 of 4 pages are kept from an interrupted run" in result.stderr
+    assert read == [[0], [1], [2], [3]], "no page is read twice"
+    assert json.loads(result.stdout)["pages"] == expected["pages"]
+    assert list((cache / "hyocr" / "eval").iterdir()) == []
+
+
+def test_state_is_kept_where_asked_and_may_be_left_alone(
+    tiny: Path, folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    read: list[list[int]] = []
+
+    def interrupted(pages: list[int], *others: Any) -> Any:
+        if read:
+            raise KeyboardInterrupt
+        read.append(pages)
+        return read_batch(pages, *others)
+
+    arguments = (tiny, "--data", folder, "--batch-size", 1, "--state", state)
+    with monkeypatch.context() as patch:
+        patch.setattr("hyocr_core.evaluation.evaluate.read_batch", interrupted)
+        assert run(*arguments).exit_code == 130
+    assert len(list(state.iterdir())) == 1
+    assert not (cache / "hyocr").exists()
+    result = run(*arguments, "--no-resume")
+    assert result.exit_code == 0
+    assert "read pages: 4" in result.stderr
+
+
+def test_a_state_that_cannot_be_written_is_named(tiny: Path, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run(tiny, "--data", folder, "--state", tmp_path / "file" / "below")
+    assert result.exit_code == 2
+    assert f"cannot keep pages in {tmp_path / 'file' / 'below'}" in result.stderr
+    assert "--state" in result.stderr
+
+
 def test_number_of_samples_and_seed_choose_the_pages(tiny: Path, folder: Path) -> None:
     names = []
     for seed in range(6):
@@ -70,7 +206,7 @@ def test_number_of_samples_and_seed_choose_the_pages(tiny: Path, folder: Path) -
 
 def test_a_page_that_fails_is_named_on_stderr(tiny: Path, folder: Path) -> None:
     for index in range(4, 10):
-        Image.new("RGB", (256, 32), "white").save(folder / f"{index}.png")
+        Image.new("RGB", (256, 32), (9, index * 25, 9)).save(folder / f"{index}.png")
         (folder / f"{index}.txt").write_text("abc")
     (folder / "3.png").write_bytes(b"no image")
     result = run(tiny, "--data", folder, "--max-new-tokens", 2)

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyocr_core.evaluation.metrics import bootstrap_interval, edit_distances, micro_rate, normalize
+from hyocr_core.evaluation.metrics import (
+    bootstrap_interval,
+    edit_distances,
+    ends_in_loop,
+    micro_rate,
+    normalize,
+    word_errors,
+    words,
+)
 
 TEXTS = st.text(alphabet="abé\u0301e \n漢", max_size=9)
 
@@ -43,6 +51,80 @@ def test_distances_need_as_many_texts_as_references() -> None:
         edit_distances(["a", "b"], ["a"])
 
 
+@given(*[st.text(alphabet="ab. \n\u3000漢字かナ。「é", max_size=12)] * 2)
+def test_word_errors_are_levenshteins(slow_word_distance: Callable[[str, str], int], reference: str, text: str) -> None:
+    assert word_errors([reference], [text]) == [slow_word_distance(reference, text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Total:  12.50\n€ -- ok", ["Total:", "12.50", "€", "--", "ok"]),
+        ("第3页 of 10", ["第", "3", "页", "of", "10"]),
+        ("你好，World！", ["你", "好", "，", "World", "！"]),
+        ("カレー を", ["カ", "レ", "ー", "を"]),
+        ("𠮷野家", ["𠮷", "野", "家"]),  # the first lies outside the 16-bit plane
+        ("한국어 문장", ["한국어", "문장"]),
+        ("สวัสดีครับ", ["สวัสดีครับ"]),
+        (" \u3000\u00a0\t", []),
+    ],
+)
+def test_words_are_what_stands_between_spaces_or_a_character_where_there_are_none(
+    text: str, expected: list[str]
+) -> None:
+    assert words(text) == expected
+
+
+def cut_by_the_cleaner(text: str) -> bool:
+    """HunyuanOCR's rule in its own terms: count the copies of every possible unit backwards from the end."""
+    if len(text) < 2000:
+        return False
+    for length in range(2, len(text) // 10 + 1):
+        copies, end = 0, len(text)
+        while end >= length and text[end - length : end] == text[-length:]:
+            copies, end = copies + 1, end - length
+        if copies >= 10:
+            return True
+    return False
+
+
+PROSE = "".join(chr(0x4E00 + 7 * index % 3001) for index in range(3000))  # no unit of it comes twice in a row
+
+
+@pytest.mark.parametrize(
+    ("text", "loop"),
+    [
+        (PROSE, False),
+        (PROSE + "<td></td>" * 10, True),
+        (PROSE + "<td></td>" * 9, False),
+        (PROSE + "<td></td>" * 30 + "end", False),
+        (PROSE + "." * 20, True),  # ten times ".."
+        (PROSE + "." * 19, False),
+        (PROSE + "\n" * 500, True),
+        (PROSE[:200] * 10, True),
+        (PROSE[:199] * 10, False),  # 1990 characters
+        ("ab" * 999 + "c", False),
+        ("a" * 2000, True),
+        ("a" * 1999, False),
+        ("", False),
+    ],
+)
+def test_a_loop_is_what_hunyuans_cleaner_cuts(text: str, loop: bool) -> None:
+    assert ends_in_loop(text) is loop
+    assert cut_by_the_cleaner(text) is loop
+
+
+@given(
+    st.integers(1990, 2100),
+    st.text(alphabet="ab\n", min_size=1, max_size=6),
+    st.integers(7, 14),
+    st.text("ab", max_size=2),
+)
+def test_loops_are_found_as_the_cleaner_finds_them(start: int, unit: str, copies: int, tail: str) -> None:
+    text = PROSE[:start] + unit * copies + tail
+    assert ends_in_loop(text) is cut_by_the_cleaner(text)
+
+
 def test_micro_rate_weighs_characters_not_pages() -> None:
     assert micro_rate([1, 0], [1, 99]) == 0.01
     with pytest.raises(ValueError, match="above 0"):
@@ -69,6 +151,28 @@ def test_bootstrap_interval_covers_the_true_rate() -> None:
         errors = rng.binomial(sizes, np.where(hard, 0.3, 0.01))
         low, high = bootstrap_interval(errors, sizes, seed=trial, resamples=1000)
         covered += low <= 0.2 * 0.3 + 0.8 * 0.01 <= high
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_bootstrap_interval_of_the_mean_of_pages_covers_its_truth() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for trial in range(300):
+        rates = np.where(rng.random(80) < 0.2, rng.uniform(0.1, 0.5, size=80), rng.uniform(0, 0.02, size=80))
+        low, high = bootstrap_interval(rates, np.ones(80), seed=trial, resamples=1000)
+        covered += low <= 0.2 * 0.3 + 0.8 * 0.01 <= high
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_bootstrap_interval_of_a_paired_difference_covers_its_truth() -> None:
+    rng = np.random.default_rng(2)
+    covered = 0
+    for trial in range(300):
+        sizes = rng.integers(5, 30, size=80)
+        hard = np.where(rng.random(80) < 0.2, 0.3, 0.01)
+        worse = rng.binomial(sizes, hard + 0.02) - rng.binomial(sizes, hard)
+        low, high = bootstrap_interval(worse, sizes, seed=trial, resamples=1000)
+        covered += low <= 0.02 <= high
     assert 0.90 <= covered / 300 <= 0.98
 
 

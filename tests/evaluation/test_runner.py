@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def test_a_batch_of_the_demo_reads_what_each_page_reads_alone(demo: Path, heldou
     inputs = model_inputs(demo, open_source(heldout)[:8])
     expected = one_by_one(model, inputs, 20)
     runner = Runner(model, demo, 20)
-    assert runner.generate(runner.embed(inputs)) == expected
+    assert runner.generate(runner.embed(inputs)).tokens == expected
 
 
 def test_answers_of_a_batch_end_each_at_its_own_end(tiny: Path, pages: MakePages) -> None:
@@ -58,9 +59,20 @@ def test_answers_of_a_batch_end_each_at_its_own_end(tiny: Path, pages: MakePages
     expected = one_by_one(model, inputs, 12)
     assert len({len(answer) for answer in expected}) >= 3, "the random model must write answers of several lengths"
     runner = Runner(model, tiny, None)
-    answers = runner.generate(runner.embed(inputs))
+    answers = runner.generate(runner.embed(inputs)).tokens
     assert answers == expected
     assert [runner.ended(answer) for answer in answers] == [answer[-1] % 6 == 0 for answer in expected]
+
+
+def test_the_first_token_comes_between_the_start_and_the_last(tiny: Path, pages: MakePages) -> None:
+    model = reference_model(tiny)
+    steps: list[float] = []
+    model.lm_head.register_forward_hook(lambda *_: steps.append(time.perf_counter()))
+    runner = Runner(model, tiny, None)
+    prompts = runner.embed(model_inputs(tiny, pages(1)))
+    written = runner.generate(prompts)
+    assert len(steps) > 1
+    assert steps[0] < written.first_token_at < steps[1]
 
 
 def test_forced_states_are_those_of_each_page_alone(tiny: Path, pages: MakePages) -> None:

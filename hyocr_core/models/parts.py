@@ -1,0 +1,33 @@
+"""Which part of the model each tensor belongs to, and the bytes of each part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hyocr_core.checkpoint.reader import TensorInfo
+from hyocr_core.formats.cache import split_name
+from hyocr_core.models.hunyuan_vl import BLOCKS, EMBEDDING, VISION, HunYuanVL
+
+HEAD = "lm_head"
+
+
+def parts(model: HunYuanVL) -> dict[str, set[str]]:
+    """decoder, vision, embeddings (a head of its own included) and rest -> on-disk names of full-precision tensors."""
+    named = {
+        "decoder": set(model.tensors_below(BLOCKS).values()),
+        "vision": set(model.tensors_below(VISION).values()),
+        "embeddings": {name for path in (EMBEDDING, HEAD) for name in model.tensors_below(path).values()},
+    }
+    return named | {"rest": set(model.reader.tensors).difference(*named.values())}
+
+
+def part_bytes(model: HunYuanVL, stored: Mapping[str, TensorInfo]) -> dict[str, int]:
+    """Bytes of each part as it is stored; a packed linear counts where its weight belongs.
+
+    stored: the tensors of the files; `model` reads them, through a dequantized view where they are quantized.
+    """
+    owners = {name: part for part, names in parts(model).items() for name in names}
+    sizes = dict.fromkeys(parts(model), 0)
+    for name, info in stored.items():
+        sizes[owners[name if name in owners else f"{split_name(name)[0]}.weight"]] += info.nbytes
+    return sizes
