@@ -20,7 +20,7 @@ from hyocr_core.calibration.prompts import DEFAULT_PROMPT
 from hyocr_core.calibration.records import Record
 from hyocr_core.calibration.samples import build_sample
 from hyocr_core.errors import CheckpointError
-from hyocr_core.formats import AwqFormat, CompressedFp8Format, Format, GptqFormat, PackQuantizedFormat
+from hyocr_core.formats import AwqFormat, CompressedFp8Format, Format, Fp8Format, GptqFormat, PackQuantizedFormat
 from hyocr_core.verify.result import LoadRecord
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def needed_packages(written: Format) -> tuple[str, ...]:
             return ("gptqmodel", "optimum")
         case PackQuantizedFormat() | CompressedFp8Format():
             return ("compressed_tensors",)
+        case Fp8Format():
+            return ("accelerate",)
         case _:
             return ()
 
