@@ -99,14 +99,21 @@ def load(output: Path, vllm: Path | None) -> dict[str, str]:
     """Runtime -> `yes`, `emulated`, or why not."""
     found = {}
     code, _, line = run_json("verify", str(output), "--load", "transformers")
-    found["Transformers"] = "yes" if code == 0 else line
+    found["Transformers"] = "yes" if code == 0 else line.replace(f"{output}", output.name)
     if vllm is not None:
         arguments = ["verify", str(output), "--load", "vllm", "--python", str(vllm)]
         code, _, line = run_json(*arguments)
-        found["vLLM CPU"] = "yes" if code == 0 else line
+        found["vLLM CPU"] = "yes" if code == 0 else line.replace(f"{output}", output.name)
         if code and run_json(*arguments, environment={"HYOCR_FP8_EMU": "1"})[0] == 0:
             found["vLLM CPU"] = "emulated"
     return found
+
+
+def in_a_word(loaded: str) -> str:
+    """`yes`, `emulated`, `no`, or `not tried` where a package is missing."""
+    if loaded in ("yes", "emulated"):
+        return loaded
+    return "not tried" if "cannot be tried here" in loaded else "no"
 
 
 def print_table(rows: list[Row]) -> None:
@@ -120,7 +127,7 @@ def print_table(rows: list[Row]) -> None:
             row.quant_method,
             f"{row.size_mb:.2f}",
             "sound" if row.verified else "FAULTY",
-            *("no" if row.loaded[name] not in ("yes", "emulated") else row.loaded[name] for name in runtimes),
+            *(in_a_word(row.loaded[name]) for name in runtimes),
             f"{row.cer:.2%}",
             f"{row.agreement:.2%}",
             f"{row.kl:.5f}",
