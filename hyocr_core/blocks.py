@@ -31,18 +31,24 @@ def quantize_blocks(
     *,
     through_last: bool = False,
 ) -> None:
-    """Quantize these blocks one after the other; those in the journal are restored instead.
+    """Quantize these blocks one after the other; those in the journal are restored instead, if samples go on from them.
 
     cache: the samples at the input of the first block, carried on by the quantized blocks; after the last one only
     `through_last`. None for a run without calibration data.
     """
     job.progress.start("vision blocks" if through_last else "blocks", len(places))
     for index, place in enumerate(places):
+        goes_on = cache is not None and (through_last or place is not places[-1])
+        if place.key in journal.entries and not goes_on:
+            # Read all the same: a damaged part is refused here, with what to do about it.
+            stage.read_part(place.key)
+            job.progress.step(job.model.block_name(place))
+            continue
         with job.model.block(place, index, job.plan.quantized) as block:
             tensors = _restored(job, block, place, stage) if place.key in journal.entries else None
             if tensors is None:
                 tensors = _quantize_block(job, block, place, stage, journal, cache)
-            if cache is not None and (through_last or place is not places[-1]):
+            if cache is not None and goes_on:
                 with job.watch.phase("propagate"), _emulated(job, block, tensors):
                     _propagate(job, block, cache)
         job.progress.step(block.name)

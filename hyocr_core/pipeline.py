@@ -94,8 +94,7 @@ def _quantize_vision(job: Job, stage: StagedCheckpoint, journal: Journal) -> Act
     """Quantize the vision tower; return what it makes of the samples' images, None when that is not needed (again)."""
     places = job.model.vision_blocks
     if not job.records or EMBEDDED in journal.entries:
-        if not all(place.key in journal.entries for place in places):
-            quantize_blocks(job, stage, journal, places, None)
+        quantize_blocks(job, stage, journal, places, None)
         return None
 
     def patches(_index: int, inputs: ModelInputs) -> Embedded:

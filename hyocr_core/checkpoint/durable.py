@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,6 +23,23 @@ def writing(path: Path) -> Iterator[None]:
         raise RunError(
             f"cannot write {path}: {error}; what was done so far is kept: repair this and run again with --resume"
         ) from error
+
+
+def try_lock(path: Path) -> int | None:
+    """Lock the file `path`, made if it is missing; return its open descriptor, None when another process holds it.
+
+    The lock lasts until the descriptor is closed. Raises OSError when the file cannot be opened.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who held the lock may have finished, and deleted the folder, since.
+        if os.fstat(lock).st_ino == path.stat().st_ino:
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(lock)
+    return None
 
 
 def sync(path: Path) -> None:

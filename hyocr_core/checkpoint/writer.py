@@ -11,7 +11,6 @@ Everything is made in a stage next to the target:
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyocr_core.checkpoint.durable import copy_file, replacing, save_bytes, sync, writing
+from hyocr_core.checkpoint.durable import copy_file, replacing, save_bytes, sync, try_lock, writing
 from hyocr_core.checkpoint.reader import CONFIG_NAME, CheckpointReader, digest
 from hyocr_core.checkpoint.shards import TensorInfo, iterate_shard, save_sharded, save_tensors, scan_shard
 from hyocr_core.errors import BadInputError, CheckpointError, OutputError, RunError
@@ -249,14 +248,7 @@ def _make_folder(stage: Path) -> None:
 
 
 def _take_lock(stage: Path, target: Path) -> int:
-    path = stage / "lock"
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The run that held the lock may have deleted the stage since.
-        if os.fstat(lock).st_ino == path.stat().st_ino:
-            return lock
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(lock)
-    raise OutputError(f"another run is writing {target}: wait for it, or choose another output")
+    lock = try_lock(stage / "lock")
+    if lock is None:
+        raise OutputError(f"another run is writing {target}: wait for it, or choose another output")
+    return lock

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
+from hyocr_core.checkpoint.durable import replacing, save_bytes, try_lock, writing
 from hyocr_core.config import FrozenModel
 from hyocr_core.errors import OutputError
 from hyocr_core.evaluation.score import Answer, Gap
@@ -118,21 +117,11 @@ def keeping(root: Path | None, fingerprint: Mapping[str, Any], *, resume: bool, 
 
 def _take_lock(folder: Path) -> int | None:
     """The descriptor of the locked folder; None when another process holds it."""
-    path = folder / "lock"
     try:
         # Pages may be confidential.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        return try_lock(folder / "lock")
     except OSError as error:
         raise OutputError(
             f"cannot keep pages in {folder}: {error.strerror}; give another folder with --state"
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Who held the lock may have finished, and deleted the folder, since.
-        if os.fstat(lock).st_ino == path.stat().st_ino:
-            return lock
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(lock)
-    return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hyocr_core.formats.base import SIXTEEN_BIT_FIRST, Format, TensorLayout, group_count, words
+from hyocr_core.formats.base import SIXTEEN_BIT_FIRST, IntegerFormat, TensorLayout, words
 from hyocr_core.types import QuantizedNames
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
 @dataclass(frozen=True)
-class AwqFormat(Format):
+class AwqFormat(IntegerFormat):
     """group_size: -1 is one group per output channel. zero_point: what config.json says of the zero points, which are
     stored either way."""
 
@@ -49,10 +49,6 @@ class AwqFormat(Format):
 
         grid = Grid(tensors["scales"], _unpack_columns(tensors["qzeros"]), 2**BITS - 1)
         return _unpack_columns(tensors["qweight"]), grid
-
-    def groups(self, shape: tuple[int, int]) -> int:
-        """The scales of each output."""
-        return group_count(shape[1], self.group_size)
 
     def layout(self, shape: tuple[int, int]) -> dict[str, TensorLayout]:
         """Local name -> layout of every tensor of a linear of `shape` (N, K)."""

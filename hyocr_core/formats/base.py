@@ -124,6 +124,16 @@ class Format(ABC):
                 yield f"{name} is no tensor of this format"
 
 
+class IntegerFormat(Format):
+    """What formats of integer codes share. group_size: input channels with one scale; -1 is one group per output."""
+
+    group_size: int
+
+    def groups(self, shape: tuple[int, int]) -> int:
+        """The scales of each output."""
+        return group_count(shape[1], self.group_size)
+
+
 def group_count(inputs: int, group_size: int) -> int:
     """The number of groups of a linear with so many input channels; CheckpointError unless they come out even."""
     return 1 if group_size == -1 else evenly(inputs, group_size, "its input channels do not fill groups")

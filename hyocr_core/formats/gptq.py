@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hyocr_core.formats.base import SIXTEEN_BIT_FIRST, Format, TensorLayout, group_count, words
+from hyocr_core.formats.base import SIXTEEN_BIT_FIRST, IntegerFormat, TensorLayout, words
 from hyocr_core.types import QuantizedNames
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class GptqFormat(Format):
+class GptqFormat(IntegerFormat):
     """bits: 4 or 8. group_size: -1 is one group per output channel.
 
     desc_act: g_idx may put any channel into any group; hyocr reads that and never writes it.
@@ -62,10 +62,6 @@ class GptqFormat(Format):
         zeros = (unpack_rows(tensors["qzeros"].T, self.bits).T + self._zero_offset) & max_code
         codes = unpack_rows(tensors["qweight"], self.bits)
         return codes, by_channel(Grid(tensors["scales"], zeros, max_code), tensors["g_idx"])
-
-    def groups(self, shape: tuple[int, int]) -> int:
-        """The scales of each output."""
-        return group_count(shape[1], self.group_size)
 
     def layout(self, shape: tuple[int, int]) -> dict[str, TensorLayout]:
         """Local name -> layout of every tensor of a linear of `shape` (N, K)."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hyocr_core.formats.base import SIXTEEN_BIT_FIRST, Format, TensorLayout, group_count, words
+from hyocr_core.formats.base import SIXTEEN_BIT_FIRST, IntegerFormat, TensorLayout, words
 from hyocr_core.types import QuantizedNames
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PackQuantizedFormat(Format):
+class PackQuantizedFormat(IntegerFormat):
     """bits: 4 or 8. group_size: -1 is one group per output channel. sym: no zero points are stored.
 
     permuted: weight_g_idx puts any channel into any group (`actorder: group`); hyocr reads that and never writes it.
@@ -68,10 +68,6 @@ class PackQuantizedFormat(Format):
         if self.permuted:
             grid = by_channel(grid, tensors["weight_g_idx"])
         return unpack_rows(tensors["weight_packed"].T, self.bits), grid
-
-    def groups(self, shape: tuple[int, int]) -> int:
-        """The scales of each output."""
-        return group_count(shape[1], self.group_size)
 
     def layout(self, shape: tuple[int, int]) -> dict[str, TensorLayout]:
         """Local name -> layout of every tensor of a linear of `shape` (N, K)."""

@@ -26,8 +26,9 @@ def part_bytes(model: HunYuanVL, stored: Mapping[str, TensorInfo]) -> dict[str, 
 
     stored: the tensors of the files; `model` reads them, through a dequantized view where they are quantized.
     """
-    owners = {name: part for part, names in parts(model).items() for name in names}
-    sizes = dict.fromkeys(parts(model), 0)
+    named = parts(model)
+    owners = {name: part for part, names in named.items() for name in names}
+    sizes = dict.fromkeys(named, 0)
     for name, info in stored.items():
         sizes[owners[name if name in owners else f"{split_name(name)[0]}.weight"]] += info.nbytes
     return sizes
