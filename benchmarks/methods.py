@@ -113,14 +113,15 @@ def in_a_word(loaded: str) -> str:
     """`yes`, `emulated`, `no`, or `not tried` where a package is missing."""
     if loaded in ("yes", "emulated"):
         return loaded
-    return "not tried" if "cannot be tried here" in loaded else "no"
+    missing = "cannot be tried here" in loaded or "ImportError" in loaded
+    return "not tried" if missing else "no"
 
 
-def print_table(rows: list[Row]) -> None:
+def table(rows: list[Row]) -> str:
+    """The Markdown table of the README and of docs/choose.md."""
     runtimes = list(rows[0].loaded)
-    titles = ["method, options", "written as", "MB", "verify", *runtimes, "CER", "agreement", "KL"]
-    click.echo("| " + " | ".join(titles) + " |")
-    click.echo("|---" * len(titles) + "|")
+    titles = ["method, options", "written as", "MB", "`verify`", *runtimes, "CER", "agreement", "KL"]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for row in rows:
         cells = [
             f"`{row.method}` {' '.join(row.options)}".rstrip(),
@@ -132,7 +133,8 @@ def print_table(rows: list[Row]) -> None:
             f"{row.agreement:.2%}",
             f"{row.kl:.5f}",
         ]
-        click.echo("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 @click.command(help=__doc__)
@@ -149,7 +151,7 @@ def main(samples: int, only: str | None, vllm: Path | None, file: Path | None) -
             if only in (None, method):
                 rows.append(measure(method, options, Path(folder), samples, python))
                 click.echo(f"{method} {' '.join(options)}: {rows[-1].loaded}", err=True)
-    print_table(rows)
+    click.echo(table(rows))
     if file is not None:
         file.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -44,21 +44,28 @@ class CachedBatches:
     def __iter__(self) -> Iterator[Batch]:
         for index, name in enumerate(self.cache.names):
             self.on_sample(name)
-            yield self.cache.to_batch(name, self.cache.get(index))
+            yield self.cache.batch(index)
 
 
 class ActivationCache:
     """Starts from the embedded samples in `folder`; `put` replaces one sample's hidden states by a block's output.
 
     The files in `folder` stay as they are, so that a resumed run can start from them; with `spill`, what `put`
-    stores goes to files beside them instead of memory.
+    stores goes to files beside them instead of memory. weights: of every sample's tokens; see `Batch`.
     """
 
     def __init__(
-        self, folder: Path, names: list[str], to_batch: Callable[[str, Embedded], Batch], *, spill: bool
+        self,
+        folder: Path,
+        names: list[str],
+        to_batch: Callable[[str, Embedded], Batch],
+        *,
+        spill: bool,
+        weights: Sequence[Tensor] | None = None,
     ) -> None:
         self.names = names
-        self.to_batch = to_batch
+        self._to_batch = to_batch
+        self._weights = weights
         self._folder = folder
         self._spill = spill
         self._samples: list[Embedded | Path] = [
@@ -69,6 +76,13 @@ class ActivationCache:
     def get(self, index: int) -> Embedded:
         sample = self._samples[index]
         return load_embedded(sample) if isinstance(sample, Path) else sample
+
+    def batch(self, index: int) -> Batch:
+        """One sample as a block of the tower takes it."""
+        batch = self._to_batch(self.names[index], self.get(index))
+        if self._weights is None:
+            return batch
+        return replace(batch, weights=self._weights[index].to(batch.hidden_states.device))
 
     def put(self, index: int, hidden_states: Tensor) -> None:
         embedded = Embedded(hidden_states.to("cpu"), self.get(index).places)

@@ -13,6 +13,7 @@ from hyocr_core.checkpoint.space import free_disk
 from hyocr_core.checkpoint.writer import check_target
 from hyocr_core.config import FrozenModel, RunConfig
 from hyocr_core.errors import CheckpointError
+from hyocr_core.evaluation.trial import Trial, prepare_trial
 from hyocr_core.formats import (
     AwqFormat,
     CompressedFp8Format,
@@ -71,7 +72,17 @@ class CalibrationPlan(FrozenModel):
     samples: int
     tokens: int
     patches: int
+    answers: str = Field(description="data, generate or none; those that the model generates are not in `tokens`")
     failures: dict[str, str] = Field(description="record -> why it cannot be used")
+
+
+class EvaluationPlan(FrozenModel):
+    """What the finished checkpoint would read before it is published."""
+
+    source: str
+    pages: int
+    rounded: bool = Field(description="whether round-to-nearest in the same format reads them too")
+    gate: dict[str, float] | None = Field(description="bounds that it must hold")
 
 
 class ResourcePlan(FrozenModel):
@@ -101,7 +112,7 @@ class RuntimePlan(FrozenModel):
 class DryRun(FrozenModel):
     """The whole plan of a run. The same input gives the same plan, apart from free resources and time."""
 
-    schema_version: int = 1
+    schema_version: int = 2
     method: str
     provided_by: str = Field(description="distribution and version")
     options: dict[str, Any]
@@ -110,6 +121,7 @@ class DryRun(FrozenModel):
     linears: tuple[LinearsPlan, ...]
     sizes: tuple[PartSize, ...]
     calibration: CalibrationPlan | None
+    evaluation: EvaluationPlan | None
     resources: ResourcePlan
     time: TimePlan
     runtimes: tuple[RuntimePlan, ...]
@@ -124,6 +136,7 @@ def plan_run(run: RunConfig, *, resume: bool = False, progress: Progress | None 
     progress = progress or Silent()
     job = prepare(run, progress)
     needs = check_resources(job)
+    trial = prepare_trial(job)
     check_target(run.output, resume=resume)
     check_norms(job)
     start = time.perf_counter()
@@ -136,6 +149,7 @@ def plan_run(run: RunConfig, *, resume: bool = False, progress: Progress | None 
         samples=len(sizes),
         tokens=sum(size.tokens for size in sizes),
         patches=sum(size.patches for size in sizes),
+        answers=run.answers,
         failures={failure.name: failure.reason for failure in failures},
     )
     return DryRun(
@@ -147,8 +161,12 @@ def plan_run(run: RunConfig, *, resume: bool = False, progress: Progress | None 
         linears=tuple(_linears(job, in_words(stored_as, written))),
         sizes=tuple(_sizes(job, stored_as)),
         calibration=calibration if job.records else None,
+        evaluation=None if trial is None else _evaluation(run, trial),
         resources=ResourcePlan(
-            memory=needs.memory, memory_free=free_memory(), disk=needs.disk, disk_free=free_disk(run.output)
+            memory=_most(needs.memory, trial),
+            memory_free=free_memory(),
+            disk=needs.disk,
+            disk_free=free_disk(run.output),
         ),
         time=_time(job, sizes, reading),
         runtimes=tuple(
@@ -156,6 +174,17 @@ def plan_run(run: RunConfig, *, resume: bool = False, progress: Progress | None 
             for found in runtimes(written, job.plan.quantized)
         ),
     )
+
+
+def _evaluation(run: RunConfig, trial: Trial) -> EvaluationPlan:
+    gate = None if run.gate is None else run.gate.bounds
+    return EvaluationPlan(source=trial.source, pages=len(trial.records), rounded=trial.rounded, gate=gate)
+
+
+def _most(memory: int | None, trial: Trial | None) -> int | None:
+    if memory is None or trial is None or trial.memory is None:
+        return memory
+    return max(memory, trial.memory)
 
 
 def in_words(stored_as: Format | None, written: Mapping[str, Any]) -> str:
@@ -272,5 +301,7 @@ def _time(job: Job, sizes: Sequence[Size], reading: float) -> TimePlan:
         f"{(work.matmul + work.attention) / forward / 1e12:.2g} TFLOP/s, measured now; "
         f"{factors[0]:g} to {factors[1]:g} times that with the method's own work"
     )
+    if job.lacks_answers:
+        how += "; not counted: the model's answers, where no earlier run has kept them"
     low, high = (factor * forward + reading for factor in factors)
     return TimePlan(seconds=(low + total / fast, high + total / slow + START_SECONDS), how=how)

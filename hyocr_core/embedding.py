@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hyocr_core.activations import sample_path, save_embedded
+from hyocr_core.calibration.kinds import token_kinds
 from hyocr_core.calibration.samples import MAX_TOKENS, Failure, Sample, check_failures, iter_samples
 from hyocr_core.calibration.sources import Record
 from hyocr_core.checkpoint.journal import Journal
@@ -18,6 +19,9 @@ from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
 from hyocr_core.numerics import is_finite
 from hyocr_core.progress import Progress
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Embed = Callable[[int, ModelInputs], Embedded]
 
 
@@ -25,15 +29,20 @@ Embed = Callable[[int, ModelInputs], Embedded]
 class EmbeddedSamples:
     """The samples that could be used, in order, their cached inputs in `folder`, and those that could not.
 
-    sha256: over the samples. page_sha256: of the pixels of each.
+    kinds: of the tokens of each; see `token_kinds`. sha256: over the samples. page_sha256: of the pixels of each.
     """
 
     folder: Path
     names: list[str]
-    tokens: int
+    kinds: list[Tensor]
     failures: dict[str, str]
     sha256: str
     page_sha256: list[str]
+
+    @property
+    def tokens(self) -> int:
+        """Of all samples."""
+        return sum(map(len, self.kinds))
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ def embed_samples(
     how.folder.mkdir(exist_ok=True)
     names: list[str] = []
     pages: list[str] = []
-    tokens = 0
+    kinds: list[Tensor] = []
     failures: list[Failure] = []
     digest = hashlib.sha256()
     progress.start(how.name, len(records))
@@ -70,11 +79,11 @@ def embed_samples(
         _embed_one(how, item, len(names), journal)
         names.append(item.name)
         pages.append(item.image_digest)
-        tokens += item.inputs["input_ids"].shape[1]
+        kinds.append(token_kinds(item))
         digest.update(item.digest.encode())
     check_failures(failures, len(records))
     reasons = {failure.name: failure.reason for failure in failures}
-    return EmbeddedSamples(how.folder, names, tokens, reasons, digest.hexdigest(), pages)
+    return EmbeddedSamples(how.folder, names, kinds, reasons, digest.hexdigest(), pages)
 
 
 def _embed_one(how: Embedding, sample: Sample, index: int, journal: Journal) -> None:

@@ -23,12 +23,20 @@ class MethodError(BadInputError):
     """A quantization method is unknown, offered twice, or its plugin does not keep the contract."""
 
 
+class ObserverError(BadInputError):
+    """An observer is unknown, offered twice, cannot start, or does not keep the contract."""
+
+
 class CheckpointError(BadInputError):
     """A checkpoint folder cannot be read; the message names the file or tensor."""
 
 
 class CalibrationError(BadInputError):
     """A calibration or evaluation source cannot be used; the message names the row or file."""
+
+
+class MissingRuntimeError(BadInputError):
+    """A runtime cannot be tried here: it, or a package it needs, is not installed; the message says which."""
 
 
 class OutputError(BadInputError):

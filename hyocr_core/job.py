@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
 from hyocr_core import __version__
 from hyocr_core.calibration.processor import load_processor
 from hyocr_core.calibration.prompts import task_prompt, with_task
+from hyocr_core.calibration.samples import MAX_TOKENS
 from hyocr_core.calibration.sources import Record, open_source, select
 from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.checkpoint.report import ObserverRecord
 from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
 from hyocr_core.checkpoint.space import check_disk, required_disk
-from hyocr_core.config import MethodConfig, RunConfig
+from hyocr_core.config import MethodConfig, RunConfig, WeightedConfig
 from hyocr_core.embedding import sample_size
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import pick_device
+from hyocr_core.observers.watch import Chosen, choose_observers
 from hyocr_core.plan import Plan, make_plan
 from hyocr_core.progress import Progress
 from hyocr_core.registry import Method, load_method
 from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory
+
+BATCH_TOKENS = 1 << 14
+"""Tokens of prompts and answers that the whole model keeps keys and values of, at most, when it writes answers."""
 
 
 @dataclass
 class Job:
     """One run.
 
-    quantization_config: what config.json will say. records: what to calibrate on, empty when these options need none.
+    quantization_config: what config.json will say. records: what to calibrate on, empty when these options need none;
+    without answers until the model has written its own, if it is to. observers: those to run beside the hooks;
+    observed: what became of them.
     """
 
     run: RunConfig
@@ -43,8 +51,21 @@ class Job:
     quantization_config: dict[str, Any]
     records: Sequence[Record]
     processor: Any
+    observers: tuple[Chosen, ...]
     progress: Progress
     watch: Stopwatch = field(default_factory=Stopwatch)
+    observed: tuple[ObserverRecord, ...] = ()
+
+    @property
+    def lacks_answers(self) -> bool:
+        """Whether the whole model has yet to write answers to the pages."""
+        unanswered = bool(self.records) and all(record.answer is None for record in self.records)
+        return unanswered and self.run.answers == "generate"
+
+    @property
+    def balances_tokens(self) -> bool:
+        """Whether the method is to count some tokens for more than others."""
+        return isinstance(self.config, WeightedConfig) and self.config.weighting == "balanced"
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,7 @@ def prepare(run: RunConfig, progress: Progress) -> Job:
     if run.task is not None:
         task_prompt(run.task)
     method = load_method(run.method)
+    observers = choose_observers(run.observers)
     config = method.config(run.options)
     source = resolve_model(run.model)
     reader = CheckpointReader(source.folder)
@@ -78,8 +100,12 @@ def prepare(run: RunConfig, progress: Progress) -> Job:
             progress.say("no --calib given: calibrating on rendered text pages, your own pages would serve better")
         pages = with_task(open_source(run.calib), run.task)
         records = select(pages, run.num_samples, run.seed, keep_duplicates=run.keep_duplicates, say=progress.say)
+        if run.answers != "data":
+            records = [replace(record, answer=None) for record in records]
         processor = load_processor(source.folder)
-    return Job(run, method, config, source, reader, model, plan, quantization_config, records, processor, progress)
+    return Job(
+        run, method, config, source, reader, model, plan, quantization_config, records, processor, observers, progress
+    )
 
 
 def estimate(job: Job) -> Needs:
@@ -94,7 +120,8 @@ def estimate(job: Job) -> Needs:
     front = sum(info.nbytes for info in job.reader.tensors.values()) - linears if job.records else 0
     blocks = job.model.vision_blocks + job.model.decoder_blocks if job.config.quant_vit else job.model.decoder_blocks
     block = 6 * linears // len(blocks) + (0 if job.run.spill else activations)
-    return Needs(RUNTIME_BYTES + max(front, block), on_disk)
+    whole = _generating_bytes(job) if job.lacks_answers else 0
+    return Needs(RUNTIME_BYTES + max(front, block, whole), on_disk)
 
 
 def _activation_bytes(job: Job) -> int:
@@ -107,12 +134,21 @@ def _activation_bytes(job: Job) -> int:
     return int(len(job.records) * sizes * job.model.dtype.itemsize)
 
 
+def _generating_bytes(job: Job) -> int:
+    """The whole model, and the keys and values of the largest batch of pages."""
+    text = job.model.config.text_config
+    per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * job.model.dtype.itemsize
+    weights = sum(info.nbytes for info in job.reader.tensors.values())
+    return int(weights + min(BATCH_TOKENS, len(job.records) * MAX_TOKENS) * per_token)
+
+
 def check_resources(job: Job) -> Needs:
     """Estimate what the run needs; raise BadInputError when it would not fit into memory or on the disk."""
     needs = estimate(job)
     check_disk(job.run.output, needs.disk)
     if needs.memory is not None:
-        check_memory(needs.memory, "use fewer samples, or --spill")
+        advice = "--answers data or none, " if job.lacks_answers else ""
+        check_memory(needs.memory, f"use {advice}fewer samples, or --spill")
     return needs
 
 

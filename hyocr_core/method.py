@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hyocr_core.config import MethodConfig, parse_config
-from hyocr_core.errors import HookError, HyocrError
-from hyocr_core.types import Batches, Block, Layer, MethodSpec, QuantizedLayer, QuantizedNames, Stats
+from hyocr_core.entry_points import PluginEntry, brief
+from hyocr_core.errors import BadInputError, HookError, HyocrError, MethodError
+from hyocr_core.hookspecs import ENTRY_POINT_GROUP
+from hyocr_core.types import Batches, Block, HookCall, Layer, MethodSpec, QuantizedLayer, QuantizedNames, Stats
 
 if TYPE_CHECKING:
     import pluggy
@@ -23,32 +26,14 @@ RESCALED_CHANGE = 0.02
 
 
 @dataclass(frozen=True)
-class MethodEntry:
-    """One entry point of the group `hyocr.methods`, read from the metadata of a distribution; nothing is imported.
+class MethodEntry(PluginEntry):
+    """One entry point of the group `hyocr.methods`."""
 
-    value: what the entry point names, `module` or `module:object`.
-    conflict: another installed distribution offers the same name.
-    """
-
-    name: str
-    distribution: str
-    version: str
-    summary: str
-    value: str
-    conflict: bool = False
-
-    @property
-    def selector(self) -> str:
-        """What picks this entry and no other: `distribution:name`."""
-        return f"{self.distribution}:{self.name}"
-
-    @property
-    def source(self) -> str:
-        """Distribution and version, as error messages show them."""
-        return f"{self.distribution} {self.version}"
-
-    def __str__(self) -> str:
-        return f"method {self.name} ({self.source})"
+    kind: ClassVar[str] = "method"
+    group: ClassVar[str] = ENTRY_POINT_GROUP
+    option: ClassVar[str] = "--method"
+    packages: ClassVar[str] = "hyocr-plugin-"
+    error: ClassVar[type[BadInputError]] = MethodError
 
 
 @dataclass(frozen=True)
@@ -57,11 +42,14 @@ class Method:
 
     Each function calls the hook of the same name. A HyocrError from a hook keeps its class and gains method,
     distribution, hook and layer; any other exception, and a result that breaks the contract, becomes a HookError.
+
+    watch: told of every call of a hook, when its result has passed the checks.
     """
 
     spec: MethodSpec
     entry: MethodEntry
     hooks: pluggy.HookRelay = field(repr=False, compare=False)
+    watch: Callable[[HookCall], None] | None = field(default=None, repr=False, compare=False)
 
     def config(self, options: Mapping[str, Any]) -> MethodConfig:
         """Validate the method's options; raises ConfigError naming the key and what is allowed."""
@@ -70,8 +58,7 @@ class Method:
 
     def check_layers(self, shapes: Mapping[str, tuple[int, int]], config: MethodConfig) -> None:
         """Let the method refuse layers, name -> (N, K), before any weight is read."""
-        if self._call("check_layers", "", shapes=shapes, config=config) is not None:
-            raise self._broken("check_layers", "", "returned a value; a layer is refused by raising ConfigError")
+        self._call("check_layers", "", _verdict_problem, shapes=shapes, config=config)
 
     def calibrate(self, block: Block, batches: Batches, config: MethodConfig) -> dict[str, Stats]:
         """Return the statistics of every layer of `block`, by name.
@@ -81,18 +68,23 @@ class Method:
         if not self._implements("calibrate"):
             return {}
         kept = self._output_kept if self.spec.rescales_block else self._parameters_kept
-        with kept(block, batches):
-            result = self._call("calibrate", block.name, block=block, batches=batches, config=config)
-        problem = _stats_problem(result, block)
-        if problem:
-            raise self._broken("calibrate", block.name, problem)
-        return dict(result)
+
+        def check(result: object) -> str | None:
+            return _stats_problem(result, block)
+
+        arguments = {"block": block, "batches": batches, "config": config}
+        return dict(self._call("calibrate", block.name, check, kept(block, batches), **arguments))
 
     def quantize_layer(self, layer: Layer, stats: Stats | None, config: MethodConfig) -> QuantizedLayer:
         """Quantize one weight (N, K)."""
-        with self._weights_kept("quantize_layer", [layer]):
-            result = self._call("quantize_layer", layer.name, layer=layer, stats=stats, config=config)
-        return self._checked("quantize_layer", layer, result)
+
+        def check(result: object) -> str | None:
+            return _quantized_problem(result, layer)
+
+        arguments = {"layer": layer, "stats": stats, "config": config}
+        kept = self._inputs_kept("quantize_layer", [layer], stats)
+        result: QuantizedLayer = self._call("quantize_layer", layer.name, check, kept, **arguments)
+        return result
 
     def quantize_group(
         self, layers: Sequence[Layer], stats: Mapping[str, Stats] | None, config: MethodConfig
@@ -102,30 +94,24 @@ class Method:
         stats: what `calibrate` returned for the block, by layer name; the hook gets the first layer's.
         """
         if not self._implements("quantize_group"):
-            return [self._quantize_sharing(layer, _of(stats, layer), config) for layer in layers]
-        shared = _of(stats, layers[0])
+            return [self.quantize_layer(layer, _of(stats, layer), config) for layer in layers]
+
+        def check(result: object) -> str | None:
+            return _group_problem(result, layers)
+
+        arguments = {"layers": layers, "stats": _of(stats, layers[0]), "config": config}
         names = ", ".join(layer.name for layer in layers)
-        with self._weights_kept("quantize_group", layers):
-            result = self._call("quantize_group", names, layers=layers, stats=shared, config=config)
-        if not isinstance(result, list | tuple) or len(result) != len(layers):
-            raise self._broken("quantize_group", names, f"must return a list of {len(layers)}, not {_kind(result)}")
-        return [self._checked("quantize_group", layer, item) for layer, item in zip(layers, result, strict=True)]
+        kept = self._inputs_kept("quantize_group", layers, None)
+        return list(self._call("quantize_group", names, check, kept, **arguments))
 
     def pack(self, layer: QuantizedLayer, config: MethodConfig) -> dict[str, Tensor]:
         """Return the checkpoint's tensors of one layer under local names (`qweight`, not `layers.0.qweight`)."""
-        result = self._call("pack", layer.name, layer=layer, config=config)
-        problem = _tensors_problem(result) or _names_problem(result)
-        if problem:
-            raise self._broken("pack", layer.name, problem)
-        return dict(result)
+        return dict(self._call("pack", layer.name, _packed_problem, layer=layer, config=config))
 
     def unpack(self, tensors: Mapping[str, Tensor], config: MethodConfig, layer: str = "") -> Tensor:
         """Return the dequantized weight (N, K) of packed tensors; `layer` is the name that errors show."""
-        result = self._call("unpack", layer, tensors=dict(tensors), config=config)
-        problem = _weight_problem(result)
-        if problem:
-            raise self._broken("unpack", layer, problem)
-        return result  # type: ignore[no-any-return]
+        weight: Tensor = self._call("unpack", layer, _weight_problem, tensors=dict(tensors), config=config)
+        return weight
 
     @property
     def quantizes_inputs(self) -> bool:
@@ -136,27 +122,42 @@ class Method:
         self, inputs: Tensor, tensors: Mapping[str, Tensor], config: MethodConfig, layer: str = ""
     ) -> Tensor:
         """Return what a runtime's matmul sees of a layer's inputs; `tensors` are the layer's packed ones."""
-        result = self._call("quantize_inputs", layer, inputs=inputs, tensors=dict(tensors), config=config)
-        problem = _inputs_problem(result, inputs)
-        if problem:
-            raise self._broken("quantize_inputs", layer, problem)
-        return result  # type: ignore[no-any-return]
+
+        def check(result: object) -> str | None:
+            return _inputs_problem(result, inputs)
+
+        arguments = {"inputs": inputs, "tensors": dict(tensors), "config": config}
+        seen: Tensor = self._call("quantize_inputs", layer, check, **arguments)
+        return seen
 
     def checkpoint_config(self, names: QuantizedNames, config: MethodConfig) -> dict[str, Any]:
         """Return the `quantization_config` of config.json."""
-        result = self._call("checkpoint_config", "", names=names, config=config)
-        problem = _checkpoint_config_problem(result)
-        if problem:
-            raise self._broken("checkpoint_config", "", problem)
-        return dict(result)
+        return dict(self._call("checkpoint_config", "", _checkpoint_config_problem, names=names, config=config))
 
     def _implements(self, hook: str) -> bool:
         return bool(getattr(self.hooks, hook).get_hookimpls())
 
-    def _call(self, hook: str, layer: str, /, **arguments: object) -> Any:
+    def _call(
+        self,
+        hook: str,
+        layer: str,
+        check: Callable[[object], str | None],
+        kept: AbstractContextManager[None] | None = None,
+        /,
+        **arguments: object,
+    ) -> Any:
+        """Call a hook and return what `check` finds no problem with; `kept` refuses it when it is left."""
         # A plugin's print must not end up in the JSON that `--json` writes to stdout.
-        with self._blame(hook, layer), redirect_stdout(sys.stderr):
-            return getattr(self.hooks, hook)(**arguments)
+        with kept or nullcontext(), self._blame(hook, layer), redirect_stdout(sys.stderr):
+            start = time.perf_counter()
+            result = getattr(self.hooks, hook)(**arguments)
+            seconds = time.perf_counter() - start
+        problem = check(result)
+        if problem:
+            raise self._broken(hook, layer, problem)
+        if self.watch is not None:
+            self.watch(HookCall(hook, layer, arguments, result, seconds))
+        return result
 
     @contextmanager
     def _blame(self, hook: str = "", layer: str = "") -> Iterator[None]:
@@ -164,16 +165,13 @@ class Method:
         try:
             yield
         except HyocrError as error:
-            error.args = (f"{self._where(hook, layer)}: {error}",)
+            error.args = (f"{self.entry.at(hook, layer)}: {error}",)
             raise
         except (Exception, SystemExit) as error:
-            raise HookError(f"{self._where(hook, layer)}: {brief(error)}") from error
-
-    def _where(self, hook: str, layer: str) -> str:
-        return ", ".join(filter(None, (str(self.entry), hook and f"hook {hook}", layer)))
+            raise HookError(f"{self.entry.at(hook, layer)}: {brief(error)}") from error
 
     def _broken(self, hook: str, layer: str, problem: str) -> HookError:
-        return HookError(f"{self._where(hook, layer)}: {problem}")
+        return HookError(f"{self.entry.at(hook, layer)}: {problem}")
 
     @contextmanager
     def _parameters_kept(self, block: Block, _batches: Batches) -> Iterator[None]:
@@ -200,41 +198,25 @@ class Method:
             raise self._broken("calibrate", block.name, problem)
 
     @contextmanager
-    def _weights_kept(self, hook: str, layers: Sequence[Layer]) -> Iterator[None]:
-        """Refuse a hook that writes into the weights it was given.
+    def _inputs_kept(self, hook: str, layers: Sequence[Layer], stats: Stats | None) -> Iterator[None]:
+        """Refuse a hook that writes into the weights it was given, or into stats that other layers share.
 
-        Compared with copies, exactly: a tensor's version counter misses writes through `.data` and NumPy, and a
-        checksum can miss a permutation. The copies are one group's weights and cost about a second per billion.
+        Weights are compared with copies, exactly: a tensor's version counter misses writes through `.data` and NumPy,
+        and a checksum can miss a permutation. The copies are one group's weights and cost about a second per billion.
         """
         copies = [layer.weight.clone() for layer in layers]
+        before = _versions(stats)
         yield
         for layer, copy in zip(layers, copies, strict=True):
             if not _same_bytes(layer.weight, copy):
                 raise self._broken(hook, layer.name, "wrote into the weight it was given; work on a copy")
-
-    def _quantize_sharing(self, layer: Layer, stats: Stats | None, config: MethodConfig) -> QuantizedLayer:
-        # The layers of a group share one Stats: a hook that damps its Hessian in place would spoil the next layer.
-        before = _versions(stats)
-        result = self.quantize_layer(layer, stats, config)
+        # A hook that damps its Hessian in place would spoil the next layer.
         if _versions(stats) != before:
-            raise self._broken("quantize_layer", layer.name, "wrote into its stats, which other layers share")
-        return result
-
-    def _checked(self, hook: str, layer: Layer, result: object) -> QuantizedLayer:
-        problem = _quantized_problem(result, layer)
-        if problem:
-            raise self._broken(hook, layer.name, problem)
-        return result  # type: ignore[return-value]
+            raise self._broken(hook, layers[0].name, "wrote into its stats, which other layers share")
 
 
 def _of(stats: Mapping[str, Stats] | None, layer: Layer) -> Stats | None:
     return stats[layer.name] if stats else None
-
-
-def brief(error: BaseException) -> str:
-    """Class and first line of an exception."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _kind(value: object) -> str:
@@ -256,6 +238,11 @@ def _versions(stats: Stats | None) -> list[int]:
     return [tensor._version for tensor in (stats or {}).values() if not tensor.is_inference()]
 
 
+def _verdict_problem(value: object) -> str | None:
+    """Why `value` is no answer of `check_layers`."""
+    return None if value is None else "returned a value; a layer is refused by raising ConfigError"
+
+
 def _tensors_problem(value: object) -> str | None:
     """Why `value` is no dict of tensors by name."""
     import torch
@@ -268,8 +255,10 @@ def _tensors_problem(value: object) -> str | None:
     return None
 
 
-def _names_problem(tensors: Mapping[str, Tensor]) -> str | None:
-    """Why the names of packed tensors are not local ones."""
+def _packed_problem(tensors: Any) -> str | None:
+    """Why `tensors` are not the checkpoint's tensors of a layer under local names."""
+    if problem := _tensors_problem(tensors):
+        return problem
     if not tensors:
         return "returned no tensors"
     wrong = [name for name in tensors if not name.isidentifier()]
@@ -311,6 +300,14 @@ def _stats_problem(value: object, block: Block) -> str | None:
     if missing or unknown:
         return f"returned no stats for {missing[0]}" if missing else f"returned stats for {unknown[0]!r}, no layer"
     return next((f"{name}: {problem}" for name in value if (problem := _tensors_problem(value[name]))), None)
+
+
+def _group_problem(value: object, layers: Sequence[Layer]) -> str | None:
+    """Why `value` is not a list of the QuantizedLayers of `layers`."""
+    if not isinstance(value, list | tuple) or len(value) != len(layers):
+        return f"must return a list of {len(layers)}, not {_kind(value)}"
+    found = zip(layers, value, strict=True)
+    return next((f"{layer.name}: {text}" for layer, item in found if (text := _quantized_problem(item, layer))), None)
 
 
 def _quantized_problem(value: object, layer: Layer) -> str | None:

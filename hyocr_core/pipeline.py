@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
-from hyocr_core import __version__
 from hyocr_core.activations import ActivationCache
 from hyocr_core.blocks import quantize_blocks
-from hyocr_core.calibration.sources import source_name
+from hyocr_core.calibration.kinds import balanced_weights
 from hyocr_core.checkpoint.journal import Journal
-from hyocr_core.checkpoint.report import (
-    FILE_NAME,
-    CalibrationRecord,
-    LayerRecord,
-    MethodRecord,
-    ModelRecord,
-    QuantReport,
-)
+from hyocr_core.checkpoint.report import QuantReport
 from hyocr_core.checkpoint.writer import StagedCheckpoint
 from hyocr_core.config import RunConfig
 from hyocr_core.embedding import EmbeddedSamples, Embedding, embed_samples
+from hyocr_core.evaluation.answers import own_answers
+from hyocr_core.evaluation.trial import prepare_trial
 from hyocr_core.job import Job, check_norms, check_resources, prepare, versions
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
+from hyocr_core.observers.watch import watching
 from hyocr_core.progress import Progress, Silent
-from hyocr_core.report.card import FILE_NAME as CARD_NAME
-from hyocr_core.report.card import model_card
-from hyocr_core.resources import peak_rss_bytes
+from hyocr_core.publish import Quantized, publish
+
+CALIBRATION = {"calib", "task", "answers", "num_samples", "seed", "keep_duplicates"}
+"""Keys of a RunConfig that say what a method learns from."""
 
 EMBEDDED = "embedded"
 """The journal's entry for: every sample is at the input of the decoder."""
@@ -37,18 +32,28 @@ EMBEDDED = "embedded"
 def quantize(run: RunConfig, *, resume: bool = False, progress: Progress | None = None) -> QuantReport:
     """Quantize a checkpoint as `run` says and publish it at `run.output`.
 
+    With `run.eval` it reads these pages before, beside the original; if it then fails `run.gate`, as the report says in
+    `gate.accepted`, it is published at `run.output` with `.unaccepted` appended, unless `run.keep`.
     Raises BadInputError before anything is written when an input cannot be used, RunError when the run fails; what is
     done by then stays beside the target, and `resume=True` goes on from there to the same bytes.
     """
     job = prepare(run, progress or Silent())
     check_resources(job)
-    with StagedCheckpoint.open(run.output, resume=resume) as stage:
+    trial = prepare_trial(job)
+    with (
+        watching(job.observers, job.progress.say) as watch,
+        StagedCheckpoint.open(run.output, resume=resume) as stage,
+    ):
+        job.method = replace(job.method, watch=watch)
         with job.watch.phase("check"):
             digests = _check_weights(job)
         journal = _open_journal(job, stage, digests, resume=resume)
+        _let_answer(job, digests)
         done = sum(key.startswith("block-") for key in journal.entries)
         samples = _quantize_towers(job, stage, journal)
-        return _publish(job, stage, journal, samples, digests, resumed_after=done - 1 if done else None)
+        job.observed = watch.close()
+        quantized = Quantized(stage, journal, samples, digests, done - 1 if done else None)
+        return publish(job, quantized, trial)
 
 
 def _check_weights(job: Job) -> dict[str, str]:
@@ -65,13 +70,23 @@ def _open_journal(job: Job, stage: StagedCheckpoint, digests: dict[str, str], *,
         "method": {"name": spec.name, "distribution": entry.distribution, "version": entry.version},
         "options": job.config.model_dump(mode="json"),
         "model": digests,
-        "calibration": job.run.model_dump(include={"calib", "task", "num_samples", "seed", "keep_duplicates"}),
+        "calibration": job.run.model_dump(include=CALIBRATION),
         "device": str(job.model.device),
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
     begin = Journal.resume if resume else Journal.start
     return begin(stage.journal_path, fingerprint)
+
+
+def _let_answer(job: Job, digests: dict[str, str]) -> None:
+    """Let the full-precision model answer to the pages before any of it is streamed, if it is to."""
+    if not job.lacks_answers:
+        return
+    with job.watch.phase("answers"):
+        job.records = own_answers(job, digests)
+    # The samples are longer now than they were thought to be.
+    check_resources(job)
 
 
 def _quantize_towers(job: Job, stage: StagedCheckpoint, journal: Journal) -> EmbeddedSamples | None:
@@ -85,7 +100,8 @@ def _quantize_towers(job: Job, stage: StagedCheckpoint, journal: Journal) -> Emb
     samples = _embed(job, stage, journal, cache)
     # Frees the features before the decoder's inputs are loaded.
     del cache
-    inputs = ActivationCache(samples.folder, samples.names, job.model.batch, spill=job.run.spill)
+    weights = balanced_weights(samples.kinds) if job.balances_tokens else None
+    inputs = ActivationCache(samples.folder, samples.names, job.model.batch, spill=job.run.spill, weights=weights)
     quantize_blocks(job, stage, journal, job.model.decoder_blocks, inputs)
     return samples
 
@@ -121,80 +137,3 @@ def _embed(job: Job, stage: StagedCheckpoint, journal: Journal, vision: Activati
     if EMBEDDED not in journal.entries:
         journal.record(EMBEDDED, len(samples.names))
     return samples
-
-
-def _publish(
-    job: Job,
-    stage: StagedCheckpoint,
-    journal: Journal,
-    samples: EmbeddedSamples | None,
-    digests: dict[str, str],
-    *,
-    resumed_after: int | None,
-) -> QuantReport:
-    job.progress.start("write", 1)
-    places = (*job.model.vision_blocks, *job.model.decoder_blocks)
-    blocks = {place.key: journal.entries[place.key] for place in places if place.key in journal.entries}
-    rescaled = [name for block in blocks.values() for name in block["rescaled"]]
-    replaced = {f"{name}.weight" for name in job.plan.quantized} | set(rescaled)
-    carried = [name for name in job.reader.tensors if name not in replaced]
-    reports: list[QuantReport] = []
-
-    def describe(files: Mapping[str, str]) -> dict[str, bytes]:
-        layers = [layer for block in blocks.values() for layer in block["layers"]]
-        reports.append(
-            QuantReport(
-                hyocr=__version__,
-                method=MethodRecord(
-                    name=job.method.spec.name,
-                    distribution=job.method.entry.distribution,
-                    version=job.method.entry.version,
-                    config=job.config.model_dump(mode="json"),
-                ),
-                model=ModelRecord(
-                    source=job.source.repo_id or job.source.folder.resolve().name,
-                    revision=job.source.revision,
-                    sha256=digests,
-                ),
-                calibration=_calibration_record(job, samples),
-                ignored=job.plan.ignored,
-                rescaled=tuple(rescaled),
-                layers=tuple(LayerRecord.model_validate(layer) for layer in layers),
-                output_sha256=dict(files),
-                weight_bytes_before=sum(info.nbytes for info in job.reader.tensors.values()),
-                weight_bytes_after=sum(job.reader.tensors[name].nbytes for name in carried)
-                + sum(block["bytes"] for block in blocks.values()),
-                phases={name: round(seconds, 3) for name, seconds in job.watch.phases.items()},
-                peak_rss_bytes=peak_rss_bytes(),
-                resumed_after_block=resumed_after,
-                environment=versions() | {"device": str(job.model.device), "platform": platform.platform()},
-            )
-        )
-        card = model_card(
-            reports[0],
-            job.run.output.resolve().name,
-            job.quantization_config,
-            job.source.folder / CARD_NAME,
-            from_hub=job.source.repo_id is not None,
-        )
-        text = reports[0].model_dump_json(indent=2) + "\n"
-        return {FILE_NAME: text.encode(), CARD_NAME: card.encode()}
-
-    config = job.reader.config | {"quantization_config": job.quantization_config}
-    stage.finish(job.reader, carried, list(blocks), config, describe)
-    job.progress.step()
-    return reports[0]
-
-
-def _calibration_record(job: Job, samples: EmbeddedSamples | None) -> CalibrationRecord | None:
-    if samples is None:
-        return None
-    return CalibrationRecord(
-        source=source_name(job.run.calib),
-        seed=job.run.seed,
-        samples=len(samples.names),
-        tokens=samples.tokens,
-        failures=samples.failures,
-        sha256=samples.sha256,
-        page_sha256=samples.page_sha256,
-    )

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import replace
 from difflib import get_close_matches
-from email.message import Message
-from importlib.metadata import Distribution, EntryPoint, distributions
-from typing import Any, cast
+from typing import Any
 
 import pluggy
+from pydantic import BaseModel
 
-from hyocr_core import hookspecs
+from hyocr_core import entry_points, hookspecs
 from hyocr_core.config import MethodConfig
+from hyocr_core.entry_points import PluginEntry, brief
 from hyocr_core.errors import MethodError
-from hyocr_core.method import Method, MethodEntry, brief
+from hyocr_core.method import Method, MethodEntry
 from hyocr_core.types import API_VERSION, MethodSpec
 
 __all__ = ["Method", "MethodEntry", "installed_methods", "load_method"]
@@ -31,17 +29,16 @@ Impls = dict[str, Callable[..., Any]]
 
 def installed_methods() -> list[MethodEntry]:
     """List the methods of all installed distributions, by name; reads metadata only and imports no plugin."""
-    entries = sorted(_entries(), key=lambda entry: (entry.name, entry.distribution))
-    offers = Counter(entry.name for entry in entries)
-    return [replace(entry, conflict=offers[entry.name] > 1) for entry in entries]
+    return entry_points.installed(MethodEntry)
 
 
 def load_method(selector: str) -> Method:
     """Import the one plugin that offers `selector` (`gptq` or `hyocr-plugin-gptq:gptq`) and validate it.
 
+    Warns of arguments of hooks that a later API version will not have (`warn_on_impl_args` in the hookspec).
     Raises MethodError: unknown, offered twice, fails to import, other API version, or the contract is not kept.
     """
-    entry = _choose(selector)
+    entry = entry_points.choose(MethodEntry, selector)
     plugin = _import(entry)
     manager = pluggy.PluginManager("hyocr")
     manager.add_hookspecs(hookspecs)
@@ -52,78 +49,17 @@ def load_method(selector: str) -> Method:
     except MethodError as error:
         raise MethodError(f"{entry}: {error}") from error.__cause__
     # Nothing is left that pluggy would refuse, half register or silently skip, so `check_pending` has no work.
-    manager.register(plugin, entry.selector)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        manager.register(plugin, entry.selector)
+    for warning in caught:
+        # pluggy names the plugin's file only.
+        warnings.warn(f"{entry}: {warning.message}", warning.category, stacklevel=2)
     return Method(spec, entry, manager.hook)
 
 
-def _canonical(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
-def _entries() -> Iterator[MethodEntry]:
-    """Read the entry points of each distribution once: of an editable install and a stale copy the first wins."""
-    seen: set[str] = set()
-    for distribution in distributions():
-        try:
-            found = list(_entries_of(distribution))
-        except Exception:  # noqa: S112
-            # Metadata that cannot be read, perhaps of a package that has nothing to do with hyocr: no run may fail
-            # for it, and importlib gives it no name that could be shown.
-            continue
-        fresh = [entry for entry in found if _canonical(entry.distribution) not in seen]
-        seen.update(_canonical(entry.distribution) for entry in fresh)
-        yield from fresh
-
-
-def _entries_of(distribution: Distribution) -> Iterator[MethodEntry]:
-    for point in distribution.entry_points.select(group=hookspecs.ENTRY_POINT_GROUP):
-        # A message, so that a missing field is None and not an exception.
-        metadata = cast(Message, distribution.metadata)
-        yield MethodEntry(
-            name=point.name,
-            distribution=metadata.get("Name") or "unnamed-distribution",
-            version=metadata.get("Version") or "without version",
-            summary=metadata.get("Summary") or "",
-            value=point.value,
-        )
-
-
-def _choose(selector: str) -> MethodEntry:
-    distribution, _, name = selector.rpartition(":")
-    entries = installed_methods()
-    offers = [entry for entry in entries if entry.name == name]
-    if not offers:
-        raise MethodError(_unknown(name, entries))
-    if distribution:
-        chosen = [entry for entry in offers if _canonical(entry.distribution) == _canonical(distribution)]
-        if not chosen:
-            sources = " and ".join(entry.source for entry in offers)
-            raise MethodError(f"no distribution {distribution!r} offers the method {name}; {sources} does")
-        return chosen[0]
-    if len(offers) > 1:
-        sources = " and ".join(entry.source for entry in offers)
-        choices = " or ".join(f"--method {entry.selector}" for entry in offers)
-        raise MethodError(f"the method {name} is offered by {sources}; say {choices}")
-    return offers[0]
-
-
-def _unknown(name: str, entries: list[MethodEntry]) -> str:
-    names = sorted({entry.name for entry in entries})
-    installed = f"installed: {', '.join(names)}" if names else "none is installed"
-    near = get_close_matches(name, names, n=1)
-    if near:
-        return f"no method {name!r} ({installed}); did you mean {near[0]}?"
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        return f"no method {name!r} ({installed}); try: pip install hyocr-plugin-{_canonical(name)}"
-    return f"no method {name!r} ({installed})"
-
-
 def _import(entry: MethodEntry) -> object:
-    try:
-        with redirect_stdout(sys.stderr):
-            plugin = EntryPoint(entry.name, entry.value, hookspecs.ENTRY_POINT_GROUP).load()
-    except (Exception, SystemExit) as error:
-        raise MethodError(f"{entry}: importing {entry.value!r} failed: {brief(error)}") from error
+    plugin = entry_points.load(entry)
     if inspect.isclass(plugin):
         module, _, name = entry.value.partition(":")
         raise MethodError(
@@ -162,41 +98,47 @@ def _checked_spec(entry: MethodEntry, impls: Impls) -> MethodSpec:
         raise MethodError(f"hook method_spec: {brief(error)}") from error
     if not isinstance(spec, MethodSpec):
         raise MethodError(f"hook method_spec must return a MethodSpec, not {type(spec).__name__}")
-    if spec.api_version != API_VERSION:
-        newer = isinstance(spec.api_version, int) and spec.api_version > API_VERSION
-        upgrade = "hyocr-core" if newer else entry.distribution
-        raise MethodError(
-            f"it speaks plugin API {spec.api_version}, this hyocr-core speaks {API_VERSION};"
-            f" try: pip install --upgrade {upgrade}"
-        )
+    check_api_version(spec.api_version, entry)
     if spec.name != entry.name:
         raise MethodError(f"its method_spec says the name {spec.name!r}, its entry point {entry.name!r}")
-    _check_config_class(spec.config_class)
+    check_config_class(spec.config_class, MethodConfig, entry)
     return spec
 
 
-def _check_config_class(config_class: object) -> None:
-    if not (inspect.isclass(config_class) and issubclass(config_class, MethodConfig)):
-        raise MethodError(f"its config class {config_class!r} does not derive from hyocr_core.MethodConfig")
+def check_api_version(version: object, entry: PluginEntry) -> None:
+    """Refuse, by the error of the plugin's kind, one that was written for another contract."""
+    if version != API_VERSION:
+        newer = isinstance(version, int) and version > API_VERSION
+        upgrade = "hyocr-core" if newer else entry.distribution
+        raise entry.error(
+            f"it speaks plugin API {version}, this hyocr-core speaks {API_VERSION};"
+            f" try: pip install --upgrade {upgrade}"
+        )
+
+
+def check_config_class(config_class: object, base: type[BaseModel], entry: PluginEntry) -> None:
+    """Refuse, by the error of the plugin's kind, a class of options that is lax or says too little of them."""
+    if not (inspect.isclass(config_class) and issubclass(config_class, base)):
+        raise entry.error(f"its config class {config_class!r} does not derive from hyocr_core.{base.__name__}")
     name = config_class.__name__
     if not config_class.model_config.get("frozen") or config_class.model_config.get("extra") != "forbid":
-        raise MethodError(f'its config class {name} must keep frozen=True and extra="forbid"')
+        raise entry.error(f'its config class {name} must keep frozen=True and extra="forbid"')
     try:
         schema = config_class.model_json_schema()
     except Exception as error:
-        raise MethodError(f"its config class {name} has no JSON Schema: {brief(error)}") from error
+        raise entry.error(f"its config class {name} has no JSON Schema: {brief(error)}") from error
     for model in (schema, *schema.get("$defs", {}).values()):
         if "properties" in model and model.get("additionalProperties") is not False:
-            raise MethodError(f'the model {model["title"]} in its config class {name} must have extra="forbid"')
+            raise entry.error(f'the model {model["title"]} in its config class {name} must have extra="forbid"')
         bare = [key for key, field in model.get("properties", {}).items() if not field.get("description")]
         if bare:
-            raise MethodError(f"the key {bare[0]} of its config class {model['title']} has no description")
+            raise entry.error(f"the key {bare[0]} of its config class {model['title']} has no description")
 
 
 def _check_hooks(impls: Impls, spec: MethodSpec) -> None:
     for hook, function in impls.items():
         if hook not in HOOKS:
-            raise MethodError(f"there is no hook {hook}{_did_you_mean(hook, list(HOOKS))}")
+            raise MethodError(f"there is no hook {hook}{did_you_mean(hook, list(HOOKS))}")
         _check_signature(hook, function)
     required = (*REQUIRED_HOOKS, "calibrate") if spec.needs_calibration else REQUIRED_HOOKS
     for hook in required:
@@ -210,7 +152,8 @@ def _missing(hook: str, impls: Impls) -> str:
     return f"it has no hook {hook}" + (f"; {near[0]} is no hook, rename it to {hook}" if near else "")
 
 
-def _did_you_mean(name: str, choices: list[str]) -> str:
+def did_you_mean(name: str, choices: Sequence[str]) -> str:
+    """What a message about an unknown hook adds: the one that is meant, or all there are."""
     near = get_close_matches(name, choices, n=1)
     return f"; did you mean {near[0]}?" if near else f"; the hooks are {', '.join(choices)}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -13,6 +14,8 @@ from hyocr_core.errors import ConfigError
 from hyocr_core.reference import METHODS, is_reference, translate
 from hyocr_core.registry import installed_methods
 
+_OBSERVE = re.compile(r"(?P<name>[^=]+?)(:(?P<option>[^:=]+=.*))?", re.DOTALL)
+
 
 class Merged(NamedTuple):
     """notes: one line for each key of the file that is honoured in another way than it says."""
@@ -21,8 +24,10 @@ class Merged(NamedTuple):
     notes: tuple[str, ...]
 
 
-def merge_run_config(file: Path | None, flags: Mapping[str, Any], overrides: Sequence[str]) -> Merged:
-    """Make the configuration of a run from a YAML file, flags and `-o` overrides.
+def merge_run_config(
+    file: Path | None, flags: Mapping[str, Any], overrides: Sequence[str], observers: Sequence[str] = ()
+) -> Merged:
+    """Make the configuration of a run from a YAML file, flags, `-o` overrides and `--observe` arguments.
 
     The file has RunConfig's keys or is in the schema of `hyocr_core.reference`, whose names of methods are understood
     everywhere. A flag wins over the file unless it is None; an override is set in `options`. Raises ConfigError.
@@ -42,6 +47,8 @@ def merge_run_config(file: Path | None, flags: Mapping[str, Any], overrides: Seq
     for override in overrides:
         _set_option(data["options"], override)
     _fix_options(data["options"], fixed, where)
+    if observers:
+        data["observers"] = _with_observers(data.get("observers"), observers)
     return Merged(parse_config(RunConfig, data, where), notes)
 
 
@@ -57,14 +64,34 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """Split `key=value`; the value is a YAML scalar or list, the key may be dotted. Raises ConfigError."""
+def parse_override(text: str, flag: str = "-o") -> tuple[str, Any]:
+    """Split `key=value` given with `flag`; the value is a YAML scalar or list, the key may be dotted.
+
+    Raises ConfigError.
+    """
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not all(key.split(".")):
-        raise ConfigError(f"-o {text}: write key=value, such as -o group_size=64")
+        raise ConfigError(f"{flag} {text}: write key=value, such as -o group_size=64")
     # A glob such as `*.q_proj` would be an alias in YAML, where it means nothing on its own.
-    return key, value if value.startswith("*") else _parse_yaml(value, f"-o {text}")
+    return key, value if value.startswith("*") else _parse_yaml(value, f"{flag} {text}")
+
+
+def _with_observers(given: Any, arguments: Sequence[str]) -> Any:
+    """Add what each `NAME[:KEY=VALUE]` names to the observers of the file."""
+    if not isinstance(given, dict | None):
+        return given
+    observers: dict[str, Any] = deepcopy(given) if given else {}
+    for argument in arguments:
+        # NAME may be distribution:name, and a value may hold colons.
+        found = _OBSERVE.fullmatch(argument)
+        if found is None:
+            raise ConfigError(f"--observe {argument}: write NAME or NAME:KEY=VALUE, such as dump-stats:folder=stats")
+        options = observers.setdefault(found["name"], {})
+        if found["option"] is not None and isinstance(options, dict):
+            key, value = parse_override(found["option"], "--observe")
+            options[key] = value
+    return observers
 
 
 def _name_method(data: dict[str, Any]) -> Mapping[str, str]:

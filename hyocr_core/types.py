@@ -71,17 +71,35 @@ class QuantizedNames:
 
 
 @dataclass(frozen=True)
+class HookCall:
+    """One call of a hook that a method's plugin has answered, as an observer of the run sees it.
+
+    layer: name of the layer, of the block for `calibrate`, of all layers of the group for `quantize_group`.
+    arguments: what the hook was given, by name. result: what it returned. seconds: how long it took.
+    """
+
+    hook: str
+    layer: str
+    arguments: Mapping[str, Any]
+    result: Any
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Batch:
     """One calibration sample at the input of a block, without padding.
 
     hidden_states: (1, tokens, hidden_size); in the vision tower tokens are patches.
     context: what else the block takes, its own for every sample: `position_embeddings`, (cos, sin) of (1, tokens,
     head_dim) each, in the decoder; lengths and sizes of the images in the vision tower.
+    weights: how much each token counts in statistics, (tokens,) fp32, with mean 1 over all samples; None: all the same.
+    See `hyocr_core.WeightedConfig`.
     """
 
     name: str
     hidden_states: Tensor
     context: Mapping[str, Any]
+    weights: Tensor | None = None
 
 
 class Batches(Protocol):

@@ -44,15 +44,19 @@ def heldout() -> str:
 
 @pytest.fixture
 def hub_cache(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face cache, laid out as the hub's client does, that holds the demo model as tencent/HunyuanOCR."""
-    cache = tmp_path_factory.mktemp("hub")
+    """A Hugging Face cache that holds the demo model as tencent/HunyuanOCR."""
+    return lay_out_hub(demo, tmp_path_factory.mktemp("hub"))
+
+
+def lay_out_hub(model: Path, cache: Path) -> Path:
+    """Put a model into a cache as the hub's client does, under the name tencent/HunyuanOCR."""
     revision = "0123456789abcdef0123456789abcdef01234567"
     repo = cache / "models--tencent--HunyuanOCR"
     snapshot = repo / "snapshots" / revision
     for folder in (snapshot, repo / "refs", repo / "blobs"):
         folder.mkdir(parents=True)
     (repo / "refs" / "main").write_text(revision)
-    for path in demo.iterdir():
+    for path in model.iterdir():
         blob = repo / "blobs" / f"blob-of-{path.name}"
         shutil.copy(path, blob)
         (snapshot / path.name).symlink_to(Path("../../blobs") / blob.name)
@@ -107,7 +111,9 @@ class PluginFolder:
         distribution = f"hyocr-plugin-{name.replace('_', '-')}"
         self.metadata(distribution, "0.0.1", {method or name: value or f"hostile_{name}"}, "hostile")
 
-    def metadata(self, distribution: str, version: str, points: dict[str, str], summary: str) -> None:
+    def metadata(
+        self, distribution: str, version: str, points: dict[str, str], summary: str, group: str = "hyocr.methods"
+    ) -> None:
         """Write the .dist-info of a distribution."""
         info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True, exist_ok=True)
@@ -115,7 +121,7 @@ class PluginFolder:
         lines = [f"{key}: {value}\n" for key, value in fields.items()]
         (info / "METADATA").write_text("".join(lines), encoding="utf-8")
         entries = "".join(f"{name} = {value}\n" for name, value in points.items())
-        (info / "entry_points.txt").write_text(f"[hyocr.methods]\n{entries}", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{entries}", encoding="utf-8")
         importlib.invalidate_caches()
 
 

@@ -32,15 +32,16 @@ def block_of(module: TwoLayers) -> Block:
 
 
 class Samples:
-    def __init__(self, states: list[Tensor]) -> None:
+    def __init__(self, states: list[Tensor], weights: list[Tensor] | None = None) -> None:
         self.states = states
+        self.weights = weights
 
     def __len__(self) -> int:
         return len(self.states)
 
     def __iter__(self) -> Iterator[Batch]:
         for index, states in enumerate(self.states):
-            yield Batch(f"sample {index}", states, {})
+            yield Batch(f"sample {index}", states, {}, None if self.weights is None else self.weights[index])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -57,6 +58,26 @@ def test_hessian_is_the_mean_outer_product_of_all_tokens(size: int, dtype: torch
     assert hessian.dtype == torch.float32
     assert (hessian - expected).abs().max() <= 1e-6 * expected.abs().max()
     assert torch.equal(hessian, hessian.T)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_weighted_hessian_counts_each_token_with_its_weight(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    lengths = (5, 1, 33)
+    states = [torch.randn(1, tokens, 300).to(dtype) for tokens in lengths]
+    weights = [torch.tensor([0.0, 0.3, 1.7])[torch.randint(3, (tokens,))] for tokens in lengths]
+    stats = collect_hessians(block_of(TwoLayers(300, dtype)), Samples(states, weights))
+    tokens, factors = torch.cat(states, 1)[0].double(), torch.cat(weights).double()
+    expected = 2 / 39 * tokens.T @ (factors[:, None] * tokens)
+    assert stats["b.first"]["tokens"].item() == 39
+    assert (stats["b.first"]["hessian"] - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+def test_weights_of_one_change_nothing() -> None:
+    states = [torch.randn(1, tokens, 300) for tokens in (5, 40)]
+    plain = collect_hessians(block := block_of(TwoLayers(300, torch.float32)), Samples(states))
+    weighted = collect_hessians(block, Samples(states, [torch.ones(5), torch.ones(40)]))
+    assert torch.equal(plain["b.last"]["hessian"], weighted["b.last"]["hessian"])
 
 
 def test_layers_with_one_input_share_one_object() -> None:

@@ -1,8 +1,10 @@
-"""A plugin beside the core and nothing else: it adds its methods, passes its tests, and takes its methods away."""
+"""A plugin beside the core alone: it comes, passes its tests, is upgraded and goes; a new one of the template too."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import site
 import subprocess
 import sys
@@ -36,23 +38,22 @@ class Environment:
             stdin=subprocess.DEVNULL,
         )
 
-    def install(self, path: str) -> None:
-        self.pip("install", "--no-deps", "--no-index", "--no-build-isolation", path)
+    def install(self, *arguments: str) -> None:
+        self.pip("install", "--no-deps", "--no-index", "--no-build-isolation", *arguments)
 
-    def run_tests(self, path: str) -> None:
+    def run_tests(self, path: str | Path) -> None:
         """Run a plugin's own tests, which see nothing of this repository but the core and the plugin."""
-        subprocess.run(
-            [self._bin / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", path],
-            check=True,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-        )
+        command: list[str | Path] = [self._bin / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
+        subprocess.run(command, check=True, cwd=ROOT, stdin=subprocess.DEVNULL)
 
-    def methods(self) -> set[str]:
-        """What `hyocr methods` lists; each must also be sound."""
-        listed = subprocess.run([self._bin / "hyocr", "methods", "--json"], check=True, capture_output=True, text=True)
-        subprocess.run([self._bin / "hyocr", "methods", "check"], check=True, capture_output=True)
-        return {entry["name"] for entry in json.loads(listed.stdout)}
+    def hyocr(self, *arguments: str | Path) -> str:
+        command: list[str | Path] = [self._bin / "hyocr", *arguments]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True).stdout
+
+    def methods(self) -> dict[str, str]:
+        """Name and version of what `hyocr methods` lists; each must also be sound."""
+        self.hyocr("methods", "check")
+        return {entry["name"]: entry["version"] for entry in json.loads(self.hyocr("methods", "--json"))}
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +68,32 @@ def test_every_plugin_of_the_repository_is_tried() -> None:
 
 
 @pytest.mark.parametrize("plugin", OFFERS)
-def test_a_plugin_comes_passes_its_tests_and_goes(plugin: str, environment: Environment) -> None:
-    assert environment.methods() == set()
+def test_a_plugin_comes_passes_its_tests_is_upgraded_and_goes(
+    plugin: str, environment: Environment, tmp_path: Path
+) -> None:
+    assert environment.methods() == {}
     environment.install(f"./plugins/{plugin}")
-    assert environment.methods() == OFFERS[plugin]
+    found = environment.methods()
+    assert found.keys() == OFFERS[plugin]
     environment.run_tests(f"plugins/{plugin}/tests")
+    newer = shutil.copytree(ROOT / "plugins" / plugin, tmp_path / plugin)
+    [version] = newer.glob("src/*/__init__.py")
+    version.write_text(re.sub('__version__ = ".*"', '__version__ = "99.0.0"', version.read_text()))
+    environment.install("--upgrade", str(newer))
+    assert environment.methods() == dict.fromkeys(OFFERS[plugin], "99.0.0") != found
     environment.pip("uninstall", "--yes", f"hyocr-plugin-{plugin}")
-    assert environment.methods() == set()
+    assert environment.methods() == {}
+
+
+def test_a_new_method_works_and_passes_the_kit_at_once(environment: Environment, demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    environment.hyocr("methods", "new", "my-method", "--output", folder)
+    environment.install("-e", str(folder))
+    try:
+        assert environment.methods() == {"my-method": "0.1.0"}
+        environment.run_tests(folder)
+        output = tmp_path / "out"
+        environment.hyocr("quant", "--method", "my-method", "--model", demo, "--output", output)
+        environment.hyocr("verify", output, "--original", demo)
+    finally:
+        environment.pip("uninstall", "--yes", "hyocr-plugin-my-method")

@@ -330,7 +330,7 @@ def test_without_quantize_group_each_layer_is_quantized(plugins: PluginFolder, l
     [
         ("return good[:1]", "q, k: must return a list of 2, not a list of 1"),
         ("return None", "q, k: must return a list of 2, not nothing (None)"),
-        ("return good[::-1]", "q: returned a result named 'k'"),
+        ("return good[::-1]", "q, k: q: returned a result named 'k'"),
         ("layers[1].weight.data[0] = 0; return good", "k: wrote into the weight it was given; work on a copy"),
         ("raise KeyError('x')", "q, k: KeyError: 'x'"),
     ],

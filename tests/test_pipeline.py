@@ -142,7 +142,7 @@ def run_sample(whole: Any, run: RunConfig) -> None:
 
 KILLER = """
 import os, signal, sys
-from hyocr_core.checkpoint.{module} import {cls}
+from hyocr_core.{module} import {cls}
 from hyocr_core.cli.main import main
 original, left = {cls}.{function}, [{count}]
 
@@ -158,11 +158,11 @@ main()
 """
 
 KILL_POINTS = [
-    pytest.param("journal", "Journal", "record", 3, id="while embedding samples"),
-    pytest.param("writer", "StagedCheckpoint", "add_part", 0, id="before the first block is written"),
-    pytest.param("journal", "Journal", "record", SAMPLES + 1, id="between a block's part and its journal entry"),
-    pytest.param("writer", "StagedCheckpoint", "add_part", 3, id="in the last block"),
-    pytest.param("writer", "StagedCheckpoint", "_publish", 0, id="before the rename"),
+    pytest.param("checkpoint.journal", "Journal", "record", 3, id="while embedding samples"),
+    pytest.param("checkpoint.writer", "StagedCheckpoint", "add_part", 0, id="before the first block is written"),
+    pytest.param("checkpoint.journal", "Journal", "record", SAMPLES + 1, id="between a part and its journal entry"),
+    pytest.param("checkpoint.writer", "StagedCheckpoint", "add_part", 3, id="in the last block"),
+    pytest.param("checkpoint.writer", "StagedCheckpoint", "publish", 0, id="before the rename"),
 ]
 
 

@@ -12,7 +12,7 @@ import torch
 from hyocr_core.calibration.sources import open_source
 from hyocr_core.config import RunConfig
 from hyocr_core.evaluation.evaluate import evaluate
-from hyocr_core.evaluation.result import Comparison, EvalResult
+from hyocr_core.evaluation.result import EvalResult
 from hyocr_core.pipeline import quantize
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -45,15 +45,22 @@ def results(demo: Path, calib: str, heldout: str, tmp_path_factory: pytest.TempP
     return found
 
 
-def compared(result: EvalResult) -> Comparison:
+def kl(result: EvalResult) -> float:
     assert result.comparison is not None
-    return result.comparison
+    assert result.comparison.kl is not None
+    return result.comparison.kl
+
+
+def agreement(result: EvalResult) -> float:
+    assert result.comparison is not None
+    assert result.comparison.agreement is not None
+    return result.comparison.agreement
 
 
 def difference_in_points(result: EvalResult) -> float:
-    difference = compared(result).cer_difference
-    assert difference is not None
-    return 100 * difference
+    assert result.comparison is not None
+    assert result.comparison.cer_difference is not None
+    return 100 * result.comparison.cer_difference
 
 
 def test_the_baseline_reads_lines_it_never_saw(results: dict[str, EvalResult]) -> None:
@@ -72,12 +79,11 @@ def test_int4_costs_at_most_one_point(name: str, results: dict[str, EvalResult])
 
 @pytest.mark.parametrize("name", ["gptq4", "awq4"])
 def test_int4_is_closer_to_the_baseline_than_round_to_nearest(name: str, results: dict[str, EvalResult]) -> None:
-    method, rtn = compared(results[name]), compared(results["rtn4"])
-    assert method.kl < rtn.kl
-    assert method.agreement > rtn.agreement
+    assert kl(results[name]) < kl(results["rtn4"])
+    assert agreement(results[name]) > agreement(results["rtn4"])
 
 
 @pytest.mark.parametrize("name", ["gptq8", "awq8", "fp8-static", "fp8-dynamic"])
 def test_eight_bits_cost_at_most_a_fifth_of_a_point(name: str, results: dict[str, EvalResult]) -> None:
     assert difference_in_points(results[name]) <= 0.2
-    assert compared(results[name]).kl < compared(results["gptq4"]).kl
+    assert kl(results[name]) < kl(results["gptq4"])

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from fast_forward import COLUMNS, IMAGE_TOKENS, Rope
 from lines import IGNORE, MAX_CHARS, QUESTION, SLOT, SLOTS, Labels, Line, random_line, slot_labels
-from model import ASSISTANT, BOS, IMAGE, IMAGE_END, IMAGE_START, PAD, SYSTEM_END, USER, token_id
 from torch import Tensor
 from transformers import HunYuanVLForConditionalGeneration, PreTrainedTokenizerFast
+
+from hyocr_core.testing.layout import ASSISTANT, BOS, IMAGE, IMAGE_END, IMAGE_START, PAD, SYSTEM_END, USER, token_id
 
 
 @dataclass(frozen=True)

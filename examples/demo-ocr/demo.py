@@ -1,7 +1,7 @@
-"""The main job on the demo checkpoint: quantize it to 4 bits in two ways, and show that it still reads.
+"""The main job on the demo checkpoint: quantize it to 4 bits with GPTQ, and show that it still reads.
 
-Runs the same `hyocr` commands that a user would, prints each, and ends with one table. Outputs go to --output, where
-those of an earlier run are replaced.
+Runs the same `hyocr` commands that a user would, prints each, and ends with one table and the path of the report page.
+The output goes to --output, where that of an earlier run is replaced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from rich.table import Table
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
 CHECKPOINT, CALIB, HELDOUT = HERE / "checkpoint", HERE / "data/calib.jsonl", HERE / "data/heldout.jsonl"
-METHODS = {"rtn": "RTN int4", "gptq": "GPTQ int4"}
+ROWS = {"baseline": "bf16", "rounded": "RTN int4", "model": "GPTQ int4"}
+COMPARISONS = {"rounded": "rounded_comparison", "model": "comparison"}
 
 
 def hyocr(*arguments: str) -> Any:
@@ -35,54 +36,48 @@ def hyocr(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def quantize(method: str, output: Path) -> float:
+def quantize(output: Path) -> float:
     """Quantize the demo checkpoint; seconds of the whole command."""
     shutil.rmtree(output, ignore_errors=True)
     started = time.perf_counter()
     model = ("--model", str(CHECKPOINT), "--output", str(output))
-    hyocr("quant", "--method", method, *model, "--calib", str(CALIB), "-o", "group_size=128")
+    hyocr("quant", "--method", "gptq", *model, "--calib", str(CALIB), "-o", "group_size=128")
     return time.perf_counter() - started
 
 
-def result_table(evaluations: dict[str, Any], seconds: dict[str, float]) -> Table:
-    """One row for the bf16 checkpoint and one for each quantized one."""
-    first = next(iter(evaluations.values()))
+def result_table(result: dict[str, Any], seconds: float) -> Table:
+    """One row for the bf16 checkpoint, one for it rounded to nearest, and one for the quantized one."""
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    table.title = f"{len(first['pages'])} held-out lines; RTN is round-to-nearest"
+    table.title = f"{len(result['pages'])} held-out lines; RTN is round-to-nearest"
     table.add_column("checkpoint", no_wrap=True)
     for heading in ("CER %", "95 %", "next token", "KL", "MB", "made in", "read in"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_row("bf16", *_scores(first["baseline"]), "", "", *_sizes(first["baseline"]))
-    for method, result in evaluations.items():
-        near = result["comparison"]
-        closeness = (f"{near['agreement']:.2%}", f"{near['kl']:.5f}")
-        table.add_row(METHODS[method], *_scores(result["model"]), *closeness, *_sizes(result["model"], seconds[method]))
+    for name, title in ROWS.items():
+        score, near = result[name], result.get(COMPARISONS.get(name, ""))
+        low, high = score["cer_interval"]
+        rate = (f"{100 * score['cer']:.2f}", f"{100 * low:.2f}..{100 * high:.2f}")
+        closeness = ("", "") if near is None else (f"{near['agreement']:.2%}", f"{near['kl']:.5f}")
+        made = f"{seconds:.0f} s" if name == "model" else ""
+        table.add_row(title, *rate, *closeness, _megabytes(score), made, f"{score['seconds']:.0f} s")
     return table
 
 
-def _scores(score: dict[str, Any]) -> tuple[str, str]:
-    low, high = score["cer_interval"]
-    return f"{100 * score['cer']:.2f}", f"{100 * low:.2f}..{100 * high:.2f}"
-
-
-def _sizes(score: dict[str, Any], seconds: float | None = None) -> tuple[str, str, str]:
-    quantized = "" if seconds is None else f"{seconds:.0f} s"
-    return f"{score['weight_bytes'] / 1e6:.1f}", quantized, f"{score['seconds']:.0f} s"
+def _megabytes(score: dict[str, Any]) -> str:
+    return "" if score["weight_bytes"] is None else f"{score['weight_bytes'] / 1e6:.1f}"
 
 
 @click.command(help=__doc__)
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=Path("out/demo"), show_default=True)
 def main(output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    seconds = {method: quantize(method, output / method) for method in METHODS}
-    evaluations = {
-        method: hyocr("eval", str(output / method), "--data", str(HELDOUT), "--baseline", str(CHECKPOINT))
-        for method in METHODS
-    }
+    checkpoint = output / "gptq"
+    seconds = quantize(checkpoint)
+    data = ("--data", str(HELDOUT), "--baseline", str(CHECKPOINT), "--rtn")
+    result = hyocr("eval", str(checkpoint), *data, "--record")
     console = Console(highlight=False)
     console.print()
-    console.print(result_table(evaluations, seconds))
-    console.print(f"\nEvery layer's error: {output / 'gptq' / 'hyocr_report.json'}")
+    console.print(result_table(result, seconds))
+    console.print(f"\nHow much smaller, how much worse, where: {checkpoint / 'report' / 'index.html'}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import warnings
@@ -48,6 +49,13 @@ def load_image(source: Path | bytes) -> Image:
 def digest_image(image: Image) -> str:
     """SHA-256 of an image's mode, size and pixels: what tells pages apart everywhere in hyocr."""
     return hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode() + image.tobytes()).hexdigest()
+
+
+def png_base64(image: Image) -> str:
+    """The image as a PNG file in base64, for another program to decode to the same pixels."""
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _decode(source: Path | bytes) -> Image:

@@ -73,9 +73,19 @@ def build_sample(record: Record, processor: Any, *, with_answer: bool, max_token
     if tokens > max_tokens:
         raise CalibrationError(f"{tokens} tokens, more than the {max_tokens} a sample may have; use a smaller image")
     prompt_tokens = _count_prompt(processor, prompt, inputs["input_ids"][0]) if rest else tokens
-    image_digest = digest_image(image)
-    digest = _digest(image_digest, record.system, prompt_of(record), record.answer)
+    digest, image_digest = digest_page(record, image)
     return Sample(record.name, inputs, prompt_tokens, record.answer, digest, image_digest)
+
+
+def digest_page(record: Record, image: Image) -> tuple[str, str]:
+    """SHA-256 of a page's pixels and texts, and of its pixels alone."""
+    image_digest = digest_image(image)
+    return _digest(image_digest, record.system, prompt_of(record), record.answer), image_digest
+
+
+def prompt_text(record: Record, processor: Any) -> str:
+    """What the chat template writes before the answer, the image as one token. Raises as `build_sample`."""
+    return _render(record, processor, with_answer=False)[0]
 
 
 def check_failures(failures: Sequence[Failure], total: int) -> None:

@@ -6,7 +6,7 @@ Everything is made in a stage next to the target:
         lock             held (flock) by the run that works here
         journal.json     see `journal.py`
         parts/           one safetensors file for each quantized block
-        checkpoint/      the result, made by `finish` and then renamed to the target
+        checkpoint/      the result, made by `build` and renamed to the target by `publish`
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,6 +33,26 @@ SHARD_BYTES = 512 * 2**20
 def stage_folder(target: Path) -> Path:
     """Return where the stage of `target`, a resolved path, is or would be."""
     return target.parent / f".{target.name}.hyocr-partial"
+
+
+def unaccepted_folder(target: Path) -> Path:
+    """Return where a checkpoint for `target` goes that failed its gate."""
+    return target.with_name(f"{target.name}.unaccepted")
+
+
+def refuse_unaccepted(target: Path) -> None:
+    """Raise OutputError when a checkpoint that failed its gate, or anything else, lies where another may have to go."""
+    folder = unaccepted_folder(target.expanduser().resolve())
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise OutputError(
+            f"{folder} is there, where this checkpoint would go if it failed its gate: delete or rename that, "
+            "or give another output"
+        )
+
+
+def is_unfinished(target: Path) -> bool:
+    """Whether there is a run for `target` to resume."""
+    return _journal(stage_folder(_usable(target))).is_file()
 
 
 def existing_folder(target: Path) -> Path:
@@ -57,7 +77,7 @@ def check_target(target: Path, *, resume: bool) -> None:
 
 
 class StagedCheckpoint:
-    """The stage of one output folder, held exclusively until `finish` or `close`.
+    """The stage of one output folder, held exclusively until `publish` or `close`.
 
     target: the folder that will appear. folder: the stage.
     As a context manager it keeps the stage for `--resume`, unless nothing in it is worth that: no journal was begun,
@@ -115,36 +135,52 @@ class StagedCheckpoint:
         except CheckpointError as error:
             raise OutputError(f"cannot resume: {error}; delete {self.folder} to start anew") from error
 
-    def finish(
+    def build(
         self,
         reader: CheckpointReader,
         carried: Iterable[str],
         part_names: Sequence[str],
         config: Mapping[str, Any],
-        describe: Callable[[Mapping[str, str]], Mapping[str, bytes]],
         shard_bytes: int = SHARD_BYTES,
-    ) -> None:
-        """Build the checkpoint, rename it to the target and delete the stage.
+    ) -> dict[str, str]:
+        """Build the checkpoint at `checkpoint`, anew if it is there; return the SHA-256 of each weight file by name.
 
-        carried: tensors to copy from `reader` byte for byte. config: the new config.json, written last.
-        describe: makes further files, name -> content, from the SHA-256 of each weight file written. The reader's side
-        files are copied along.
+        carried: tensors to copy from `reader` byte for byte. config: the new config.json. The reader's side files are
+        copied along.
         Raises RunError when it cannot be written or a tensor would be written twice; the stage then stays resumable.
         """
-        checkpoint = self.folder / "checkpoint"
         sources = self._sources(reader, carried, part_names)
         with writing(self.target):
-            shutil.rmtree(checkpoint, ignore_errors=True)
-            checkpoint.mkdir()
-            save_sharded(checkpoint, sources, shard_bytes)
+            shutil.rmtree(self.checkpoint, ignore_errors=True)
+            self.checkpoint.mkdir()
+            save_sharded(self.checkpoint, sources, shard_bytes)
             for path in reader.side_files():
-                copy_file(path, checkpoint / path.name)
-            written = {path.name: digest(path) for path in sorted(checkpoint.glob("*.safetensors"))}
-            for name, content in describe(written).items():
-                save_bytes(checkpoint / name, content)
-            save_bytes(checkpoint / CONFIG_NAME, (json.dumps(config, indent=2) + "\n").encode())
-            sync(checkpoint)
-            self._publish(checkpoint)
+                copy_file(path, self.checkpoint / path.name)
+            save_bytes(self.checkpoint / CONFIG_NAME, (json.dumps(config, indent=2) + "\n").encode())
+            return {path.name: digest(path) for path in sorted(self.checkpoint.glob("*.safetensors"))}
+
+    def add_file(self, name: str, content: bytes) -> None:
+        """Write a further file of the built checkpoint. Raises RunError when it cannot be written."""
+        with writing(self.target):
+            save_bytes(self.checkpoint / name, content)
+
+    def publish(self, *, accepted: bool = True) -> Path:
+        """Rename the built checkpoint to the target, or to `unaccepted_folder`, and delete the stage.
+
+        Returns where the checkpoint is. Raises RunError when that cannot be done; the stage then stays resumable.
+        """
+        place = self.target if accepted else unaccepted_folder(self.target)
+        with writing(place):
+            sync(self.checkpoint)
+            if place.is_dir():
+                shutil.copymode(place, self.checkpoint)
+            self.checkpoint.rename(place)
+            sync(place.parent)
+            # From here on the stage is rubbish; without its journal no later run takes it for an unfinished one.
+            self.journal_path.unlink(missing_ok=True)
+            self.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return place
 
     def close(self) -> None:
         """Let go of the stage and keep it, for `--resume`."""
@@ -162,6 +198,11 @@ class StagedCheckpoint:
         if self._lock is not None and (refused or not self.journal_path.is_file()):
             shutil.rmtree(self.folder, ignore_errors=True)
         self.close()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The finished checkpoint, once it is built."""
+        return self.folder / "checkpoint"
 
     @property
     def _parts(self) -> Path:
@@ -193,16 +234,6 @@ class StagedCheckpoint:
                     raise RunError(f"the tensor {name} would be written twice: from {sources[name][0]} and {path}")
                 sources[name] = (path, info)
         return sources
-
-    def _publish(self, checkpoint: Path) -> None:
-        if self.target.is_dir():
-            shutil.copymode(self.target, checkpoint)
-        checkpoint.rename(self.target)
-        sync(self.target.parent)
-        # From here on the stage is rubbish; without its journal no later run takes it for an unfinished one.
-        self.journal_path.unlink(missing_ok=True)
-        self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _journal(stage: Path) -> Path:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 VERBOSE = "verbose"
+COMMAND_LINE = "hyocr_core.command_line"
 
 
 @cache
@@ -22,7 +23,8 @@ def stderr_console() -> Console:
     """The console for progress and tables of a run: on stderr, coloured only on a terminal and without NO_COLOR."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    # Without emoji: the split in `data:train:0` is no train.
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_json(data: Any) -> None:
@@ -40,6 +42,11 @@ def print_table(table: Table) -> None:
         console.print(table)
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
+
+
+def command_line() -> list[str]:
+    """What the user typed, from `hyocr` on."""
+    return ["hyocr", *click.get_current_context().meta[COMMAND_LINE]]
 
 
 def one_line(text: str) -> str:

@@ -9,15 +9,20 @@ from typing import Any, NoReturn
 import click
 
 from hyocr_core import __version__
-from hyocr_core.cli.common import VERBOSE, one_line, verbose_option
+from hyocr_core.cli.common import COMMAND_LINE, VERBOSE, one_line, verbose_option
 from hyocr_core.errors import HyocrError
 
 COMMANDS = {
     "quant": ("hyocr_core.cli.quant:quant", "Quantize a checkpoint."),
     "verify": ("hyocr_core.cli.verify:verify", "Check what was written."),
     "eval": ("hyocr_core.cli.eval:eval_command", "Measure how well a checkpoint reads."),
+    "report": ("hyocr_core.cli.report:report", "Write a page on a checkpoint: how small, how good, where it errs."),
+    "compare": ("hyocr_core.cli.compare:compare", "Put several quantizations of one model beside each other."),
+    "sweep": ("hyocr_core.cli.sweep:sweep", "Quantize in many ways and see which are worth having."),
     "push": ("hyocr_core.cli.push:push", "Upload a quantized checkpoint to the hub."),
     "methods": ("hyocr_core.cli.methods:methods", "List, explain and check the installed methods."),
+    "observers": ("hyocr_core.cli.observers:observers", "List and explain the installed observers."),
+    "doctor": ("hyocr_core.cli.doctor:doctor", "Say what this machine can do, and what is broken."),
 }
 
 
@@ -42,6 +47,15 @@ class LazyGroup(click.Group):
         """List the commands from `COMMANDS`, so that `hyocr --help` imports none."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Keep the whole command line for the commands to record."""
+        given = list(args)
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta[COMMAND_LINE] = given
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a HyocrError and Ctrl-C end it with one line, anything else keeps its traceback."""

@@ -1,19 +1,26 @@
-"""`hyocr methods`: list, explain and check the installed methods. Imports neither torch nor, to list, any plugin."""
+"""`hyocr methods`: list, explain, check and begin methods. Imports neither torch nor, to list, any plugin."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
 from hyocr_core.cli.common import one_line, print_json, print_table
-from hyocr_core.errors import MethodError
+from hyocr_core.entry_points import fault_of
 from hyocr_core.registry import MethodEntry, installed_methods, load_method
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+SLOW_IMPORT = 1.0
+"""Seconds after which the import of a plugin is remarked on: `hyocr methods show` waits for it."""
 
 NO_METHODS = "no method is installed; try: pip install hyocr-plugin-gptq"
 
@@ -28,6 +35,7 @@ def methods(context: click.Context, as_json: bool) -> None:
     hyocr methods
     hyocr methods show gptq
     hyocr methods check
+    hyocr methods new my-method
     """
     if context.invoked_subcommand is not None:
         if as_json:
@@ -37,7 +45,7 @@ def methods(context: click.Context, as_json: bool) -> None:
     if as_json:
         print_json([asdict(entry) for entry in entries])
     else:
-        _print_rows(("name", "distribution", "version", "status", "summary"), [_list_row(entry) for entry in entries])
+        print_rows(("name", "distribution", "version", "status", "summary"), [_list_row(entry) for entry in entries])
 
 
 @methods.command()
@@ -52,7 +60,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         print_json(schema)
     else:
-        _print_rows(("key", "type", "default", "meaning"), list(_schema_rows(schema, schema)))
+        print_rows(("key", "type", "default", "meaning"), list(schema_rows(schema, schema)))
 
 
 @methods.command()
@@ -60,22 +68,52 @@ def show(name: str, as_json: bool) -> None:
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
     """Import each method and say what is broken and why; exit 1 if any is."""
-    results = [(entry, _problem(entry)) for entry in installed_methods()]
+    results = [(entry, *_examine(entry)) for entry in installed_methods()]
     if as_json:
-        print_json([{**asdict(entry), "problem": problem} for entry, problem in results])
+        found = ({"problem": problem, "remarks": remarks} for _, problem, remarks in results)
+        print_json([asdict(entry) | verdict for (entry, *_), verdict in zip(results, found, strict=True)])
     else:
-        rows = [(entry.name, entry.distribution, entry.version, problem or "ok") for entry, problem in results]
-        _print_rows(("name", "distribution", "version", "verdict"), rows)
-    context.exit(1 if any(problem for _, problem in results) else 0)
+        rows = [
+            (entry.name, entry.distribution, entry.version, problem or ", but ".join(["ok", *remarks]))
+            for entry, problem, remarks in results
+        ]
+        print_rows(("name", "distribution", "version", "verdict"), rows)
+    context.exit(1 if any(problem for _, problem, _ in results) else 0)
 
 
-def _problem(entry: MethodEntry) -> str | None:
-    """Why `--method NAME` would fail, or None."""
-    try:
-        load_method(entry.selector)
-    except MethodError as error:
-        return one_line(str(error)).removeprefix(f"{entry}: ")
-    return f"offered by another distribution too; say --method {entry.selector}" if entry.conflict else None
+@methods.command()
+@click.argument("name")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder to write.  [default: hyocr-plugin-NAME]")
+def new(name: str, output: Path | None) -> None:
+    """Write a new method as a complete distribution: code, tests, README and CI.
+
+    It begins as round-to-nearest, works at once and passes the conformance kit; put your algorithm in its place.
+
+    \b
+    hyocr methods new my-method
+    pip install -e 'hyocr-plugin-my-method[test]'
+    pytest hyocr-plugin-my-method
+    """
+    from hyocr_core.scaffold import distribution_name, write_plugin
+
+    folder = output or Path(distribution_name(name))
+    write_plugin(name, folder)
+    click.echo(folder)
+    quoted = shlex.quote(str(folder))
+    click.echo(f"next: pip install -e {shlex.quote(f'{folder}[test]')} && pytest {quoted}", err=True)
+
+
+def _examine(entry: MethodEntry) -> tuple[str | None, list[str]]:
+    """Why `--method NAME` would fail, or None, and what works but should be mended."""
+    start = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DeprecationWarning)
+        problem = fault_of(entry, load_method)
+    seconds = time.perf_counter() - start
+    remarks = [text.removeprefix(f"{entry}: ") for text in (str(w.message) for w in caught) if str(entry) in text]
+    if seconds > SLOW_IMPORT:
+        remarks.append(f"importing it takes {seconds:.1f} s: import what is slow inside the hooks")
+    return (None if problem is None else one_line(problem)), remarks
 
 
 def _list_row(entry: MethodEntry) -> tuple[str, ...]:
@@ -83,12 +121,13 @@ def _list_row(entry: MethodEntry) -> tuple[str, ...]:
     return entry.name, entry.distribution, entry.version, status, entry.summary
 
 
-def _print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]], nothing: str = NO_METHODS) -> None:
+    """Print a table on stdout, or `nothing` on stderr when there are no rows."""
     from rich.table import Table
     from rich.text import Text
 
     if not rows:
-        click.echo(NO_METHODS, err=True)
+        click.echo(nothing, err=True)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
@@ -99,14 +138,14 @@ def _print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print_table(table)
 
 
-def _schema_rows(model: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, ...]]:
+def schema_rows(model: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, ...]]:
     """Yield key, type, default and meaning of each option; those of a nested model under dotted keys."""
     for key, field in model["properties"].items():
         nested = _definition(field, schema)
         if nested is not None and "properties" in nested:
-            yield from _schema_rows(nested, schema, f"{prefix}{key}.")
+            yield from schema_rows(nested, schema, f"{prefix}{key}.")
             continue
-        default = _value(field["default"]) if "default" in field else "required"
+        default = "required" if key in model.get("required", ()) else _value(field.get("default", {}))
         yield f"{prefix}{key}", _type(field, schema), default, field["description"]
 
 

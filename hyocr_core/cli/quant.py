@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyocr_core.cli.common import one_line, print_json, print_table, stderr_console
+from hyocr_core.cli.common import command_line, one_line, print_json, print_table, stderr_console
 from hyocr_core.config import RunConfig
-from hyocr_core.errors import RunError
 from hyocr_core.run_file import merge_run_config
 
 if TYPE_CHECKING:
     from hyocr_core.checkpoint.report import QuantReport
 
 
-@click.command(epilog="Exit codes: 0 done, 1 the run failed or is degraded, 2 bad input, 130 interrupted.")
+@click.command(
+    epilog="Exit codes: 0 done, 1 the run failed, is degraded or fails its gate, 2 bad input, 130 interrupted."
+)
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="YAML file; flags win over it.")
 @click.option("--method", help="Quantization method; `hyocr methods` lists them.")
 @click.option("--model", help="Checkpoint folder, or a hub id such as tencent/HunyuanOCR.")
@@ -29,18 +30,41 @@ if TYPE_CHECKING:
     "synthetic[:N], or several joined by commas.  [default: synthetic]",
 )
 @click.option("--task", help="Official prompt for pages without a question, such as parsing or parsing:zh.")
+@click.option(
+    "--answers",
+    help="What pages are calibrated with: data, the source's answers; generate, the model's own, which are kept in "
+    "~/.cache/hyocr/answers; or none.  [default: data]",
+)
 @click.option("--keep-duplicates", is_flag=True, default=None, help="Use pages that are (nearly) the same as another.")
 @click.option("--num-samples", type=int, help="Calibration samples to use.  [default: 128]")
 @click.option("--seed", type=int, help="Seed of every random choice.  [default: 0]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option("--spill", is_flag=True, default=None, help="Keep the activation cache on disk.")
 @click.option("--allow-degraded", is_flag=True, default=None, help="Exit 0 even if a layer fell back.")
+@click.option(
+    "--eval", metavar="SOURCE", help="Read these pages with the finished checkpoint and the original; as --calib."
+)
+@click.option("--eval-samples", type=int, metavar="N", help="Pages to draw from --eval.  [default: all]")
+@click.option(
+    "--gate",
+    metavar="BOUNDS",
+    help="What the reading must hold beside the original, such as cer=0.5,agreement=0.98,loops=0; see above.",
+)
+@click.option("--keep", is_flag=True, default=None, help="Publish a checkpoint that fails its gate too; still exit 1.")
+@click.option(
+    "--observe",
+    "observers",
+    multiple=True,
+    metavar="NAME[:KEY=VALUE]",
+    help="Run an observer beside the hooks; `hyocr observers` lists them. Again for another, or another option.",
+)
 @click.option("--resume", is_flag=True, help="Go on after the last whole block of an interrupted run.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, how large, long and loadable; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report, or the plan, as JSON on stdout.")
 def quant(
     file: Path | None,
     overrides: tuple[str, ...],
+    observers: tuple[str, ...],
     format_: str | None,
     resume: bool,
     dry_run: bool,
@@ -52,30 +76,37 @@ def quant(
     The YAML file has the keys of hyocr or is one of the AngelSlim toolkit; its names of methods, such as int4_gptq,
     are understood too.
 
+    With --eval the finished checkpoint reads pages before it appears, and so do the original and, if the method learns
+    from data, the original rounded to nearest. Bounds of --gate: cer, wer: at most so many percentage points above the
+    original; loops, cut: at most so many more pages that end in a repetition loop, or at the limit of tokens;
+    agreement, identical: at least this fraction of next tokens, or of whole pages, like the original's; kl: at most
+    this divergence. A checkpoint that fails is left in OUTPUT.unaccepted.
+
     \b
     hyocr quant --method gptq --model tencent/HunyuanOCR --calib pages/ --output HunyuanOCR-int4
+    hyocr quant -c run.yaml --eval heldout.jsonl --gate cer=0.5,agreement=0.98,loops=0
     """
     if format_ is not None:
         overrides = (*overrides, f"format={format_}")
-    run, notes = merge_run_config(file, flags, overrides)
+    run, notes = merge_run_config(file, flags, overrides, observers)
     for note in notes:
         click.echo(one_line(f"{file}: {note}"), err=True)
     if dry_run:
         _print_plan(run, resume=resume, as_json=as_json)
         return
+    # Imported late, for a quick --help.
+    from hyocr_core.publish import refuse_shortcomings
+
     report = _run(run, resume=resume)
     if as_json:
         print_json(report.model_dump(mode="json"))
-    if report.degraded and not run.allow_degraded:
-        count = len(report.degraded)
-        raise RunError(
-            f"{count} layers are degraded, the first is {report.degraded[0].name}; --allow-degraded accepts it"
-        )
+    refuse_shortcomings(run, report)
 
 
 def _run(run: RunConfig, *, resume: bool) -> QuantReport:
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.pipeline import quantize
+    from hyocr_core.publish import published_at
     from hyocr_core.report.console import print_report
     from hyocr_core.report.progress import TerminalProgress
 
@@ -85,10 +116,28 @@ def _run(run: RunConfig, *, resume: bool) -> QuantReport:
             report = quantize(run, resume=resume, progress=progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "interrupted; the same command with --resume goes on after the last whole block"
+            "interrupted; the same command with --resume goes on after the last whole block, or page read"
         ) from None
-    print_report(console, report, run.output)
+    place = published_at(run, report)
+    print_report(console, report, place)
+    console.print(_draw_page(place), highlight=False, markup=False, soft_wrap=True)
     return report
+
+
+def _draw_page(place: Path) -> str:
+    """Draw the report page of a finished checkpoint; say where it is, or why there is none.
+
+    Whatever may go wrong here, the run has not: the checkpoint is there and the page can be drawn again.
+    """
+    try:
+        from hyocr_core.evaluation.record import save_command
+        from hyocr_core.report.page import write_page
+
+        save_command(place, "quant", command_line())
+        return f"report {write_page(place)}"
+    except Exception as error:
+        reason = one_line(f"{type(error).__name__}: {error}")
+        return f"warning: the report page could not be drawn ({reason}); `hyocr report {place}` tries again"
 
 
 def _print_plan(run: RunConfig, *, resume: bool, as_json: bool) -> None:

@@ -56,10 +56,23 @@ def ends_in_loop(text: str) -> bool:
     inference/utils/output_utils.py): true for the texts that it cuts. It leaves texts below LOOP_CHARACTERS alone
     (8000 in the model card of v1.0), since short ones may rightly end in a row of dots.
     """
+    return _loop_length(text) > 0
+
+
+def cut_loop(text: str) -> str:
+    """The text with one round of the repetition loop that it ends in; the same text if it ends in none."""
+    length, end = _loop_length(text), len(text)
+    while length and text.endswith(text[-length:], 0, end - length):
+        end -= length
+    return text[:end]
+
+
+def _loop_length(text: str) -> int:
+    """Characters of one round of the loop that a text ends in, the fewest that repeat; 0 if it ends in none."""
     if len(text) < LOOP_CHARACTERS:
-        return False
+        return 0
     lengths = range(2, len(text) // LOOP_REPEATS + 1)
-    return any(text.endswith(text[-length:] * LOOP_REPEATS) for length in lengths)
+    return next((length for length in lengths if text.endswith(text[-length:] * LOOP_REPEATS)), 0)
 
 
 def micro_rate(errors: Sequence[float], sizes: Sequence[float]) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,16 +13,15 @@ import torch
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import ResolvedModel
 from hyocr_core.errors import RunError
-from hyocr_core.evaluation.compare import divergence_of_states
+from hyocr_core.evaluation.compare import Divergence, divergence_of_states
+from hyocr_core.evaluation.diagnose import Side, diagnose
 from hyocr_core.evaluation.metrics import ends_in_loop, normalize
-from hyocr_core.evaluation.result import Runtime
+from hyocr_core.evaluation.result import Role, Runtime
 from hyocr_core.evaluation.runner import Prompts, Runner
 from hyocr_core.evaluation.score import Answer, Checkpoint, Gap
 from hyocr_core.evaluation.state import BatchReading, BatchRecord
-from hyocr_core.models.dequantized import DequantizedCheckpoint
-from hyocr_core.models.hunyuan_vl import HunYuanVL
-from hyocr_core.models.load import load_model, open_weights
-from hyocr_core.models.parts import part_bytes
+from hyocr_core.models.load import Weights, embed_alike, load_whole, share_equal
+from hyocr_core.models.parts import stored_bytes
 from hyocr_core.numerics import is_finite
 
 if TYPE_CHECKING:
@@ -29,10 +29,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A checkpoint that is to read.
+
+    source: under what name its numbers go. weights: what it reads with. stored: the folder whose files hold that, or
+    would: weights rounded to nearest in a checkpoint's format take as much as that checkpoint. native: Transformers
+    itself loads it, even if it is quantized.
+    """
+
+    source: ResolvedModel
+    weights: Weights
+    stored: Path
+    native: bool = False
+
+    @property
+    def runtime(self) -> Runtime:
+        """What gives its numbers."""
+        return "transformers" if self.native or isinstance(self.weights, CheckpointReader) else "dequant"
+
+
+@dataclass(frozen=True)
 class _Read:
-    """A batch as one checkpoint read it. kept: all that outlives it."""
+    """A batch as one checkpoint read it. seconds: of putting it into `prompts`. kept: all that outlives the batch."""
 
     prompts: Prompts
+    seconds: float
     tokens: list[list[int]]
     kept: BatchReading
 
@@ -40,20 +61,41 @@ class _Read:
 class Reader:
     """One checkpoint in memory."""
 
-    def __init__(self, source: ResolvedModel, tokenizer: Any, device: torch.device, max_new_tokens: int | None) -> None:
-        self.runner = Runner(load_model(source.folder, device), source.folder, max_new_tokens)
-        self._source = source
+    def __init__(
+        self,
+        entry: Entry,
+        tokenizer: Any,
+        device: torch.device,
+        max_new_tokens: int | None,
+        others: Sequence[Reader] = (),
+    ) -> None:
+        """others: readers in memory, which lend the parameters that are the same."""
+        self.model = load_whole(entry.weights, device, native=entry.native)
+        for other in others:
+            share_equal(self.model, other.model)
+        self.runner = Runner(self.model.skeleton, entry.weights.folder, max_new_tokens)
+        self._entry = entry
         self._tokenizer = tokenizer
 
-    def read(self, inputs: Sequence[dict[str, Tensor]]) -> _Read:
-        """Read one batch of pages of one size."""
+    def read(self, inputs: Sequence[dict[str, Tensor]], seen: Sequence[tuple[Reader, _Read]] = ()) -> _Read:
+        """Read one batch of pages of one size.
+
+        seen: the same batch as others have read it. What the same vision tower has seen is not looked at again; the
+        time that it took counts for every reader.
+        """
         started = time.perf_counter()
-        prompts = self.runner.embed(inputs)
+        alike = next((read for other, read in seen if embed_alike(self.model, other.model)), None)
+        prompts = self.runner.embed(inputs) if alike is None else alike.prompts
+        embedded = time.perf_counter()
+        seconds = embedded - started if alike is None else alike.seconds
         written = self.runner.generate(prompts)
-        ended = time.perf_counter()
         answers = tuple(self._answer(tokens) for tokens in written.tokens)
-        kept = BatchReading(answers=answers, seconds=ended - started, first_token=written.first_token_at - started)
-        return _Read(prompts, written.tokens, kept)
+        kept = BatchReading(
+            answers=answers,
+            seconds=seconds + time.perf_counter() - embedded,
+            first_token=seconds + written.first_token_at - embedded,
+        )
+        return _Read(prompts, seconds, written.tokens, kept)
 
     def _answer(self, tokens: Sequence[int]) -> Answer:
         text = self._tokenizer.decode(tokens, skip_special_tokens=True)
@@ -61,46 +103,59 @@ class Reader:
 
     def checkpoint(self, readings: Sequence[BatchReading]) -> Checkpoint:
         """What is said of the checkpoint when `readings` are all its batches."""
-        folder = self._source.folder
-        weights = open_weights(folder)
-        runtime: Runtime = "dequant" if isinstance(weights, DequantizedCheckpoint) else "transformers"
+        source, folder = self._entry.source, self._entry.stored
+        weight_bytes, by_part = stored_bytes(folder)
         pages = sum(len(reading.answers) for reading in readings)
         return Checkpoint(
-            model=self._source.repo_id or str(folder),
-            revision=self._source.revision,
-            runtime=runtime,
-            weight_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
-            part_bytes=part_bytes(HunYuanVL(weights, torch.device("cpu")), CheckpointReader(folder).tensors),
+            model=source.repo_id or str(source.folder),
+            revision=source.revision,
+            runtime=self._entry.runtime,
+            weight_bytes=weight_bytes,
+            part_bytes=by_part,
             seconds=sum(reading.seconds for reading in readings),
-            first_token_seconds=sum(reading.first_token * len(reading.answers) for reading in readings) / pages,
+            first_token_seconds=sum((reading.first_token or 0) * len(reading.answers) for reading in readings) / pages,
         )
 
 
-def read_batch(pages: Sequence[int], inputs: Sequence[dict[str, Tensor]], readers: Sequence[Reader]) -> BatchRecord:
-    """Let the model and, if there is one, the baseline read a batch, and measure the gap between the two.
+def read_batch(
+    pages: Sequence[int], inputs: Sequence[dict[str, Tensor]], readers: Mapping[Role, Reader], *, diagnosed: bool
+) -> BatchRecord:
+    """Let every reader read a batch, and measure the gap between the baseline, if there is one, and the others.
 
-    pages: indices of what `inputs` holds.
+    pages: indices of what `inputs` holds. diagnosed: find out, too, where the model departs from the baseline.
     """
-    done = [reader.read(inputs) for reader in readers]
-    gaps: list[Gap] = []
-    if len(readers) > 1:
-        gaps = _gaps(readers[1].runner, done[1].prompts, readers[0].runner, done[0].prompts, done[1].tokens)
-    return BatchRecord(pages=tuple(pages), readings=tuple(each.kept for each in done), gaps=tuple(gaps))
+    done: dict[Role, _Read] = {}
+    for role, reader in readers.items():
+        done[role] = reader.read(inputs, [(readers[other], read) for other, read in done.items()])
+    readings = {role: read.kept for role, read in done.items()}
+    if "baseline" not in readers:
+        return BatchRecord(pages=tuple(pages), readings=readings)
+    diagnosis = None
+    if diagnosed and "model" in readers:
+        baseline, model = (
+            Side(readers[role].model, readers[role].runner, done[role].prompts) for role in ("baseline", "model")
+        )
+        diagnosis = diagnose(baseline, model, inputs, done["baseline"].tokens)
+    return BatchRecord(pages=tuple(pages), readings=readings, gaps=_gaps(readers, done), diagnosis=diagnosis)
 
 
-def _gaps(
-    rival: Runner, rival_prompts: Prompts, runner: Runner, prompts: Prompts, answers: Sequence[Sequence[int]]
-) -> list[Gap]:
-    """Force both models along the rival's answers."""
-    found = divergence_of_states(
-        rival.forced_states(rival_prompts, answers),
-        runner.forced_states(prompts, answers),
-        (rival.logits, runner.logits),
-    )
-    if not is_finite(found.kl):
-        raise RunError(f"{runner.folder}: its logits are NaN or infinite along the answers of {rival.folder}")
-    gaps, start = [], 0
+def _gaps(readers: Mapping[Role, Reader], done: Mapping[Role, _Read]) -> dict[Role, tuple[Gap, ...]]:
+    """Force every model along the baseline's answers."""
+    rival, answers = readers["baseline"].runner, done["baseline"].tokens
+    expected = rival.forced_states(done["baseline"].prompts, answers)
+    gaps: dict[Role, tuple[Gap, ...]] = {}
+    for role in (role for role in readers if role != "baseline"):
+        runner = readers[role].runner
+        states = runner.forced_states(done[role].prompts, answers)
+        found = divergence_of_states(expected, states, (rival.logits, runner.logits))
+        if not is_finite(found.kl):
+            raise RunError(f"{runner.folder}: its logits are NaN or infinite along the answers of {rival.folder}")
+        gaps[role] = tuple(_by_answer(found, answers))
+    return gaps
+
+
+def _by_answer(found: Divergence, answers: Sequence[Sequence[int]]) -> Iterator[Gap]:
+    start = 0
     for answer in answers:
         own = slice(start, start := start + len(answer))
-        gaps.append(Gap(len(answer), int(found.agrees[own].sum()), float(found.kl[own].double().sum())))
-    return gaps
+        yield Gap(len(answer), int(found.agrees[own].sum()), float(found.kl[own].double().sum()))

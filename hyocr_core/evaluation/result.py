@@ -8,11 +8,18 @@ from pydantic import Field
 
 from hyocr_core.config import FrozenModel
 
+SCHEMA = 3
+"""Number of the shape of an EvalResult; another one cannot be read."""
+
 Interval = tuple[float, float]
 
-Runtime = Literal["transformers", "dequant"]
-"""What gave the numbers: Transformers' own model of a full-precision checkpoint, or the same model with the weights of
-a quantized one as hyocr unpacks them, and with its quantized activations emulated."""
+Role = Literal["model", "baseline", "rounded"]
+"""Who reads the pages: the field of an EvalResult with its scores."""
+
+Runtime = Literal["transformers", "dequant", "vllm", "endpoint"]
+"""What gave the numbers: Transformers' own model of a full-precision checkpoint; the same model with the weights of a
+quantized one as hyocr unpacks them, and with its quantized activations emulated; vLLM in a process of its own; or a
+server that speaks the OpenAI protocol."""
 
 
 class ModelScore(FrozenModel):
@@ -21,8 +28,10 @@ class ModelScore(FrozenModel):
     model: str = Field(description="folder, or id on the hub")
     revision: str | None = Field(description="commit on the hub")
     runtime: Runtime
-    weight_bytes: int = Field(description="size of the weight files on disk")
-    part_bytes: dict[str, int] = Field(description="bytes of the tensors of decoder, vision, embeddings and rest")
+    weight_bytes: int | None = Field(description="size of the weight files on disk; None behind an endpoint")
+    part_bytes: dict[str, int] = Field(
+        description="bytes of the tensors of decoder, vision, embeddings and rest; empty behind an endpoint"
+    )
     cer: float | None = Field(description="sum of edit distances over sum of reference characters")
     cer_interval: Interval | None
     page_cer: float | None = Field(description="mean of the pages' own error rates; pages of empty reference left out")
@@ -42,21 +51,58 @@ class ModelScore(FrozenModel):
     seconds: float = Field(description="wall time of reading: vision tower, prompt and generation")
     pages_per_second: float
     tokens_per_second: float = Field(description="tokens written over seconds")
-    first_token_seconds: float = Field(
-        description="mean over pages, from the start of the page's batch to its first token"
+    first_token_seconds: float | None = Field(
+        description="mean over pages, from the start of the page's batch to its first token; None where the runtime "
+        "does not say"
     )
 
 
 class Comparison(FrozenModel):
-    """The model beside the baseline; the last three with both forced along the baseline's own greedy answers."""
+    """The model beside the baseline.
+
+    The last three with both forced along the baseline's own greedy answers; None for runtimes that only return text.
+    """
 
     cer_difference: float | None = Field(description="the model's CER less the baseline's, on the same pages")
     cer_difference_interval: Interval | None = Field(description="paired bootstrap")
     identical_pages: int = Field(description="pages for which both wrote the same text")
     length_ratio: float | None = Field(description="characters written over the baseline's; None if it wrote none")
-    tokens: int = Field(description="answer tokens compared, end of sequence included")
-    agreement: float = Field(description="fraction of these tokens for which both find the same token likeliest")
-    kl: float = Field(description="KL(baseline || model), mean per token, nats, whole vocabulary")
+    tokens: int | None = Field(description="answer tokens compared, end of sequence included")
+    agreement: float | None = Field(description="fraction of these tokens for which both find the same token likeliest")
+    kl: float | None = Field(description="KL(baseline || model), mean per token, nats, whole vocabulary")
+
+
+class BlockError(FrozenModel):
+    """One block beside the baseline's, on a few of the pages."""
+
+    name: str = Field(description="on-disk module name, such as model.layers.0")
+    error: float = Field(
+        description="both blocks given the baseline's own input: norm of the outputs' difference over the norm of what "
+        "the baseline's block adds to its input"
+    )
+    drift: float = Field(
+        description="each model on its own: norm of the difference of the hidden states after this block over the norm "
+        "of the baseline's"
+    )
+
+
+class LayerError(FrozenModel):
+    """One quantized linear beside the baseline's, on a few of the pages."""
+
+    name: str
+    shape: tuple[int, int]
+    bits: float = Field(description="stored bits per weight, scales and zero points included")
+    weight_error: float = Field(description="norm of the weight's change over the weight's norm")
+    output_error: float = Field(description="the same of the outputs on the baseline's own inputs")
+    weight_max: float = Field(description="largest absolute weight of the baseline")
+    input_max: float = Field(description="largest absolute input on the baseline's pages")
+
+
+class Diagnosis(FrozenModel):
+    """Where the model departs from the baseline."""
+
+    blocks: tuple[BlockError, ...] = ()
+    layers: tuple[LayerError, ...] = ()
 
 
 class PageResult(FrozenModel):
@@ -86,7 +132,7 @@ class EvalResult(FrozenModel):
     peak memory.
     """
 
-    schema_version: int = 2
+    schema_version: int = SCHEMA
     hyocr: str
     data: str = Field(description="the source as it was given")
     seed: int
@@ -96,7 +142,14 @@ class EvalResult(FrozenModel):
     model: ModelScore
     baseline: ModelScore | None
     comparison: Comparison | None
+    rounded: ModelScore | None = Field(
+        None, description="the baseline with every quantized linear rounded to nearest in the model's own format"
+    )
+    rounded_comparison: Comparison | None = None
+    blocks: tuple[BlockError, ...] = Field((), description="in model order; empty without a baseline")
+    layers: tuple[LayerError, ...] = ()
     peak_rss_bytes: int = Field(description="most memory this process ever held, of all checkpoints together")
     environment: dict[str, str] = Field(description="device, and versions of what the numbers depend on")
     failures: dict[str, str] = Field(description="page -> why it could not be used")
+    unread: dict[str, str] = Field({}, description="page -> why a runtime gave no answer; it counts nowhere")
     pages: tuple[PageResult, ...]

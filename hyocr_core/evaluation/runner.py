@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from hyocr_core.errors import CheckpointError, RunError
-from hyocr_core.models.hunyuan_vl import ModelInputs, embed_prompts
+from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs, embed_prompts
 
 if TYPE_CHECKING:
     from transformers import HunYuanVLForConditionalGeneration
@@ -31,6 +31,11 @@ class Prompts:
     token_ids: Tensor
     embeddings: Tensor
     positions: Tensor
+
+    def page(self, index: int) -> Prompts:
+        """One of them alone."""
+        own = slice(index, index + 1)
+        return Prompts(self.token_ids[own], self.embeddings[own], self.positions[:, own])
 
 
 @dataclass(frozen=True)
@@ -107,18 +112,25 @@ class Runner:
 
         Shorter answers are filled up at their end, where causal attention keeps the filling out of what is returned.
         """
-        length, longest = prompts.token_ids.shape[1], max(map(len, answers))
+        forced = self.forced(prompts, answers)
+        states = self._model.model.language_model(
+            inputs_embeds=forced.hidden_states, position_ids=forced.places, use_cache=False
+        ).last_hidden_state
+        start = prompts.token_ids.shape[1] - 1
+        return torch.cat([states[row, start:][: len(answer)] for row, answer in enumerate(answers)])
+
+    @torch.inference_mode()
+    def forced(self, prompts: Prompts, answers: Sequence[Sequence[int]]) -> Embedded:
+        """Prompts with their answers, but for each last token, at the input of block 0; filled up at their end."""
+        longest = max(map(len, answers))
         fed = torch.full((len(answers), longest - 1), self._config.pad_token_id, device=prompts.token_ids.device)
         for row, answer in enumerate(answers):
             fed[row, : len(answer) - 1] = torch.tensor(answer[:-1])
-        core = self._model.model
         after = prompts.positions[..., -1:] + torch.arange(1, longest, device=prompts.positions.device)
-        states = core.language_model(
-            inputs_embeds=torch.cat([prompts.embeddings, core.get_input_embeddings()(fed)], dim=1),
-            position_ids=torch.cat([prompts.positions, after], dim=-1),
-            use_cache=False,
-        ).last_hidden_state
-        return torch.cat([states[row, length - 1 :][: len(answer)] for row, answer in enumerate(answers)])
+        embeddings = self._model.model.get_input_embeddings()(fed)
+        return Embedded(
+            torch.cat([prompts.embeddings, embeddings], dim=1), torch.cat([prompts.positions, after], dim=-1)
+        )
 
     @torch.inference_mode()
     def logits(self, states: Tensor) -> Tensor:

@@ -38,10 +38,10 @@ class Checkpoint:
     model: str
     revision: str | None
     runtime: Runtime
-    weight_bytes: int
+    weight_bytes: int | None
     part_bytes: Mapping[str, int]
     seconds: float
-    first_token_seconds: float
+    first_token_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _accuracy(answers: Sequence[Answer], errors: Errors, transcripts: Transcript
 
 
 def compare(reading: Reading, baseline: Reading, gaps: Sequence[Gap], transcripts: Transcripts | None) -> Comparison:
-    """The model beside the baseline, page by page."""
+    """The model beside the baseline, page by page. gaps: empty for what was not compared token by token."""
     difference = interval = None
     if transcripts is not None and reading.errors is not None and baseline.errors is not None:
         pairs = zip(reading.errors.characters, baseline.errors.characters, strict=True)
@@ -173,9 +173,9 @@ def compare(reading: Reading, baseline: Reading, gaps: Sequence[Gap], transcript
         cer_difference_interval=interval,
         identical_pages=sum(mine == other for mine, other in texts),
         length_ratio=sum(len(mine) for mine, _ in texts) / written if written else None,
-        tokens=tokens,
-        agreement=sum(gap.agreeing for gap in gaps) / tokens,
-        kl=sum(gap.kl for gap in gaps) / tokens,
+        tokens=tokens or None,
+        agreement=sum(gap.agreeing for gap in gaps) / tokens if tokens else None,
+        kl=sum(gap.kl for gap in gaps) / tokens if tokens else None,
     )
 
 

@@ -11,41 +11,50 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from hyocr_core.checkpoint.durable import replacing, save_bytes, try_lock, writing
 from hyocr_core.config import FrozenModel
 from hyocr_core.errors import OutputError
+from hyocr_core.evaluation.result import Diagnosis, Role
 from hyocr_core.evaluation.score import Answer, Gap
 from hyocr_core.progress import Progress
 
 
 class BatchReading(FrozenModel):
-    """What one checkpoint wrote for a batch; seconds of the whole, and from its start to the first token."""
+    """What one checkpoint wrote for a batch; seconds of the whole, and from its start to the first token.
+
+    first_token: None where the runtime does not say.
+    """
 
     answers: tuple[Answer, ...]
     seconds: float
-    first_token: float
+    first_token: float | None
 
 
 class BatchRecord(FrozenModel):
     """All that is kept of a batch; answers and gaps are in the order of `pages`, the indices of its pages.
 
-    readings: the model's and, if there is one, the baseline's. gaps: none without a baseline.
+    gaps: of those that were compared with the baseline token by token. diagnosis: made on the first batch.
     """
 
     pages: tuple[int, ...]
-    readings: tuple[BatchReading, ...]
-    gaps: tuple[Gap, ...]
+    readings: dict[Role, BatchReading]
+    gaps: dict[Role, tuple[Gap, ...]] = Field(default_factory=dict)
+    diagnosis: Diagnosis | None = None
 
 
 class Kept:
     """The batches read so far by key, each also a file of its own, so that keeping one takes no longer than another.
 
-    folder: None keeps them in memory only.
+    folder: None keeps them in memory only. whole: whether nothing is missing when the evaluation ends; otherwise what
+    is kept stays.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self.batches: dict[str, BatchRecord] = {}
+        self.whole = True
 
     def load(self) -> None:
         """Take what an interrupted evaluation left. Raises OutputError for a file that cannot be read."""
@@ -107,7 +116,7 @@ def keeping(root: Path | None, fingerprint: Mapping[str, Any], *, resume: bool, 
             kept.forget()
         try:
             yield kept
-            finished = True
+            finished = kept.whole
         finally:
             if finished or not kept.batches:
                 shutil.rmtree(folder, ignore_errors=True)

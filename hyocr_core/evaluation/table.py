@@ -15,36 +15,50 @@ _NONE = "-"
 
 def eval_table(result: EvalResult) -> Table:
     """One row per measure; with a baseline its column and the difference beside the model's. Fits 80 columns."""
+    scores = {"model": result.model, "baseline": result.baseline, "rounded": result.rounded}
+    known = {title: score for title, score in scores.items() if score is not None}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(f"{len(result.pages)} pages", no_wrap=True)
-    scores = [result.model] if result.baseline is None else [result.model, result.baseline]
-    for title in ("model", "baseline", "difference")[: 1 if result.comparison is None else 3]:
+    for title in (*known, *(["difference"] if result.comparison else [])):
         table.add_column(title, justify="right", overflow="fold")
     differences = dict(_differences(result))
     for field, label, show in _ROWS:
-        table.add_row(label, *(escape(show(getattr(score, field))) for score in scores), differences.get(field, ""))
+        table.add_row(label, *(_shown(score, field, show) for score in known.values()), differences.get(field, ""))
     for part in result.model.part_bytes:
-        table.add_row(f"  {part}", *(_size(score.part_bytes[part]) for score in scores), differences[part])
+        sizes = (_shown(score.part_bytes, part, _size) for score in known.values())
+        table.add_row(f"  {part}", *sizes, differences.get(part, ""))
     table.add_row("peak memory", _size(result.peak_rss_bytes))
-    for label, text in _closeness(result):
-        table.add_row(label, "", "", text)
+    compared = {"model": result.comparison, "baseline": None, "rounded": result.rounded_comparison}
+    for field, label, show in _CLOSENESS if result.comparison else ():
+        table.add_row(label, *(_shown(compared[title], field, show) for title in known))
+    if result.blocks:
+        worst = max(result.blocks, key=lambda block: block.error)
+        table.add_row("most changed block", f"{escape(worst.name)} {worst.error:.3f}")
     return table
 
 
-def _percent(rate: float | None) -> str:
-    return _NONE if rate is None else f"{100 * rate:.2f} %"
+def _shown(values: object, field: str, show: Callable[[Any], str]) -> str:
+    """What a score, or the sizes of parts, say of a field."""
+    if values is None:
+        return ""
+    value = values.get(field) if isinstance(values, dict) else getattr(values, field)
+    return _NONE if value is None else escape(show(value))
 
 
-def _interval(interval: Interval | None) -> str:
-    return _NONE if interval is None else f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.2f} %"
 
 
-def _ratio(ratio: float | None) -> str:
-    return _NONE if ratio is None else f"{ratio:.3f}"
+def _interval(interval: Interval) -> str:
+    return f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
 
 
-def _fraction(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.4f}"
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.3f}"
+
+
+def _fraction(value: float) -> str:
+    return f"{value:.4f}"
 
 
 def _size(count: int) -> str:
@@ -83,31 +97,26 @@ _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 )
 """Field of a ModelScore, label, and how its value is shown."""
 
+_CLOSENESS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("length_ratio", "length / baseline", _ratio),
+    ("identical_pages", "identical pages", str),
+    ("tokens", "tokens compared", str),
+    ("agreement", "next-token agreement", _percent),
+    ("kl", "KL, nats per token", "{:.2g}".format),
+)
+"""The same of a Comparison."""
+
 
 def _differences(result: EvalResult) -> Iterator[tuple[str, str]]:
     """Field, or part of the weights -> model less baseline."""
     model, baseline, compared = result.model, result.baseline, result.comparison
     if baseline is None or compared is None:
-        yield from dict.fromkeys(model.part_bytes, "").items()
         return
     if compared.cer_difference is not None and compared.cer_difference_interval is not None:
-        low, high = (f"{100 * bound:+.2f}" for bound in compared.cer_difference_interval)
         yield "cer", f"{100 * compared.cer_difference:+.2f} points"
-        yield "cer_interval", f"{low} to {high}"
-    yield "weight_bytes", _saved(model.weight_bytes, baseline.weight_bytes)
-    for part, size in model.part_bytes.items():
-        yield part, _saved(size, baseline.part_bytes[part])
-
-
-def _saved(size: int, baseline: int) -> str:
-    return f"{size / baseline - 1:+.0%}" if baseline else ""
-
-
-def _closeness(result: EvalResult) -> Iterator[tuple[str, str]]:
-    compared = result.comparison
-    if compared is None:
-        return
-    yield "length / baseline", _ratio(compared.length_ratio)
-    yield "identical pages", f"{compared.identical_pages} of {len(result.pages)}"
-    yield "next-token agreement", f"{compared.agreement:.2%} of {compared.tokens}"
-    yield "KL(baseline || model)", f"{compared.kl:.2g} nats/token"
+        yield "cer_interval", _interval(compared.cer_difference_interval)
+    sizes = {"weight_bytes": (model.weight_bytes, baseline.weight_bytes)}
+    sizes |= {part: (size, baseline.part_bytes.get(part)) for part, size in model.part_bytes.items()}
+    for name, (size, before) in sizes.items():
+        if size is not None and before:
+            yield name, f"{size / before - 1:+.0%}"

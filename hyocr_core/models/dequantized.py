@@ -35,6 +35,16 @@ class DequantizedCheckpoint:
         self.config = reader.config
         self.tensors = self._presented()
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """The quantized linears: on-disk name -> (N, K)."""
+        return self._linears.shapes
+
+    def bits(self, layer: str) -> float:
+        """Stored bits per weight of a quantized linear, with all that belongs to it."""
+        outputs, inputs = self.shapes[layer]
+        return 8 * sum(self._reader.tensors[name].nbytes for name in self._packed[layer]) / (outputs * inputs)
+
     def _presented(self) -> Mapping[str, TensorInfo]:
         packed = {name for names in self._packed.values() for name in names}
         tensors = {name: info for name, info in self._reader.tensors.items() if name not in packed}

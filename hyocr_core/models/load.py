@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.errors import BadInputError
 from hyocr_core.models.dequantized import DequantizedCheckpoint
-from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.models.hunyuan_vl import EMBEDDING, VISION, HunYuanVL
+from hyocr_core.models.rounded import RoundedCheckpoint
+from hyocr_core.runtimes.native import check_native, load_native
 
 if TYPE_CHECKING:
     from transformers import HunYuanVLForConditionalGeneration
+
+Weights: TypeAlias = CheckpointReader | DequantizedCheckpoint | RoundedCheckpoint
+
+FRONT = (f"{VISION}.", f"{EMBEDDING}.")
+"""Below these names are the parameters that make the input of block 0."""
+
+SHARED = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def open_weights(folder: Path) -> CheckpointReader | DequantizedCheckpoint:
@@ -23,16 +32,55 @@ def open_weights(folder: Path) -> CheckpointReader | DequantizedCheckpoint:
 
 
 def load_model(folder: Path, device: torch.device) -> HunYuanVLForConditionalGeneration:
-    """The whole model in memory, in eval mode.
+    """The whole model of a checkpoint folder; see `load_whole`."""
+    return load_whole(open_weights(folder), device).skeleton
+
+
+def load_whole(weights: Weights, device: torch.device, *, native: bool = False) -> HunYuanVL:
+    """The whole model in memory as `skeleton`, in eval mode.
 
     A quantized checkpoint has its weights unpacked; where its runtime quantizes activations, the model does too.
+    native: Transformers itself loads a quantized checkpoint, and whatever kernels it has for that compute.
     """
-    source = open_weights(folder)
-    adapter = HunYuanVL(source, device)
-    model = adapter.full(source.read(source.tensors))
-    if isinstance(source, DequantizedCheckpoint):
-        source.emulate(adapter.modules)
+    model = HunYuanVL(weights, device)
+    if native and isinstance(weights, DequantizedCheckpoint):
+        unpack = check_native(weights.config["quantization_config"], weights.shapes)
+        model.skeleton = load_native(weights.folder, device, unpack=unpack)
+        return model
+    model.full(weights.read(weights.tensors))
+    if not isinstance(weights, CheckpointReader):
+        weights.emulate(model.modules)
     return model
+
+
+def share_equal(model: HunYuanVL, other: HunYuanVL) -> None:
+    """Let `model` use the memory of `other` for every parameter that both have alike."""
+    theirs = dict(other.skeleton.named_parameters())
+    for name, mine in model.skeleton.named_parameters():
+        their = theirs.get(name)
+        # Packed weights of a native model differ, and of 8-bit floats not every device can tell.
+        if their is not None and mine.dtype == their.dtype in SHARED and torch.equal(mine, their):
+            mine.data = their.data
+
+
+def embed_alike(model: HunYuanVL, other: HunYuanVL) -> bool:
+    """Whether both put the same into block 0, known after `share_equal`: vision tower and embedding are shared."""
+    if any(_quantizes_vision(each) for each in (model, other)):
+        return False
+    fronts = [
+        {name: value.data_ptr() for name, value in each.skeleton.named_parameters() if name.startswith(FRONT)}
+        for each in (model, other)
+    ]
+    return fronts[0] == fronts[1]
+
+
+def _quantizes_vision(model: HunYuanVL) -> bool:
+    """Whether inputs of the vision tower's linears may be quantized."""
+    if not isinstance(model.reader, DequantizedCheckpoint | RoundedCheckpoint):
+        return False
+    return not model.reader.shapes.keys().isdisjoint(
+        name.removesuffix(".weight") for name in model.tensors_below(VISION).values()
+    )
 
 
 def pick_device(name: str) -> torch.device:

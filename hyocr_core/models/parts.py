@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from hyocr_core.checkpoint.reader import TensorInfo
+import torch
+
+from hyocr_core.checkpoint.reader import CheckpointReader, TensorInfo
 from hyocr_core.formats.cache import split_name
 from hyocr_core.models.hunyuan_vl import BLOCKS, EMBEDDING, VISION, HunYuanVL
+from hyocr_core.models.load import open_weights
 
 HEAD = "lm_head"
 
@@ -32,3 +36,10 @@ def part_bytes(model: HunYuanVL, stored: Mapping[str, TensorInfo]) -> dict[str, 
     for name, info in stored.items():
         sizes[owners[name if name in owners else f"{split_name(name)[0]}.weight"]] += info.nbytes
     return sizes
+
+
+def stored_bytes(folder: Path) -> tuple[int, dict[str, int]]:
+    """Size of a checkpoint's weight files, and `part_bytes` of what they hold."""
+    model = HunYuanVL(open_weights(folder), torch.device("meta"))
+    files = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return files, part_bytes(model, CheckpointReader(folder).tensors)

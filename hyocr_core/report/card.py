@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from hyocr_core.checkpoint.report import QuantReport
+from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
+from hyocr_core.checkpoint.report import FILE_NAME as REPORT_NAME
+from hyocr_core.checkpoint.report import EvaluationRecord, GateRecord, QuantReport, ScoreRecord, read_report
+from hyocr_core.evaluation.gate import failures
 from hyocr_core.formats import read_format, runtimes
 from hyocr_core.formats.runtimes import TRANSFORMERS, must_unpack
+from hyocr_core.report.text import number, percent, points, signed_span, size, span
 
 FILE_NAME = "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag")
 """What the card of the base model says of every copy of it."""
+
+ACCURACY = re.compile(r"(?<=^## Accuracy\n\n).*?(?=\n\n## |\Z)", re.DOTALL | re.MULTILINE)
+
+RUNTIMES = {
+    "transformers": "Transformers",
+    "dequant": "Transformers on the unpacked weights, quantized activations emulated",
+    "vllm": "vLLM",
+    "endpoint": "a server",
+}
 
 LOAD = """\
 from transformers import {imports}
@@ -54,11 +68,34 @@ def model_card(
         after=f"{report.weight_bytes_after / 1e6:.1f}",
         ratio=f"{report.weight_bytes_before / report.weight_bytes_after:.2f}",
         options=json.dumps(report.method.config, indent=2),
-        accuracy=_accuracy(name, source),
+        accuracy=_accuracy(report, name),
         runtimes=runtimes(quantization_config, _shapes(report)),
         snippet=_snippet(name, quantization_config, report),
     )
     return str(card).rstrip() + "\n"
+
+
+def with_numbers(card: str, report: QuantReport, name: str) -> str:
+    """Return a card with what `report` says of accuracy; one without the heading is left as it is."""
+    return ACCURACY.sub(lambda _found: _accuracy(report, name), card, count=1)
+
+
+def record_numbers(folder: Path, evaluation: EvaluationRecord, gate: GateRecord | None) -> None:
+    """Put an evaluation into the report and the card of a checkpoint that hyocr wrote, in the place of an older one.
+
+    gate: None leaves the verdict that is there, so that what was not accepted stays so until it is.
+    The rest of the card, which its owner may have edited, stays. Raises CheckpointError for a folder without a report,
+    RunError when it cannot be written.
+    """
+    old = read_report(folder)
+    report = old.model_copy(update={"evaluation": evaluation, "gate": gate or old.gate})
+    texts = {REPORT_NAME: report.model_dump_json(indent=2) + "\n"}
+    card = folder / FILE_NAME
+    if card.is_file():
+        texts[FILE_NAME] = with_numbers(card.read_text(encoding="utf-8"), report, folder.resolve().name)
+    for name, text in texts.items():
+        with writing(folder / name), replacing(folder / name) as partial:
+            save_bytes(partial, text.encode())
 
 
 def _carried(base_card: Path) -> dict[str, Any]:
@@ -73,9 +110,65 @@ def _shapes(report: QuantReport) -> dict[str, tuple[int, int]]:
     return {layer.name: layer.shape for layer in report.layers}
 
 
-def _accuracy(name: str, source: str) -> str:
-    measure = f"hyocr eval {shlex.quote(name)} --data your-pages/ --baseline {shlex.quote(source)}"
-    return f"Not measured yet. On your own pages:\n\n```sh\n{measure}\n```"
+def _accuracy(report: QuantReport, name: str) -> str:
+    measure = f"hyocr eval {shlex.quote(name)} --data your-pages/ --baseline {shlex.quote(report.model.source)}"
+    own = f"On your own pages:\n\n```sh\n{measure}\n```"
+    if report.evaluation is None:
+        return f"Not measured yet. {own}"
+    return "\n\n".join([*_measured(report.evaluation), *_verdict(report), own])
+
+
+def _measured(numbers: EvaluationRecord) -> Iterator[str]:
+    """A sentence on how, a table of what, a sentence on the difference. No times: the card is the same each run."""
+    yield f"{numbers.pages} pages of {numbers.data}, read greedily (seed {numbers.seed}, device {numbers.device}):"
+    rows = {"original": numbers.baseline, "rounded to nearest": numbers.rounded, "this checkpoint": numbers.model}
+    found = {label: score for label, score in rows.items() if score is not None}
+    head = ("", "CER", "95 % interval", "agreement", "KL", "loops", "weights")
+    lines = [head, ["---"] * len(head), *([label, *_cells(score)] for label, score in found.items())]
+    yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    if numbers.cer_difference is not None:
+        yield (
+            f"The CER is {points(numbers.cer_difference)} points from the original's "
+            f"(95 % interval, page by page: {signed_span(numbers.cer_difference_interval)})."
+        )
+    yield f"Runtime: {_runtimes(found)}. {_meaning(numbers)}"
+
+
+def _cells(score: ScoreRecord) -> Iterator[str]:
+    yield percent(score.cer)
+    yield span(score.cer_interval)
+    yield percent(score.agreement)
+    yield number(score.kl, 2)
+    yield str(score.loops)
+    yield size(score.weight_bytes)
+
+
+def _runtimes(found: Mapping[str, ScoreRecord]) -> str:
+    """`Transformers` for original, ...; one for all is said once."""
+    by_runtime: dict[str, list[str]] = {}
+    for label, score in found.items():
+        by_runtime.setdefault(RUNTIMES.get(score.runtime, score.runtime), []).append(label)
+    if len(by_runtime) == 1:
+        return next(iter(by_runtime))
+    return "; ".join(f"{runtime} ({', '.join(labels)})" for runtime, labels in by_runtime.items())
+
+
+def _meaning(numbers: EvaluationRecord) -> str:
+    told = "CER: character error rate; loops: pages that end in a repetition loop"
+    if numbers.model.agreement is None:
+        return f"{told}."
+    return (
+        f"{told}; agreement and KL: next tokens that are the original's too, and how far the predictions are from its, "
+        "along its own answers."
+    )
+
+
+def _verdict(report: QuantReport) -> Iterator[str]:
+    if report.gate is None:
+        return
+    asked = ",".join(f"{figure.metric}={figure.bound:g}" for figure in report.gate.figures)
+    verdict = "held" if report.gate.accepted else f"**not held**: {failures(report.gate)}"
+    yield f"Gate `{asked}`: {verdict}."
 
 
 def _snippet(name: str, quantization_config: Mapping[str, Any], report: QuantReport) -> str | None:

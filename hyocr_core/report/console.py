@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hyocr_core.checkpoint.report import LayerRecord, QuantReport
+from hyocr_core.checkpoint.report import EvaluationRecord, LayerRecord, QuantReport
+from hyocr_core.evaluation.gate import failures
 
 
 def layer_table(layers: tuple[LayerRecord, ...]) -> Table:
     """One row per layer: its shape, the method's metrics, seconds; a degraded layer in red."""
     metrics = list(dict.fromkeys(name for layer in layers for name in layer.metrics))
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("layer", no_wrap=True)
     table.add_column("shape", no_wrap=True, justify="right")
-    for title in (*metrics, "seconds"):
-        table.add_column(title.replace("_", " "), justify="right")
-    for layer in layers:
-        values = [f"{layer.metrics[name]:.3g}" if name in layer.metrics else "-" for name in metrics]
+    rows = [
+        [*(f"{layer.metrics[name]:.3g}" if name in layer.metrics else "-" for name in metrics), f"{layer.seconds:.2f}"]
+        for layer in layers
+    ]
+    for title, column in zip((*metrics, "seconds"), zip(*rows, strict=True), strict=True):
+        # Where the terminal is narrow, titles are broken and numbers stay whole.
+        table.add_column(title.replace("_", " "), justify="right", min_width=max(map(len, column)), overflow="fold")
+    for layer, values in zip(layers, rows, strict=True):
         style = "red" if layer.degraded is not None else None
-        table.add_row(layer.name, f"{layer.shape[0]}x{layer.shape[1]}", *values, f"{layer.seconds:.2f}", style=style)
+        table.add_row(layer.name, f"{layer.shape[0]}x{layer.shape[1]}", *values, style=style)
     return table
 
 
 def summary(report: QuantReport, output: Path) -> RenderableType:
-    """Sizes, time, memory, what is degraded, and where the checkpoint lies."""
+    """Sizes, time, memory, how it reads, what is degraded, and where the checkpoint lies."""
     before, after = report.weight_bytes_before / 1e6, report.weight_bytes_after / 1e6
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in report.phases.items())
     lines = [
@@ -38,13 +44,35 @@ def summary(report: QuantReport, output: Path) -> RenderableType:
     if report.calibration is not None:
         used = report.calibration
         lines.insert(0, f"calibrated on {used.samples} samples of {used.source}, {used.tokens} tokens")
+    if report.evaluation is not None:
+        lines += _reading(report.evaluation)
     text = [Text(line) for line in lines]
+    if report.gate is not None:
+        held = report.gate.accepted
+        text.append(Text("gate held" if held else f"gate failed: {failures(report.gate)}", "green" if held else "red"))
     for layer in report.degraded:
         text.append(Text(f"degraded: {layer.name}: {layer.degraded}", "red"))
+    for observer in report.observers:
+        if observer.failed is not None:
+            text.append(Text(f"observer {observer.name} was switched off: {observer.failed}", "yellow"))
     return Group(*text, Text(f"wrote {output}", "bold"))
 
 
+def _reading(numbers: EvaluationRecord) -> Iterator[str]:
+    yield f"read {numbers.pages} pages of {numbers.data}"
+    if numbers.model.cer is not None:
+        scores = {"CER": numbers.model, "original": numbers.baseline, "rounded to nearest": numbers.rounded}
+        rates = {label: score.cer for label, score in scores.items() if score is not None}
+        yield ", ".join(f"{label} {rate:.2%}" for label, rate in rates.items() if rate is not None)
+    if numbers.model.agreement is not None and numbers.model.kl is not None:
+        yield (
+            f"next-token agreement {numbers.model.agreement:.2%}, KL {numbers.model.kl:.2g}, "
+            f"{numbers.model.identical} pages identical, {numbers.model.loops} end in a loop"
+        )
+
+
 def print_report(console: Console, report: QuantReport, output: Path) -> None:
-    console.print(layer_table(report.layers))
+    # Not cropped: a log may be as wide as it needs to be.
+    console.print(layer_table(report.layers), crop=False)
     console.print()
     console.print(summary(report, output))

@@ -8,6 +8,7 @@ from rich.table import Table
 from hyocr_core.dry_run import DryRun, PartSize
 
 _UNKNOWN = "unknown"
+_ANSWERS = {"data": "", "generate": " and the answers that the model writes", "none": " without answers"}
 
 
 def heading(plan: DryRun) -> str:
@@ -44,13 +45,19 @@ def resources_table(plan: DryRun) -> Table:
     resources = plan.resources
     if plan.calibration is not None:
         used = plan.calibration
-        table.add_row("calibration", escape(f"{used.samples} samples of {used.source}, {used.tokens} tokens"))
+        samples = f"{used.samples} samples of {used.source}, {used.tokens} tokens{_ANSWERS[used.answers]}"
+        table.add_row("calibration", escape(samples))
     for name, reason in plan.calibration.failures.items() if plan.calibration else ():
         table.add_row("  left out", escape(f"{name}: {reason}"))
+    if plan.evaluation is not None:
+        read = plan.evaluation
+        gate = "no gate" if read.gate is None else ", ".join(f"{key}={bound:g}" for key, bound in read.gate.items())
+        table.add_row("evaluation", escape(f"{read.pages} pages of {read.source}; {gate}"))
     memory = "not estimated on a GPU" if resources.memory is None else f"about {_gigabytes(resources.memory)}"
     table.add_row("memory", f"{memory}; {_gigabytes(resources.memory_free)} are free")
     table.add_row("disk", f"at most {_gigabytes(resources.disk)}; {_gigabytes(resources.disk_free)} are free")
-    table.add_row("time", f"{_duration(*plan.time.seconds)} ({plan.time.how})")
+    more = "" if plan.evaluation is None else ", and the evaluation"
+    table.add_row("time", f"{_duration(*plan.time.seconds)} ({plan.time.how}){more}")
     for runtime in plan.runtimes:
         table.add_row(runtime.name, escape(f"{runtime.loads}: {runtime.why}" if runtime.why else runtime.loads))
     return table

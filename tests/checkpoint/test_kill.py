@@ -32,9 +32,9 @@ def run(model: Path, target: Path, *, resume: bool) -> None:
                 journal.record(key, {"error": 0.1 * number})
         reader = CheckpointReader(model)
         report = repr(journal.entries).encode()
-        stage.finish(
-            reader, reader.tensors, ["block-0", "block-1"], {"a": 1}, lambda _files: {"report": report}, shard_bytes=600
-        )
+        stage.build(reader, reader.tensors, ["block-0", "block-1"], {"a": 1}, shard_bytes=600)
+        stage.add_file("report", report)
+        stage.publish()
 
 
 def dies(model: Path, target: Path, *, resume: bool, after: int) -> bool:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -184,8 +185,11 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr.strip().splitlines()[-1]
 
 
-def test_everything_arrives_in_one_commit(hub: Hub, quantized: Path, tmp_path: Path) -> None:
-    done = push(hub, tmp_path, str(quantized), REPO, "--private", "--json")
+def test_everything_but_the_evidence_arrives_in_one_commit(hub: Hub, quantized: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(quantized, tmp_path / quantized.name)
+    (folder / "report").mkdir()
+    (folder / "report/eval.json").write_text("a confidential page")
+    done = push(hub, tmp_path, str(folder), REPO, "--private", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"url": f"{hub.url}/{REPO}", "commit": COMMIT}
     assert hub.files == {path.name: path.read_bytes() for path in quantized.iterdir()}
@@ -246,3 +250,15 @@ def test_no_network(quantized: Path, tmp_path: Path) -> None:
     done = push(Hub("http://127.0.0.1:9"), tmp_path, str(quantized), REPO)
     assert done.returncode == 1
     assert "http://127.0.0.1:9" in last_line(done)
+
+
+def test_a_checkpoint_that_failed_its_gate_stays_here(hub: Hub, quantized: Path, tmp_path: Path) -> None:
+    failed = shutil.copytree(quantized, tmp_path / "failed")
+    report = json.loads((failed / "hyocr_report.json").read_text())
+    figure = {"metric": "cer", "bound": 0.5, "value": 1.2, "passed": False}
+    report["gate"] = {"accepted": False, "figures": [figure]}
+    (failed / "hyocr_report.json").write_text(json.dumps(report))
+    done = push(hub, tmp_path, str(failed), REPO)
+    assert done.returncode == 2
+    assert "has failed its gate (cer)" in last_line(done)
+    assert not hub.files

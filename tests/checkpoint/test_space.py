@@ -37,7 +37,8 @@ def test_required_is_what_lies_there_before_the_rename(
     monkeypatch.setattr(os, "rename", measure)
     with StagedCheckpoint.open(tmp_path / "out", resume=False) as stage:
         stage.add_part("a", {"a.qweight": packed})
-        stage.finish(reader, ["b.weight"], ["a"], {}, lambda _files: {})
+        stage.build(reader, ["b.weight"], ["a"], {})
+        stage.publish()
     assert measured[0] > 60 * MEBIBYTE
     assert measured[0] < required_disk(reader, ["a.weight"], packed.nbytes) < measured[0] + 20 * MEBIBYTE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.checkpoint.writer import StagedCheckpoint
+from hyocr_core.checkpoint.writer import StagedCheckpoint, refuse_unaccepted
 from hyocr_core.errors import CalibrationError, OutputError, RunError
 
 Raw = dict[str, tuple[str, list[int], bytes]]
@@ -65,9 +66,14 @@ def add_parts(stage: StagedCheckpoint) -> None:
         stage.add_part(layer, packed(layer))
 
 
-def finish(stage: StagedCheckpoint, model: Path, **options: Any) -> None:
+def finish(stage: StagedCheckpoint, model: Path, *, accepted: bool = True, **options: Any) -> None:
     reader = CheckpointReader(model)
-    stage.finish(reader, carried(reader), QUANTIZED, CONFIG, lambda _files: EXTRA, **options)
+    digests = stage.build(reader, carried(reader), QUANTIZED, CONFIG, **options)
+    for name, content in EXTRA.items():
+        stage.add_file(name, content)
+    place = stage.publish(accepted=accepted)
+    weights = place.glob("*.safetensors")
+    assert digests == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}
 
 
 def write(model: Path, target: Path, **options: Any) -> dict[str, bytes]:
@@ -151,7 +157,8 @@ class TestResult:
         two = torch.arange(9.0)
         model = write_sharded({"a.safetensors": {"x": one}, "b.safetensors": {"y": two}})
         with StagedCheckpoint.open(target, resume=False) as stage:
-            stage.finish(CheckpointReader(model), ["y", "x"], [], CONFIG, lambda _files: {})
+            stage.build(CheckpointReader(model), ["y", "x"], [], CONFIG)
+            stage.publish()
         read = CheckpointReader(target).read(["x", "y"])
         assert torch.equal(read["x"], one)
         assert torch.equal(read["y"], two)
@@ -170,7 +177,8 @@ class TestResult:
         )
         reader = CheckpointReader(tmp_path / "model")
         with StagedCheckpoint.open(tmp_path / "out", resume=False) as stage:
-            stage.finish(reader, reader.tensors, [], reader.config, lambda _files: {}, shard_bytes=12_000)
+            stage.build(reader, reader.tensors, [], reader.config, shard_bytes=12_000)
+            stage.publish()
         assert len({info.shard for info in reader.tensors.values()}) > 1
         assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
         loaded = LlamaForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").state_dict()
@@ -196,6 +204,43 @@ class TestResult:
         assert "config.json" in write(model, target)
         assert target.is_symlink()
         assert (tmp_path / "real" / "config.json").is_file()
+
+
+class TestUnaccepted:
+    def test_it_appears_beside_the_target(self, model: Path, target: Path, tmp_path: Path) -> None:
+        expected = write(model, tmp_path / "expected")
+        (tmp_path / "out.unaccepted").mkdir()
+        refuse_unaccepted(target)  # an empty folder is in no one's way
+        with StagedCheckpoint.open(target, resume=False) as stage:
+            add_parts(stage)
+            finish(stage, model, accepted=False)
+        assert contents(tmp_path / "out.unaccepted") == expected
+        assert {path.name for path in tmp_path.iterdir()} - {model.name} == {"expected", "out.unaccepted"}
+
+    def test_beside_what_a_link_leads_to(self, model: Path, target: Path, tmp_path: Path) -> None:
+        (tmp_path / "disk" / "real").mkdir(parents=True)
+        target.symlink_to("disk/real")
+        with StagedCheckpoint.open(target, resume=False) as stage:
+            add_parts(stage)
+            finish(stage, model, accepted=False)
+        assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["real", "real.unaccepted"]
+        assert not any(target.iterdir())
+
+    @pytest.mark.parametrize("folder", [True, False], ids=["a folder", "a file"])
+    def test_what_is_there_is_never_lost(self, model: Path, target: Path, tmp_path: Path, folder: bool) -> None:
+        old = tmp_path / "out.unaccepted"
+        if folder:
+            old.mkdir()
+        (old / "precious" if folder else old).write_text("precious")
+        with pytest.raises(OutputError, match=rf"{old} is there.*: delete or rename that, or give another output"):
+            refuse_unaccepted(target)
+        with StagedCheckpoint.open(target, resume=False) as stage:
+            Journal.start(stage.journal_path, {})
+            add_parts(stage)
+            with pytest.raises(RunError, match=r"out\.unaccepted.*--resume"):
+                finish(stage, model, accepted=False)
+        assert (old / "precious" if folder else old).read_text() == "precious"
+        StagedCheckpoint.open(target, resume=True).close()
 
 
 class TestParts:
@@ -235,7 +280,7 @@ class TestParts:
             reader = CheckpointReader(model)
             stage.add_part("other", {"vit.half": torch.ones(1)})
             with pytest.raises(RunError, match=r"vit\.half would be written twice"):
-                stage.finish(reader, carried(reader), [*QUANTIZED, "other"], CONFIG, lambda _files: EXTRA)
+                stage.build(reader, carried(reader), [*QUANTIZED, "other"], CONFIG)
         assert not target.exists()
         assert stage_folder.exists()
 

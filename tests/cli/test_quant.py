@@ -66,6 +66,8 @@ def test_final_table_has_a_row_per_layer(quant: Quant) -> None:
         (["-o", "sym=false"], "use format: compressed-tensors"),
         (["-o", "ignore=[nothing.*]"], "'nothing.*' matches no linear layer"),
         (["--num-samples", "0"], "num_samples"),
+        (["--answers", "own"], "answers = 'own': should be 'data', 'generate' or 'none'"),
+        (["-o", "weighting=even"], "weighting"),
         (["--calib", "pages.csv.d"], "pages.csv.d"),
         (["--model", "./nowhere"], "nowhere"),
         (["--resume"], "no unfinished run"),

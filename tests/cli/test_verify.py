@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from hyocr_core.cli.main import main
 from hyocr_core.config import RunConfig
 from hyocr_core.pipeline import quantize
-from hyocr_core.verify import load
-from hyocr_core.verify.load import TEXT, telling_line
+from hyocr_core.runtimes import native
+from hyocr_core.runtimes.vllm_process import telling_line
+from hyocr_core.verification.load import TEXT
 
 LAYER = "model.layers.0.self_attn.q_proj"
 
@@ -129,7 +130,7 @@ def test_transformers_reads_a_line(written: Callable[[str, int], Path]) -> None:
 
 
 def test_a_missing_package_is_no_fault(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "find_spec", lambda _name: None)
+    monkeypatch.setattr(native, "find_spec", lambda _name: None)
     result = verify(sound, "--load", "transformers")
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1] == "no faults"
@@ -153,13 +154,14 @@ def stub(tmp_path: Path) -> Callable[[str], Path]:
 
 
 def test_vllm_runs_with_another_interpreter(sound: Path, demo: Path, stub: Callable[[str], Path]) -> None:
-    """The stub answers with the prompt's tokens, which shows that it got checkpoint, requests and a place to write."""
+    """The stub answers with the question's tokens, which shows that it got checkpoint, prompt and image."""
     python = stub(
-        "import json, torch\nfrom safetensors.torch import save_file\nfrom transformers import AutoTokenizer\n"
-        "runner, checkpoint, requests, result = sys.argv[1:]\n"
-        "(request,) = json.load(open(requests))\nopen(request['image'], 'rb').read()\n"
-        "tokens = AutoTokenizer.from_pretrained(checkpoint)(request['question'])['input_ids']\n"
-        "save_file({'tokens_0': torch.tensor(tokens)}, result)"
+        "import base64, json, re\nfrom transformers import AutoTokenizer\n"
+        "runner, checkpoint, most = sys.argv[1:]\nrequest = json.loads(sys.stdin.readline())\n"
+        "assert base64.b64decode(request['image'])[:4] == b'\\x89PNG'\n"
+        "question = re.search('Extract[^<]*', request['prompt'])[0]\n"
+        "tokens = AutoTokenizer.from_pretrained(checkpoint)(question)['input_ids']\n"
+        "print(json.dumps({'prompt': [], 'tokens': tokens, 'ended': True, 'seconds': 0.1}))"
     )
     result = verify(sound, "--load", "vllm", "--python", python)
     assert result.exit_code == 0, result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -15,9 +16,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
-from hyocr_core.verify.load import RUNNER
+from hyocr_core.runtimes.vllm_process import RUNNER
 
 ROOT = Path(__file__).parents[2]
 VLLM_PYTHON = ROOT / ".venv-vllm/bin/python"
@@ -37,6 +37,11 @@ class Answer:
 class Line:
     image: Path
     question: str
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        content = [{"type": "image", "image": str(self.image)}, {"type": "text", "text": self.question}]
+        return [{"role": "user", "content": content}]
 
 
 Quantize = Callable[..., Path]
@@ -72,21 +77,33 @@ def quantize(demo: Path, calib: str, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def run_vllm(lines: list[Line], tmp_path_factory: pytest.TempPathFactory) -> RunVllm:
-    """Read the lines with a checkpoint in vLLM; the finished process, which may have failed."""
+def vllm_python() -> Path:
     if not VLLM_PYTHON.is_file():
         pytest.skip("no .venv-vllm: `make clients` makes it")
-    requests = tmp_path_factory.mktemp("vllm") / "requests.json"
-    requests.write_text(
-        json.dumps([{"image": str(line.image), "question": line.question} for line in lines]), encoding="utf-8"
-    )
+    return VLLM_PYTHON
 
-    def run(checkpoint: Path, result: Path, *, emulate_fp8: bool = False) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture(scope="session")
+def run_vllm(vllm_python: Path, demo: Path, lines: list[Line]) -> RunVllm:
+    """Read the lines with a checkpoint in vLLM's CPU build; the finished process, which may have failed."""
+    from transformers import HunYuanVLProcessor
+
+    processor = HunYuanVLProcessor.from_pretrained(demo)
+    requests = [
+        {
+            "prompt": processor.apply_chat_template(line.messages, add_generation_prompt=True),
+            "image": base64.b64encode(line.image.read_bytes()).decode(),
+            "max_tokens": 64,
+            "logprobs": True,
+        }
+        for line in lines
+    ]
+
+    def run(checkpoint: Path, *, emulate_fp8: bool = False) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [VLLM_PYTHON, RUNNER, checkpoint, requests, result],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            [vllm_python, RUNNER, checkpoint, "512"],
+            input="".join(f"{json.dumps(request)}\n" for request in requests),
+            capture_output=True,
             # Threads that wait for each other starve when another job holds their core.
             env=os.environ | {"OMP_NUM_THREADS": "1", "HYOCR_FP8_EMU": "1" if emulate_fp8 else "0"},
             text=True,
@@ -97,17 +114,15 @@ def run_vllm(lines: list[Line], tmp_path_factory: pytest.TempPathFactory) -> Run
 
 
 @pytest.fixture(scope="session")
-def read_with_vllm(lines: list[Line], run_vllm: RunVllm, tmp_path_factory: pytest.TempPathFactory) -> ReadWithVllm:
+def read_with_vllm(run_vllm: RunVllm) -> ReadWithVllm:
     """Read the lines with a checkpoint in vLLM's CPU build."""
 
     def read(checkpoint: Path, *, emulate_fp8: bool = False) -> list[Answer]:
-        result = tmp_path_factory.mktemp("vllm") / "result.safetensors"
-        done = run_vllm(checkpoint, result, emulate_fp8=emulate_fp8)
-        assert done.returncode == 0, done.stdout[-4000:]
-        arrays = load_file(result)
+        done = run_vllm(checkpoint, emulate_fp8=emulate_fp8)
+        assert done.returncode == 0, done.stderr[-4000:]
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
         return [
-            Answer(arrays[f"prompt_{i}"].tolist(), arrays[f"tokens_{i}"].tolist(), arrays[f"logprobs_{i}"])
-            for i in range(len(lines))
+            Answer(answer["prompt"], answer["tokens"], np.array(answer["logprobs"], np.float32)) for answer in answers
         ]
 
     return read
@@ -129,9 +144,8 @@ def read_with_transformers(demo: Path, lines: list[Line]) -> ReadWithTransformer
 
 @torch.inference_mode()
 def _read_line(model: Any, processor: Any, settings: Any, line: Line) -> Answer:
-    content = [{"type": "image", "image": str(line.image)}, {"type": "text", "text": line.question}]
     inputs = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
+        line.messages,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,

@@ -15,6 +15,8 @@ from PIL import Image
 from transformers import HunYuanVLConfig, HunYuanVLForConditionalGeneration
 
 from hyocr_core.calibration.records import Record
+from hyocr_core.config import RunConfig
+from hyocr_core.pipeline import quantize
 
 STOP = list(range(0, 384, 6))  # so many tokens end an answer that answers of a random model differ in length
 
@@ -46,6 +48,14 @@ def tiny(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def noisy(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(demo, tmp_path_factory.mktemp("noisy") / "model", noise=0.02)
+
+
+@pytest.fixture(scope="session")
+def by_rtn(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny` with a decoder of 4-bit weights, merely rounded to nearest, in the format gptq."""
+    folder = tmp_path_factory.mktemp("rtn") / "out"
+    quantize(RunConfig(model=str(tiny), output=folder, method="rtn", options={"mse": False}))
+    return folder
 
 
 def page(index: int, answer: str | None = "abc def") -> Record:

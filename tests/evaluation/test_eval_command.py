@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from rich.console import Console
 
 from hyocr_core.cli.main import main
 from hyocr_core.evaluation.reader import read_batch
+from hyocr_core.evaluation.record import load_commands, load_evaluation
 from hyocr_core.evaluation.result import EvalResult
 from hyocr_core.evaluation.table import eval_table
 
@@ -54,7 +57,7 @@ def test_json_is_one_object_on_stdout(tiny: Path, noisy: Path, folder: Path) -> 
 def test_table_goes_to_stdout_and_talk_to_stderr(tiny: Path, noisy: Path, folder: Path) -> None:
     result = run(noisy, "--data", folder, "--baseline", tiny)
     assert result.exit_code == 0, result.output
-    for word in ("4 pages", "CER", "95 % interval", "identical pages", "next-token agreement", "KL(baseline || model)"):
+    for word in ("4 pages", "CER", "95 % interval", "identical pages", "next-token agreement", "KL, nats per token"):
         assert word in result.stdout
     assert "read pages" in result.stderr
     assert "read pages" not in result.stdout
@@ -99,6 +102,60 @@ def _column(text: str, number: int) -> list[str]:
     return [line[starts[number - 1] : edges[number - 1]].strip() for line in lines[start:end]]
 
 
+def test_rounding_to_nearest_has_its_column(tiny: Path, by_rtn: Path, folder: Path) -> None:
+    arguments = (by_rtn, "--data", folder, "--baseline", tiny, "--rtn", "--max-new-tokens", 3)
+    shown = run(*arguments)
+    assert shown.exit_code == 0, shown.output
+    lines = {line[:22].strip(): line[22:].split() for line in shown.stdout.splitlines()}
+    assert lines["4 pages"] == ["model", "baseline", "rounded", "difference"]
+    assert lines["runtime"] == ["dequant", "transformers", "dequant"]
+    assert len(lines["next-token agreement"]) == 4, "per cent, of the model and of what was rounded"
+    assert lines["most changed block"][0].startswith("model.layers.")
+    result = EvalResult.model_validate_json(run(*arguments, "--json").stdout)
+    assert result.rounded is not None
+    assert result.rounded_comparison == result.comparison
+    console = Console(width=80, highlight=False)
+    with console.capture() as capture:
+        console.print(eval_table(result))
+    assert "…" not in capture.get()
+
+
+def test_rounding_to_nearest_without_a_baseline_is_refused(by_rtn: Path, folder: Path) -> None:
+    result = run(by_rtn, "--data", folder, "--rtn")
+    assert result.exit_code == 2
+    assert "give a baseline" in result.stderr
+    assert "check pages" not in result.stderr
+
+
+def test_a_recorded_evaluation_lies_in_the_checkpoint(tiny: Path, by_rtn: Path, folder: Path, tmp_path: Path) -> None:
+    for checkpoint, page in ((by_rtn, "report/index.html"), (tiny, "report")):
+        mine = shutil.copytree(checkpoint, tmp_path / checkpoint.parent.name)
+        result = run(mine, "--data", folder, "--baseline", tiny, "--max-new-tokens", 3, "--record", "--json")
+        assert result.exit_code == 0, result.output
+        assert load_evaluation(mine) == EvalResult.model_validate_json(result.stdout)
+        expected = ["hyocr", "eval", str(mine), "--data", str(folder), "--baseline", str(tiny)]
+        assert shlex.split(load_commands(mine)["eval"])[:7] == expected
+        assert f"report {mine / page}" in result.stderr
+        assert (mine / page).exists()
+        again = run(mine, "--data", folder, "--max-new-tokens", 2, "--record")
+        assert again.exit_code == 0, again.output
+        recorded = load_evaluation(mine)
+        assert recorded is not None
+        assert recorded.baseline is None
+
+
+def test_recording_where_nothing_can_be_written_stops_before_reading(
+    tiny: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyocr_core.evaluation.evaluate.evaluate", lambda *_, **__: pytest.fail("pages were read"))
+    mine = shutil.copytree(tiny, tmp_path / "mine")
+    (mine / "report").write_text("")
+    for model, reason in ((mine, "is in the way and no folder"), ("tencent/HunyuanOCR", "is no local folder")):
+        result = run(model, "--data", folder, "--record")
+        assert result.exit_code == 2
+        assert reason in result.stderr
+
+
 def test_csv_holds_a_row_for_each_page(tiny: Path, noisy: Path, folder: Path, tmp_path: Path) -> None:
     (folder / "1.txt").write_text('two "lines",\nof 漢字\n')
     path = tmp_path / "pages.csv"
@@ -139,23 +196,23 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
     assert list((cache / "hyocr" / "eval").iterdir()) == [], "nothing stays of a finished evaluation"
     read: list[list[int]] = []
 
-    def interrupted(pages: list[int], *others: Any) -> Any:
+    def interrupted(pages: list[int], *others: Any, **options: Any) -> Any:
         if len(read) == 3:
             raise KeyboardInterrupt
         read.append(pages)
-        return read_batch(pages, *others)
+        return read_batch(pages, *others, **options)
 
-    monkeypatch.setattr("hyocr_core.evaluation.evaluate.read_batch", interrupted)
+    monkeypatch.setattr("hyocr_core.evaluation.reading.read_batch", interrupted)
     stopped = run(*arguments)
     assert stopped.exit_code == 130
     assert "interrupted; the same command goes on after the pages read so far" in stopped.stderr
     assert stopped.stdout == ""
 
-    def watched(pages: list[int], *others: Any) -> Any:
+    def watched(pages: list[int], *others: Any, **options: Any) -> Any:
         read.append(pages)
-        return read_batch(pages, *others)
+        return read_batch(pages, *others, **options)
 
-    monkeypatch.setattr("hyocr_core.evaluation.evaluate.read_batch", watched)
+    monkeypatch.setattr("hyocr_core.evaluation.reading.read_batch", watched)
     result = run(*arguments)
     assert result.exit_code == 0, result.output
     assert "3 of 4 pages are kept from an interrupted run" in result.stderr
@@ -170,15 +227,15 @@ def test_state_is_kept_where_asked_and_may_be_left_alone(
     state = tmp_path / "state"
     read: list[list[int]] = []
 
-    def interrupted(pages: list[int], *others: Any) -> Any:
+    def interrupted(pages: list[int], *others: Any, **options: Any) -> Any:
         if read:
             raise KeyboardInterrupt
         read.append(pages)
-        return read_batch(pages, *others)
+        return read_batch(pages, *others, **options)
 
     arguments = (tiny, "--data", folder, "--batch-size", 1, "--state", state)
     with monkeypatch.context() as patch:
-        patch.setattr("hyocr_core.evaluation.evaluate.read_batch", interrupted)
+        patch.setattr("hyocr_core.evaluation.reading.read_batch", interrupted)
         assert run(*arguments).exit_code == 130
     assert len(list(state.iterdir())) == 1
     assert not (cache / "hyocr").exists()

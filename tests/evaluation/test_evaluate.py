@@ -15,11 +15,15 @@ from transformers import HunYuanVLForConditionalGeneration
 from hyocr_core.calibration.processor import load_processor
 from hyocr_core.calibration.records import Record
 from hyocr_core.calibration.samples import build_sample
+from hyocr_core.config import RunConfig
 from hyocr_core.errors import BadInputError, CalibrationError, CheckpointError, RunError
 from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.metrics import bootstrap_interval
 from hyocr_core.evaluation.result import EvalResult
-from hyocr_core.models.load import load_model
+from hyocr_core.evaluation.runner import Runner
+from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.models.load import Weights, load_whole
+from hyocr_core.pipeline import quantize
 
 MakePages = Callable[..., list[Record]]
 
@@ -122,7 +126,7 @@ def test_a_model_is_identical_to_itself(demo: Path, pages: MakePages) -> None:
     result = evaluate(demo, pages(7), baseline=demo, max_new_tokens=8)
     assert result.comparison is not None
     assert result.comparison.agreement == 1
-    assert abs(result.comparison.kl) <= 1e-6
+    assert result.comparison.kl == pytest.approx(0, abs=1e-6)
     assert result.comparison.identical_pages == 7
     assert result.comparison.cer_difference == 0
     assert result.comparison.cer_difference_interval == (0, 0)
@@ -169,7 +173,7 @@ def test_more_failures_stop_before_any_weight_is_read(
 ) -> None:
     records = pages(10)
     records[4], records[7] = broken(records[4]), broken(records[7])
-    monkeypatch.setattr("hyocr_core.evaluation.reader.load_model", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("hyocr_core.evaluation.reader.load_whole", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(CalibrationError, match=r"2 of 10.*page-4: is no image; page-7") as caught:
         evaluate(tiny, records)
     assert caught.value.exit_code == 2
@@ -195,7 +199,7 @@ def test_empty_transcripts_have_no_error_rate(tiny: Path, pages: MakePages) -> N
 def test_without_transcripts_the_comparison_remains(tiny: Path, noisy: Path, pages: MakePages) -> None:
     result = evaluate(noisy, pages(4, None), baseline=tiny)
     assert result.comparison is not None
-    assert result.comparison.kl > 0
+    assert result.comparison.kl
     assert result.comparison.cer_difference is None
     assert result.model.cer is None
     assert result.reference_characters is None
@@ -228,17 +232,68 @@ def test_infinite_logits_along_the_answers_are_no_result(
     other = tmp_path / "other"
     shutil.copytree(tiny, other)
 
-    def load(folder: Path, device: torch.device) -> HunYuanVLForConditionalGeneration:
-        model = load_model(folder, device)
-        if folder == other:
-            model.lm_head.register_forward_hook(
+    def load(weights: Weights, device: torch.device, **options: Any) -> HunYuanVL:
+        model = load_whole(weights, device, **options)
+        if weights.folder == other:
+            model.skeleton.lm_head.register_forward_hook(
                 lambda _m, _a, logits: logits.index_fill(-1, torch.tensor([5]), torch.inf)
             )
         return model
 
-    monkeypatch.setattr("hyocr_core.evaluation.reader.load_model", load)
+    monkeypatch.setattr("hyocr_core.evaluation.reader.load_whole", load)
     with pytest.raises(RunError, match="NaN or infinite"):
         evaluate(other, pages(1), baseline=tiny)
+
+
+def test_rounding_to_nearest_reads_like_a_method_that_does_just_that(
+    tiny: Path, by_rtn: Path, pages: MakePages
+) -> None:
+    result = evaluate(by_rtn, pages(5), baseline=tiny, rounded=True)
+    assert result.rounded is not None
+    assert result.comparison is not None
+    assert result.comparison.agreement is not None
+    assert result.comparison.agreement < 1
+    assert result.rounded_comparison == result.comparison
+    scores = [score.model_dump(exclude={"model", *TIMES}) for score in (result.model, result.rounded)]
+    assert scores[0] == scores[1]
+    assert result.rounded.model == str(tiny)
+    assert result.rounded.runtime == "dequant"
+    plain = evaluate(by_rtn, pages(5), baseline=tiny)
+    assert (plain.rounded, plain.rounded_comparison) == (None, None)
+    assert (plain.comparison, plain.pages, plain.blocks) == (result.comparison, result.pages, result.blocks)
+
+
+def test_rounding_to_nearest_needs_a_format_and_full_precision(
+    tiny: Path, by_rtn: Path, pages: MakePages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyocr_core.evaluation.reader.load_whole", lambda *_: pytest.fail("weights were read"))
+    for model, baseline, reason in (
+        (by_rtn, None, "give a baseline"),
+        (tiny, tiny, "is not quantized: there is no format"),
+        (by_rtn, by_rtn, "is quantized; only full-precision weights"),
+    ):
+        with pytest.raises(BadInputError, match=reason):
+            evaluate(model, pages(1), baseline=baseline, rounded=True)
+
+
+def test_what_sees_the_same_looks_once(
+    demo: Path, tmp_path: Path, pages: MakePages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+    embed = Runner.embed
+
+    def watched(self: Runner, batch: Any) -> Any:
+        looks.append(self.folder)
+        return embed(self, batch)
+
+    monkeypatch.setattr(Runner, "embed", watched)
+    for vision, expected in ((False, 1), (True, 3)):
+        folder = tmp_path / str(vision)
+        options = {"activation_scheme": "dynamic", "quant_vit": vision}
+        quantize(RunConfig(model=str(demo), output=folder, method="fp8", options=options))
+        looks.clear()
+        evaluate(folder, pages(1), baseline=demo, rounded=True, max_new_tokens=2)
+        assert len(looks) == expected
 
 
 @pytest.mark.parametrize("option", ["batch_size", "max_new_tokens"])

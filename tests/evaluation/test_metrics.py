@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hyocr_core.evaluation.metrics import (
     bootstrap_interval,
+    cut_loop,
     edit_distances,
     ends_in_loop,
     micro_rate,
@@ -123,6 +124,22 @@ def test_a_loop_is_what_hunyuans_cleaner_cuts(text: str, loop: bool) -> None:
 def test_loops_are_found_as_the_cleaner_finds_them(start: int, unit: str, copies: int, tail: str) -> None:
     text = PROSE[:start] + unit * copies + tail
     assert ends_in_loop(text) is cut_by_the_cleaner(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (PROSE + "<td></td>" * 30, PROSE + "<td></td>"),
+        (PROSE + "." * 21, PROSE + "..."),  # rounds are of two characters at least
+        (PROSE + "\n" * 500, PROSE + "\n\n"),
+        ("ab" * 1500, "ab"),
+        (PROSE + "<td></td>" * 9, PROSE + "<td></td>" * 9),
+        ("ab" * 999, "ab" * 999),
+        ("", ""),
+    ],
+)
+def test_of_a_loop_one_round_is_left(text: str, left: str) -> None:
+    assert cut_loop(text) == left
 
 
 def test_micro_rate_weighs_characters_not_pages() -> None:

@@ -131,6 +131,13 @@ def test_a_baseline_that_wrote_nothing_gives_no_length_ratio() -> None:
     assert result.cer_difference is None
 
 
+def test_what_only_returns_text_is_compared_by_its_text() -> None:
+    texts = [Answer("abc", 0, ended=True, loop=False)] * 17
+    result = compare(measure(texts, None), measure(texts, None), (), None)
+    assert result.identical_pages == 17
+    assert (result.tokens, result.agreement, result.kl) == (None, None, None)
+
+
 def test_rows_hold_both_readings() -> None:
     baseline = [Answer(reference, 2, ended=True, loop=True) for reference in REFERENCES]
     transcripts = Transcripts(REFERENCES, 0)

@@ -23,7 +23,8 @@ from hyocr_core.progress import Silent
 MakePages = Callable[..., list[Record]]
 
 READING = BatchReading(answers=(Answer("漢字 é\n", 7, ended=True, loop=False),), seconds=0.1, first_token=0.05)
-BATCH = BatchRecord(pages=(3,), readings=(READING, READING), gaps=(Gap(7, 6, 0.1 + 0.2),))
+GAPS = (Gap(7, 6, 0.1 + 0.2),)
+BATCH = BatchRecord(pages=(3,), readings={"model": READING, "baseline": READING}, gaps={"model": GAPS})
 
 
 class Said(Silent):
@@ -147,13 +148,13 @@ class Evaluation:
     def __call__(self, *arguments: Any, stop_after: int | None = None, **options: Any) -> tuple[EvalResult, list[int]]:
         read: list[int] = []
 
-        def watched(pages: list[int], *others: Any) -> BatchRecord:
+        def watched(pages: list[int], *others: Any, **options: Any) -> BatchRecord:
             if stop_after is not None and len(read) >= stop_after:
                 raise KeyboardInterrupt
             read.extend(pages)
-            return read_batch(pages, *others)
+            return read_batch(pages, *others, **options)
 
-        self._patch.setattr("hyocr_core.evaluation.evaluate.read_batch", watched)
+        self._patch.setattr("hyocr_core.evaluation.reading.read_batch", watched)
         return evaluate(*arguments, state=self._state, batch_size=options.pop("batch_size", 2), **options), read
 
     def stopped(self, *arguments: Any, after: int, **options: Any) -> None:
@@ -170,7 +171,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Evaluation:
 def comparable(result: EvalResult) -> str:
     data = result.model_dump(mode="json")
     del data["peak_rss_bytes"]
-    for side in ("model", "baseline"):
+    for side in (side for side in ("model", "baseline", "rounded") if data[side] is not None):
         for name in [key for key in data[side] if "second" in key]:
             del data[side][name]
     return json.dumps(data)
@@ -189,15 +190,30 @@ def test_an_interrupted_evaluation_gives_what_a_straight_one_does(
     assert len(again) == 7, "a finished evaluation leaves nothing"
 
 
+def test_an_interrupted_evaluation_with_rounding_goes_on_too(
+    tiny: Path, by_rtn: Path, pages: MakePages, run: Evaluation
+) -> None:
+    straight = evaluate(by_rtn, pages(4), baseline=tiny, rounded=True, batch_size=2)
+    run.stopped(by_rtn, pages(4), baseline=tiny, rounded=True, after=2)
+    result, read = run(by_rtn, pages(4), baseline=tiny, rounded=True)
+    assert len(read) == 2
+    assert comparable(result) == comparable(straight)
+    assert result.layers, "the diagnosis of the first batch is kept"
+    run.stopped(by_rtn, pages(4), baseline=tiny, after=2)
+    _, read = run(by_rtn, pages(4), baseline=tiny, rounded=True)
+    assert len(read) == 4, "what was kept lacks a reading"
+
+
 def test_time_counts_every_run(tiny: Path, pages: MakePages, run: Evaluation, tmp_path: Path) -> None:
     run.stopped(tiny, pages(4), after=2)
     (path,) = (tmp_path / "state").glob("*/batch-*.json")
     kept = json.loads(path.read_text())
-    kept["readings"][0] |= {"seconds": 1000.0, "first_token": 500.0}
+    kept["readings"]["model"] |= {"seconds": 1000.0, "first_token": 500.0}
     path.write_text(json.dumps(kept))
     result, _ = run(tiny, pages(4))
     assert 1000 < result.model.seconds < 1100
     assert result.model.pages_per_second == 4 / result.model.seconds
+    assert result.model.first_token_seconds is not None
     assert 250 < result.model.first_token_seconds < 300, "two of four pages waited 500 s"
 
 

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from hyocr_core.config import RunConfig
+from hyocr_core.checkpoint.report import GateFigure, GateRecord, read_report
+from hyocr_core.config import Gate, RunConfig
+from hyocr_core.errors import CheckpointError
 from hyocr_core.pipeline import quantize
-from hyocr_core.report.card import model_card
+from hyocr_core.report.card import model_card, record_numbers
 
 LICENCE = {"license": "other", "license_name": "tencent-hunyuan", "license_link": "LICENSE"}
 
@@ -91,9 +93,124 @@ def test_what_transformers_does_not_load_has_no_snippet(quantized: Callable[...,
 
 
 def test_a_format_of_a_plugin_is_unsure(quantized: Callable[..., Path], tmp_path: Path) -> None:
-    from hyocr_core.checkpoint.report import read_report
-
     report = read_report(quantized("rtn"))
     text = model_card(report, "x", {"quant_method": "codebook"}, tmp_path / "none", from_hub=False)
     assert "| vLLM CPU | unsure | hyocr does not know this kind of codebook checkpoint |" in text
     assert "from_pretrained" not in text
+
+
+@pytest.fixture(scope="module")
+def measured(demo: Path, calib: str, heldout: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that was read before it was published, under a gate of which it fails one bound."""
+    output = tmp_path_factory.mktemp("measured") / "small"
+    sources = {"model": str(demo), "calib": calib, "num_samples": 3, "eval": heldout, "eval_samples": 8}
+    gate = Gate(loops=0, kl=1e-9)
+    quantize(RunConfig(**sources, output=output, method="gptq", device="cpu", gate=gate, keep=True))
+    return output
+
+
+def accuracy(card: str) -> str:
+    return card.partition("\n## Accuracy\n")[2].partition("\n## ")[0]
+
+
+def cells(text: str) -> dict[str, list[str]]:
+    """Rows of a table by their first cell."""
+    plain = text.replace("\xa0", " ")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in plain.splitlines() if line.startswith("|")
+    ]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_the_card_shows_the_measured_numbers_with_runtime_and_data(measured: Path) -> None:
+    text = accuracy((measured / "README.md").read_text(encoding="utf-8"))
+    numbers = read_report(measured).evaluation
+    assert numbers is not None
+    assert numbers.baseline is not None
+    assert numbers.rounded is not None
+    rows = cells(text)
+    assert rows[""] == ["CER", "95 % interval", "agreement", "KL", "loops", "weights"]
+    assert rows["original"] == ["0.00 %", "0.00 to 0.00", "–", "–", "0", "9.7 MB"]
+    for label, score in (("rounded to nearest", numbers.rounded), ("this checkpoint", numbers.model)):
+        assert score.kl is not None
+        assert rows[label][2:] == ["100.00 %", f"{score.kl:.2g}", "0", "6.2 MB"]
+    assert rows["rounded to nearest"][3] != rows["this checkpoint"][3]
+    assert "8 pages of heldout.jsonl" in text
+    assert "The CER is +0.00 points from the original's" in text
+    assert "Transformers (original); Transformers on the unpacked weights" in text
+    assert "Gate `kl=1e-09,loops=0`: **not held**: kl " in text
+    assert str(measured.parent) not in text
+
+
+def test_the_command_of_the_card_runs(measured: Path, demo: Path, heldout: str, tmp_path: Path) -> None:
+    text = accuracy((measured / "README.md").read_text(encoding="utf-8"))
+    (command,) = re.findall(r"```sh\n(.*?)\n```", text)
+    assert command == "hyocr eval small --data your-pages/ --baseline checkpoint"
+    (tmp_path / "small").symlink_to(measured)
+    (tmp_path / "checkpoint").symlink_to(demo)
+    (tmp_path / "your-pages").mkdir()
+    shutil.copy(Path(heldout).parent / "images" / "heldout-0000.png", tmp_path / "your-pages")
+    program = str(Path(sys.executable).with_name("hyocr"))
+    done = subprocess.run([program, *command.split()[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_card_is_the_same_each_time(measured: Path, demo: Path, calib: str, heldout: str, tmp_path: Path) -> None:
+    sources = {"model": str(demo), "calib": calib, "num_samples": 3, "eval": heldout, "eval_samples": 8}
+    output = tmp_path / "small"
+    gate = {"loops": 0, "kl": 1e-9}
+    quantize(RunConfig(**sources, output=output, method="gptq", device="cpu", gate=gate, keep=True))
+    assert (output / "README.md").read_bytes() == (measured / "README.md").read_bytes()
+
+
+def test_a_new_evaluation_takes_the_place_of_the_old_one(measured: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    shutil.copytree(measured, folder)
+    card = folder / "README.md"
+    card.write_text(card.read_text(encoding="utf-8").replace("# small", "# My own words"), encoding="utf-8")
+    before = read_report(folder)
+    assert before.evaluation is not None
+    numbers = before.evaluation.model_copy(
+        update={"data": "other.jsonl", "pages": 77, "baseline": None, "rounded": None, "cer_difference": None}
+    )
+    gate = GateRecord(accepted=True, figures=(GateFigure(metric="kl", bound=1, value=0.1, passed=True),))
+    record_numbers(folder, numbers, gate)
+    assert read_report(folder) == before.model_copy(update={"evaluation": numbers, "gate": gate})
+    text = card.read_text(encoding="utf-8")
+    assert "# My own words" in text
+    assert "77 pages of other.jsonl" in text
+    assert "heldout" not in text
+    assert "rounded to nearest" not in text
+    assert "Gate `kl=1`: held." in text
+    rest = (measured / "README.md").read_text(encoding="utf-8").partition("## Serve")[2]
+    assert text.endswith(rest)
+
+
+def test_a_verdict_stays_until_there_is_another(measured: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    shutil.copytree(measured, folder)
+    before = read_report(folder)
+    assert before.evaluation is not None
+    record_numbers(folder, before.evaluation, None)
+    assert read_report(folder) == before
+    assert (folder / "README.md").read_bytes() == (measured / "README.md").read_bytes()
+
+
+def test_a_card_without_the_heading_is_left_alone(measured: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    shutil.copytree(measured, folder)
+    (folder / "README.md").write_text("# Mine\n", encoding="utf-8")
+    numbers = read_report(folder).evaluation
+    assert numbers is not None
+    record_numbers(folder, numbers, None)
+    assert (folder / "README.md").read_text(encoding="utf-8") == "# Mine\n"
+    (folder / "README.md").unlink()
+    record_numbers(folder, numbers, None)
+    assert not (folder / "README.md").exists()
+
+
+def test_numbers_have_no_place_in_what_hyocr_did_not_write(measured: Path, demo: Path) -> None:
+    numbers = read_report(measured).evaluation
+    assert numbers is not None
+    with pytest.raises(CheckpointError, match=r"hyocr_report\.json is missing"):
+        record_numbers(demo, numbers, None)

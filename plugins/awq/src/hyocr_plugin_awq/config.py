@@ -6,11 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hyocr_core import MethodConfig
+from hyocr_core import WeightedConfig
 from hyocr_core.formats import MISREAD, AwqFormat, PackQuantizedFormat
 
 
-class AwqConfig(MethodConfig):
+class AwqConfig(WeightedConfig):
     """How a weight is stored, and how its scales are searched.
 
     `format` and `zero_point` that are not given are filled in, so that a config always says what it does.

@@ -1,7 +1,7 @@
-"""What errors of weights do to outputs: tr(E^T H E) for columns of errors E (K, N) and H = 2 / n * sum of x x^T.
+"""What errors of weights do to outputs: tr(E^T H E) for columns of errors E (K, N) and H = 2 / n * sum of w x x^T.
 
-Up to the factor 2 / n it is the squared error of the outputs, summed over all calibration tokens and outputs, so that
-no token is needed to compare candidates.
+Up to the factor 2 / n it is the squared error of the outputs, summed over all calibration tokens, each with its weight
+w, and outputs, so that no token is needed to compare candidates.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core import Batches, Block, RunError, Stats, is_finite, observe_inputs
+from hyocr_core import Batches, Block, RunError, Stats, is_finite, observe_weighted
 from hyocr_core.hessian import add_outer, finish
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The input that a group of layers shares, over all calibration tokens.
+    """The input that a group of layers shares, over all calibration tokens, each with its weight w.
 
-    hessian: (K, K) fp32, 2 / tokens * sum of x x^T. magnitudes: (K,) fp32, the mean of |x|.
+    hessian: (K, K) fp32, 2 / tokens * sum of w x x^T. magnitudes: (K,) fp32, 1 / tokens * sum of w |x|.
     """
 
     hessian: Tensor
@@ -31,7 +31,7 @@ def collect_inputs(block: Block, batches: Batches) -> dict[Group, Inputs]:
     """Return the inputs of each of `block.groups`; raise RunError naming a layer whose inputs tell nothing."""
     sums: dict[Group, Stats] = {}
 
-    def observe(names: Group, inputs: Tensor) -> None:
+    def observe(names: Group, inputs: Tensor, weights: Tensor | None) -> None:
         if names not in sums:
             size, device = inputs.shape[1], inputs.device
             sums[names] = {
@@ -39,11 +39,12 @@ def collect_inputs(block: Block, batches: Batches) -> dict[Group, Inputs]:
                 "magnitudes": torch.zeros(size, dtype=torch.float32, device=device),
                 "tokens": torch.zeros((), dtype=torch.int64),
             }
-        add_outer(sums[names]["hessian"], inputs)
-        sums[names]["magnitudes"] += inputs.abs().sum(0, dtype=torch.float32)
+        add_outer(sums[names]["hessian"], inputs, weights)
+        magnitudes = inputs.abs() if weights is None else inputs.abs().float() * weights[:, None]
+        sums[names]["magnitudes"] += magnitudes.sum(0, dtype=torch.float32)
         sums[names]["tokens"] += len(inputs)
 
-    observe_inputs(block, batches, observe)
+    observe_weighted(block, batches, observe)
     return {names: _finished(names[0], sums.get(names)) for names in block.groups}
 
 

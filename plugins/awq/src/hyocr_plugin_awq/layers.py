@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNCLIPPED = (".q_proj", ".k_proj")
 """Layers whose outputs are multiplied with each other, so that an error of one output says little of the result."""
 
-FOUND_BEFORE = ("output_error_rtn", "awq_ratio")
+FOUND_BEFORE = ("output_error_rtn", "ratio")
 """Metrics that `calibrate` leaves in the statistics."""
 
 
@@ -29,7 +29,7 @@ def quantize(layer: Layer, stats: Stats | None, config: AwqConfig) -> QuantizedL
 
     metrics: `output_error`, the Frobenius norm of the change in the outputs on the calibration inputs relative to the
     outputs'; `output_error_rtn`, the same for rounding the layer to nearest without smoothing and clipping;
-    `awq_ratio`, see scales.py.
+    `ratio`, see scales.py.
     """
     hessian = _checked_hessian(layer, stats)
     columns = join_columns([layer])

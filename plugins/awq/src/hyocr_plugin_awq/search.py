@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.func import functional_call
 
-from hyocr_core import Batches, Block, Smoothing
+from hyocr_core import Batch, Batches, Block, Smoothing
 from hyocr_plugin_awq.columns import smoothed_errors
 from hyocr_plugin_awq.errors import halved, output_energy
 
@@ -25,11 +25,12 @@ Loss = Callable[["Tensor"], float]
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module, with everything it was given, and its output."""
+    """One call of a module, with everything it was given, its output, and how much its tokens count: see `Batch`."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     output: Tensor
+    weights: Tensor | None
 
 
 def best_candidate(
@@ -55,7 +56,8 @@ def linear_loss(hessian: Tensor) -> Loss:
 
 
 def module_loss(block: Block, batches: Batches, smoothing: Smoothing, columns: Tensor) -> Loss:
-    """The squared error of the inspected module's output over all samples, each with its own positions and mask.
+    """The squared error of the inspected module's output over all samples, each with its own positions and mask, every
+    token with its weight.
 
     Keeps the module's inputs and outputs of all samples.
     """
@@ -75,9 +77,10 @@ def module_loss(block: Block, batches: Batches, smoothing: Smoothing, columns: T
 
 def _record_calls(block: Block, batches: Batches, module: nn.Module) -> list[Call]:
     calls: list[Call] = []
+    batch: Batch
 
     def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        calls.append(Call(args, kwargs, _first(output)))
+        calls.append(Call(args, kwargs, _first(output), batch.weights))
 
     handle = module.register_forward_hook(record, with_kwargs=True)
     try:
@@ -90,7 +93,10 @@ def _record_calls(block: Block, batches: Batches, module: nn.Module) -> list[Cal
 
 def _squared_error(module: nn.Module, weights: Mapping[str, Tensor], call: Call) -> float:
     output = _first(functional_call(module, dict(weights), call.args, dict(call.kwargs)))
-    return (output.float() - call.output.float()).square_().sum().item()
+    errors = (output.float() - call.output.float()).square_()
+    if call.weights is not None:
+        errors.mul_(call.weights[:, None])
+    return errors.sum().item()
 
 
 def _first(output: Any) -> Tensor:

@@ -23,7 +23,7 @@ def calibrate(block: Block, batches: Batches, config: AwqConfig) -> dict[str, St
     """Smooth `block` in place and return the statistics of its layers as they are then.
 
     hessian: (K, K) fp32. output_error_rtn: () of the layer before. Where scales were folded into the layer's columns,
-    awq_ratio: () of them; where its rows were divided, rows: (N,) fp32, by what.
+    ratio: () of them; where its rows were divided, rows: (N,) fp32, by what.
 
     In order of execution, each search on a block that holds the scales found before it: folding keeps what later
     layers read, so no second pass over the samples is needed.
@@ -40,7 +40,7 @@ def calibrate(block: Block, batches: Batches, config: AwqConfig) -> dict[str, St
         read.hessian.div_(scales[:, None]).div_(scales)
         for name in smoothing.targets:
             if chosen.ratio is not None:
-                stats[name]["awq_ratio"] = torch.tensor(chosen.ratio, dtype=torch.float64)
+                stats[name]["ratio"] = torch.tensor(chosen.ratio, dtype=torch.float64)
         if smoothing.name in stats:
             stats[smoothing.name]["rows"] = chosen.scales
     return stats

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hyocr_core import Batches, Block, RunError, Stats, observe_inputs
+from hyocr_core import Batch, Batches, Block, RunError, Stats, observe_weighted
 from hyocr_core.formats.cache import CACHE_SCALES
 from hyocr_plugin_fp8.observers import SAMPLED, Fit, Magnitudes
 
@@ -25,13 +25,14 @@ def calibrate(block: Block, batches: Batches, config: Fp8Config) -> dict[str, St
     """
     inputs = {group: _magnitudes(config) for group in block.groups} if config.activation_scheme == "static" else {}
     cached = {name: _magnitudes(config) for name in block.cached} if config.kv_cache else {}
+    noted = Noted(batches)
 
-    def observe(names: tuple[str, ...], seen: Tensor) -> None:
+    def observe(names: tuple[str, ...], seen: Tensor, weights: Tensor | None) -> None:
         if names in inputs:
-            inputs[names].add(seen)
+            inputs[names].add(seen, weights)
 
-    with _watching({block.cached[name]: magnitudes.add for name, magnitudes in cached.items()}):
-        observe_inputs(block, batches, observe)
+    with _watching({block.cached[name]: magnitudes for name, magnitudes in cached.items()}, noted):
+        observe_weighted(block, noted, observe)
     shared: list[Stats] = [{} for _ in block.groups]
     stats = {name: own for group, own in zip(block.groups, shared, strict=True) for name in group}
     for group, magnitudes in inputs.items():
@@ -48,14 +49,30 @@ def _magnitudes(config: Fp8Config) -> Magnitudes:
     return Magnitudes(every=SAMPLED if config.observer == "absmax" else 1)
 
 
+class Noted:
+    """Batches that say which weights the tokens of the one at work have."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self.weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            self.weights = batch.weights
+            yield batch
+
+
 @contextmanager
-def _watching(watchers: dict[nn.Module, Callable[[Tensor], None]]) -> Iterator[None]:
-    """Call each watcher with the outputs of its module."""
+def _watching(watchers: dict[nn.Module, Magnitudes], noted: Noted) -> Iterator[None]:
+    """Let each watcher count the outputs of its module."""
 
-    def watch(see: Callable[[Tensor], None]) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda _module, _args, output: see(output.detach())
+    def watch(magnitudes: Magnitudes) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda _module, _args, output: magnitudes.add(output.detach(), noted.weights)
 
-    handles = [module.register_forward_hook(watch(see)) for module, see in watchers.items()]
+    handles = [module.register_forward_hook(watch(magnitudes)) for module, magnitudes in watchers.items()]
     try:
         yield
     finally:

@@ -6,13 +6,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hyocr_core import MethodConfig
+from hyocr_core import WeightedConfig
 from hyocr_core.formats import CompressedFp8Format, Fp8Format
 
 DEFAULT_PERCENTILE = 99.99
 
 
-class Fp8Config(MethodConfig):
+class Fp8Config(WeightedConfig):
     """What is rounded to E4M3, with which scales, and how they are stored."""
 
     format: Literal["compressed-tensors", "fp8"] = Field(
@@ -59,6 +59,11 @@ class Fp8Config(MethodConfig):
             raise ValueError(
                 f"observer: {self.observer} has no static scale to choose; use activation_scheme: static, "
                 "or kv_cache: true, or leave observer out"
+            )
+        if self.weighting == "balanced" and self.observer == "absmax":
+            raise ValueError(
+                "weighting: balanced changes nothing for observer: absmax, the largest value of all tokens; "
+                "use observer: percentile or mse, or leave weighting out"
             )
         if self.percentile is not None and self.observer != "percentile":
             raise ValueError("percentile is read by observer: percentile only; set that, or leave percentile out")

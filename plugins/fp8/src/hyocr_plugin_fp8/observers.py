@@ -41,7 +41,10 @@ class Fit:
 
 
 class Magnitudes:
-    """Absolute values seen so far: the largest, and how often each occurred. every: count one row in so many."""
+    """Absolute values seen so far: the largest, and how often each occurred, weighted as its tokens are.
+
+    every: count one row in so many.
+    """
 
     def __init__(self, *, every: int) -> None:
         self.largest: Tensor | None = None
@@ -49,16 +52,20 @@ class Magnitudes:
         self._rows = 0
         self._counts: Tensor | None = None
 
-    def add(self, values: Tensor) -> None:
-        """Take note of activations (..., C); the largest value of all rows, the counts of one row in `every`."""
+    def add(self, values: Tensor, weights: Tensor | None = None) -> None:
+        """Take note of activations (..., tokens, C); the largest value of all rows, the counts of one row in `every`.
+
+        weights: of the tokens, (tokens,); None: all 1.
+        """
         if values.numel() == 0:
             return
         rows = values.flatten(0, -2)
         # On from where the last sample ended: the first token of each, often far larger, gets no more than its share.
-        counted = rows[-self._rows % self._every :: self._every]
+        picked = slice(-self._rows % self._every, None, self._every)
+        of_rows = None if weights is None else weights.expand(values.shape[:-1]).flatten()[picked]
         with one_thread():
             low, high = torch.aminmax(rows)
-            counts = _count_magnitudes(counted)
+            counts = _count_magnitudes(rows[picked], of_rows)
         largest = torch.maximum(-low, high).float()
         self._rows += len(rows)
         self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
@@ -74,17 +81,19 @@ class Magnitudes:
             return fit_scale(values, self._counts[present], self.largest, config, dtype)
 
 
-def _count_magnitudes(values: Tensor) -> Tensor:
+def _count_magnitudes(values: Tensor, weights: Tensor | None) -> Tensor:
     """Return how often each absolute value occurs: (MAGNITUDES,) int64, by the bits of bf16 without their sign.
 
-    In this order the values ascend from 0.
+    In this order the values ascend from 0. With weights (rows,) of the rows of `values` (rows, C) it is the sum of the
+    weights of those it occurs in, fp64.
     """
     bits = values.to(torch.bfloat16).contiguous().view(torch.int16) & 0x7FFF
-    return torch.bincount(bits.flatten(), minlength=MAGNITUDES)
+    of_values = None if weights is None else weights.double()[:, None].expand(values.shape).flatten()
+    return torch.bincount(bits.flatten(), of_values, minlength=MAGNITUDES)
 
 
 def fit_scale(values: Tensor, counts: Tensor, largest: Tensor, config: Fp8Config, dtype: torch.dtype) -> Fit:
-    """Choose the scale, in `dtype`, of absolute values: `values` (V,) fp32, ascending, `counts` times each.
+    """Choose the scale, in `dtype`, of absolute values: `values` (V,) fp32, ascending, `counts` (or weights) of each.
 
     largest: of all, () fp32; `counts` may be of a part of them.
     """
@@ -100,13 +109,13 @@ def fit_scale(values: Tensor, counts: Tensor, largest: Tensor, config: Fp8Config
 
 
 def percentile(values: Tensor, counts: Tensor, percent: float) -> Tensor:
-    """Return the smallest of `values`, ascending, that `percent` of all occurrences do not exceed: nearest rank, ().
+    """Return the smallest of `values`, ascending, that `percent` of all counts do not exceed: nearest rank, ().
 
     When that is zero, return the largest value: almost all zeros say nothing about the range of the others.
     """
     reached = counts.cumsum(0)
-    rank = (reached[-1].double() * percent / 100).ceil().clamp(min=1).long()
-    found = values[torch.searchsorted(reached, rank)]
+    rank = torch.minimum(reached[-1].double() * percent / 100, reached[-1])
+    found = values[torch.searchsorted(reached.double(), rank)]
     return torch.where(found > 0, found, values[-1])
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hyocr_core import MethodConfig
+from hyocr_core import MethodConfig, WeightedConfig
 from hyocr_core.formats import MISREAD, GptqFormat, PackQuantizedFormat
 
 
@@ -49,7 +49,7 @@ class RtnConfig(MethodConfig):
         return written(self.bits, self.group_size, self.sym)
 
 
-class GptqConfig(RtnConfig):
+class GptqConfig(RtnConfig, WeightedConfig):
     """The storage options of round-to-nearest, and those of the GPTQ solver."""
 
     desc_act: bool = Field(

@@ -30,10 +30,26 @@ DAMPING_STEPS = (1.0, 10.0, 100.0, 1000.0)
 
 @dataclass(frozen=True)
 class Solution:
-    """codes: (K, N) uint8. damping: the share of the Hessian's mean diagonal that was added to it."""
+    """codes: (K, N) uint8. damping: the share of the Hessian's mean diagonal that was added to it.
+
+    condition: see `Factor`.
+    """
 
     codes: Tensor
     damping: float
+    condition: float
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What GPTQ needs of a damped Hessian H = (U + I) D (U + I)^T.
+
+    feedback: U^T, (K, K) strictly lower triangular. condition: max D / min D, which costs nothing: a lower bound of the
+    ratio of H's largest eigenvalue to its smallest.
+    """
+
+    feedback: Tensor
+    condition: float
 
 
 def solve(
@@ -47,14 +63,15 @@ def solve(
     order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if desc_act else None
     ordered = hessian if order is None else hessian[order][:, order]
     for step in DAMPING_STEPS:
-        feedback = feedback_matrix(ordered, damp_percent * step)
-        if feedback is not None:
-            return Solution(quantize_columns(columns, feedback, grid, block_size, order), damp_percent * step)
+        factor = factorize(ordered, damp_percent * step)
+        if factor is not None:
+            codes = quantize_columns(columns, factor.feedback, grid, block_size, order)
+            return Solution(codes, damp_percent * step, factor.condition)
     return None
 
 
-def feedback_matrix(hessian: Tensor, damping: float) -> Tensor | None:
-    """Return U^T, (K, K) strictly lower triangular, of H + damping * mean(diag H) * I = (U + I) D (U + I)^T.
+def factorize(hessian: Tensor, damping: float) -> Factor | None:
+    """Factorize H + damping * mean(diag H) * I.
 
     A channel that no input ever reached has an empty row and column in H, so it neither gives nor takes corrections and
     is rounded to nearest. Return None when H is not positive definite.
@@ -67,9 +84,10 @@ def feedback_matrix(hessian: Tensor, damping: float) -> Tensor | None:
     if failed.item():
         return None
     lower = upper.flip(0, 1)
-    lower.div_(lower.diagonal().clone()[:, None])
+    roots = lower.diagonal().clone()
+    lower.div_(roots[:, None])
     lower.diagonal().zero_()
-    return lower if is_finite(lower) else None
+    return Factor(lower, (roots.max() / roots.min()).item() ** 2) if is_finite(lower) else None
 
 
 def quantize_columns(columns: Tensor, feedback: Tensor, grid: Grid, block_size: int, order: Tensor | None) -> Tensor:

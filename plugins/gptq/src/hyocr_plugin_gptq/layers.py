@@ -32,7 +32,8 @@ def quantize_gptq(layers: Sequence[Layer], stats: Stats | None, config: GptqConf
     """Quantize layers that share one input side by side.
 
     metrics: `output_error`, the Frobenius norm of the change in the outputs on the calibration inputs relative to the
-    outputs'; `output_error_rtn`, the same for rounding to nearest on the same grid; `damping`.
+    outputs'; `output_error_rtn`, the same for rounding to nearest on the same grid; `damping`; unless degraded,
+    `hessian_condition`, an estimate from below of the damped Hessian's condition number.
     """
     hessian = _checked_hessian(layers, stats)
     columns = join_columns(layers)
@@ -42,15 +43,17 @@ def quantize_gptq(layers: Sequence[Layer], stats: Stats | None, config: GptqConf
     )
     if solution is None:
         codes, damping = round_to_nearest(columns, grid), config.damp_percent * DAMPING_STEPS[-1]
+        of_hessian = {"damping": damping}
         degraded = f"its Hessian has no Cholesky factor even with damping {damping:g}; rounded to nearest instead"
     else:
-        codes, damping, degraded = solution.codes, solution.damping, None
+        codes, degraded = solution.codes, None
+        of_hessian = {"damping": solution.damping, "hessian_condition": solution.condition}
     sizes = [len(layer.weight) for layer in layers]
     parts = zip(layers, *(torch.split(matrix, sizes, 1) for matrix in (columns, codes)), grid.split(sizes), strict=True)
     return [
         replace(
             _finish(layer, own_codes, own_grid),
-            metrics={**error_metrics(own_columns, own_codes, own_grid, hessian), "damping": damping},
+            metrics=error_metrics(own_columns, own_codes, own_grid, hessian) | of_hessian,
             degraded=degraded,
         )
         for layer, own_columns, own_codes, own_grid in parts

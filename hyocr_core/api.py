@@ -1,0 +1,153 @@
+"""What the commands do, as functions for notebooks and other programs; their names are in `hyocr_core`.
+
+They raise HyocrError with the text that the command line shows, print nothing, keep nothing from one call to the next,
+and leave the process's threads, environment and logging as they are. Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from hyocr_core.config import RunConfig
+from hyocr_core.progress import Progress, Silent
+from hyocr_core.run_file import merge_run_config
+
+if TYPE_CHECKING:
+    from hyocr_core.checkpoint.report import QuantReport
+    from hyocr_core.evaluation.result import EvalResult
+    from hyocr_core.verification.result import VerifyResult
+
+
+@overload
+def quantize(run: RunConfig, *, resume: bool = False, progress: Progress | None = None) -> QuantReport: ...
+
+
+@overload
+def quantize(
+    *,
+    model: str,
+    method: str,
+    output: str | Path,
+    options: dict[str, Any] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> QuantReport: ...
+
+
+def quantize(
+    run: RunConfig | None = None, *, resume: bool = False, progress: Progress | None = None, **settings: Any
+) -> QuantReport:
+    """Quantize a checkpoint and publish it, as `hyocr quant` does.
+
+    run, or its fields as settings: model, method, output, options, calib, num_samples, eval, gate and so on.
+    resume: go on after the last whole block of an interrupted run.
+    progress: told of every phase and step; None tells nobody.
+    Returns the report: `degraded` are layers that fell back, `gate.accepted` is false when the gate failed, both of
+    which make the command exit with 1.
+    Raises BadInputError (ConfigError, CheckpointError, ...) before anything is written, RunError when the run fails;
+    `resume=True` then goes on.
+    """
+    from hyocr_core import pipeline
+
+    if run is None:
+        run = merge_run_config(None, settings, ()).run
+    elif settings:
+        raise TypeError(f"give a RunConfig or its fields, not both: {', '.join(settings)}")
+    return pipeline.quantize(run, resume=resume, progress=progress)
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path,
+    *,
+    baseline: str | Path | None = None,
+    backend: str = "auto",
+    baseline_backend: str | None = None,
+    cross_runtime: bool = False,
+    python: Path | None = None,
+    timeout: float = 600,
+    rounded: bool = False,
+    task: str | None = None,
+    keep_duplicates: bool = False,
+    num_samples: int | None = None,
+    seed: int = 0,
+    max_new_tokens: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    state: Path | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> EvalResult:
+    """Measure how well a checkpoint, a folder or hub id, reads the pages of a source, as `hyocr eval` does.
+
+    data: pages with transcripts, a source as for `calib`; without transcripts if there is a baseline.
+    baseline: checkpoint to compare with, such as the one that `model` was made from. rounded: read a third time, with
+    the baseline's weights rounded to nearest in the model's format.
+    backend, baseline_backend, cross_runtime, python, timeout: what reads, see `hyocr eval --help`.
+    task: official prompt for pages without a question, such as parsing. num_samples: pages to draw; None: all.
+    max_new_tokens: per page; None: the model's own limit. batch_size: pages that are read together.
+    state: folder that keeps what was read until the result is there; None: one in the user's cache. resume: go on
+    after the pages that an interrupted evaluation of the same has kept there.
+    Raises BadInputError when an input cannot be used, RunError when the evaluation fails.
+    """
+    from hyocr_core.calibration.prompts import with_task
+    from hyocr_core.calibration.sources import open_source, select
+    from hyocr_core.evaluation import evaluate as evaluation
+    from hyocr_core.evaluation.backends.choice import parse_backend
+    from hyocr_core.evaluation.participants import Backends
+    from hyocr_core.evaluation.state import default_state
+    from hyocr_core.models.load import pick_device
+
+    progress = progress or Silent()
+    backends = Backends(
+        parse_backend(backend),
+        None if baseline_backend is None else parse_backend(baseline_backend),
+        python,
+        timeout,
+        cross_runtime,
+    )
+    pages = with_task(open_source(str(data)), task)
+    records = select(pages, num_samples, seed, keep_duplicates=keep_duplicates, say=progress.say)
+    return evaluation.evaluate(
+        model,
+        records,
+        baseline=baseline,
+        backends=backends,
+        rounded=rounded,
+        data=str(data),
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        device=pick_device(device),
+        state=state or default_state(),
+        resume=resume,
+        progress=progress,
+    )
+
+
+def verify(
+    checkpoint: str | Path,
+    *,
+    original: str | Path | None = None,
+    load: Literal["transformers", "vllm"] | None = None,
+    python: Path | None = None,
+    progress: Progress | None = None,
+) -> VerifyResult:
+    """Check a quantized checkpoint, by hyocr or another tool, as `hyocr verify` does.
+
+    original: folder or hub id of what it was made from; every weight is compared. load: a runtime to read a line with.
+    python: the interpreter that has vLLM; None: this one.
+    Returns the result; the checkpoint is sound when `faults` is empty.
+    Raises CheckpointError for a folder that is no quantized checkpoint, or one of a kind that hyocr does not know.
+    """
+    from hyocr_core.verification import verify as verification
+
+    return verification.verify(
+        Path(checkpoint),
+        original=None if original is None else str(original),
+        load=load,
+        python=python,
+        progress=progress,
+    )

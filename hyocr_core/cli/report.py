@@ -1,0 +1,39 @@
+"""`hyocr report`: everything that is known of a checkpoint, on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(epilog="Exit codes: 0 done, 1 the page cannot be written, 2 bad input.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "--compare",
+    "others",
+    multiple=True,
+    metavar="CHECKPOINT",
+    type=click.Path(path_type=Path),
+    help="Put another quantization of the same model beside it; may be given several times.",
+)
+@click.option("--cross-runtime", is_flag=True, help="Compare also what different runtimes gave.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write.  [default: report/index.html in the checkpoint]",
+)
+def report(checkpoint: Path, others: tuple[Path, ...], cross_runtime: bool, output: Path | None) -> None:
+    """Write the report of a checkpoint: how much smaller, how much worse, where.
+
+    CHECKPOINT is a folder that `hyocr quant` wrote. The page stands alone: it needs no network, no script and no file
+    beside it. How it reads is on it once it was measured: `hyocr eval CHECKPOINT --data pages/ --baseline MODEL
+    --record`. It shows some of these pages, so hand it only to those who may see them; `hyocr push` leaves it out.
+
+    \b
+    hyocr report HunyuanOCR-int4 --compare HunyuanOCR-fp8
+    """
+    # Imported here, for a quick --help.
+    from hyocr_core.report.page import write_page
+
+    click.echo(write_page(checkpoint, others, output=output, cross_runtime=cross_runtime))

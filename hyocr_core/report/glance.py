@@ -1,0 +1,117 @@
+"""The three answers at the top of the page: how much smaller, how much worse, where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median_low
+
+from hyocr_core.evaluation.evidence import Evidence
+from hyocr_core.evaluation.result import Comparison, EvalResult, PageResult
+from hyocr_core.report.facts import BlockFacts, tower_of
+from hyocr_core.report.text import count, number, percent, points, relative, seconds, signed_span, size, times
+
+CLOSE = 1.5
+"""Below so many times the median's a block's error is nothing special."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """headline: a few words. details: sentences. tone: good, bad or plain; the words say it too."""
+
+    question: str
+    headline: str
+    unit: str
+    details: tuple[str, ...]
+    tone: str = "plain"
+
+
+def smaller(evidence: Evidence) -> Answer:
+    report, result = evidence.report, evidence.evaluation
+    before, after = report.weight_bytes_before, report.weight_bytes_after
+    time, memory = seconds(sum(report.phases.values())), size(report.peak_rss_bytes)
+    details = [
+        f"{size(before)} of weights became {size(after)}.",
+        f"{count(len(report.layers), 'linear layer')} quantized, {len(report.ignored)} left as they were, in {time} "
+        f"and {memory} of memory.",
+    ]
+    if result is not None:
+        speed = number(result.model.tokens_per_second)
+        other = "" if result.baseline is None else f", the baseline at {number(result.baseline.tokens_per_second)}"
+        details.append(f"Read here at {speed} tokens per second{other}.")
+    return Answer("How much smaller?", times(before / after), "smaller", tuple(details))
+
+
+def worse(evidence: Evidence) -> Answer:
+    question, result = "How much worse?", evidence.evaluation
+    if result is None:
+        return Answer(question, "unknown", "", ("Nobody has measured yet how it reads. See below how to.",))
+    compared, pages = result.comparison, len(result.pages)
+    details = tuple(_closeness(result))
+    if compared is not None and compared.cer_difference is not None and compared.cer_difference_interval is not None:
+        verdict, tone = _verdict(compared.cer_difference_interval, pages)
+        before = None if result.baseline is None else result.baseline.cer
+        rates = f"CER {percent(before)} before, {percent(result.model.cer)} now. {verdict}"
+        return Answer(question, points(compared.cer_difference), "points of CER", (rates, *details), tone)
+    if compared is not None and compared.agreement is not None:
+        return Answer(question, percent(compared.agreement), "of next tokens agree", details)
+    if compared is not None:
+        return Answer(question, f"{compared.identical_pages} of {pages}", "pages read identically", details)
+    return Answer(
+        question, percent(result.model.cer), "CER", ("There is no baseline to compare with: --baseline.", *details)
+    )
+
+
+def _verdict(interval: tuple[float, float], pages: int) -> tuple[str, str]:
+    span = f"95 %: {signed_span(interval)}"
+    if interval[0] > 0:
+        return f"It reads worse ({span}).", "bad"
+    if interval[1] < 0:
+        return f"It reads better ({span}).", "good"
+    return f"On {count(pages, 'page')} that is within chance ({span}).", "good"
+
+
+def _closeness(result: EvalResult) -> Iterator[str]:
+    compared = result.comparison
+    if compared is not None:
+        identical = f"{compared.identical_pages:,} of {count(len(result.pages), 'page')} read identically"
+        agreement = "" if compared.agreement is None else f", {percent(compared.agreement)} of next tokens agree"
+        yield f"{identical}{agreement}."
+    rounded: Comparison | None = result.rounded_comparison
+    if rounded is not None and rounded.cer_difference is not None:
+        yield f"Plain rounding to nearest costs {points(rounded.cer_difference)} points."
+    loops = round(result.model.loop_rate * len(result.pages))
+    if loops:
+        yield f"{count(loops, 'page')} ended in a repetition loop."
+
+
+def where(blocks: Sequence[BlockFacts], evidence: Evidence, worst: Sequence[tuple[int, PageResult]]) -> Answer:
+    details = []
+    headline, unit = "unknown", ""
+    if blocks:
+        block = max(blocks, key=lambda fact: fact.error)
+        middle = median_low(fact.error for fact in blocks)
+        headline, unit = _named(block)
+        often = f", {number(block.error / middle, 2)} times the median" if middle else ""
+        close = "; the others are close" if middle and len(blocks) > 1 and block.error < CLOSE * middle else ""
+        details.append(f"{block.name} is off by {relative(block.error)}{often}{close}.")
+        if block.worst is not None and block.worst.error is not None:
+            details.append(f"In it most of all {block.worst.kind}: {relative(block.worst.error)}.")
+    if worst:
+        details.append(_worst_page(worst[0][1]))
+    degraded = len(evidence.report.degraded)
+    if degraded:
+        details.append(f"{count(degraded, 'layer')} fell back to a poorer way and should be looked at.")
+    return Answer("Where?", headline, unit, tuple(details), "bad" if degraded else "plain")
+
+
+def _named(block: BlockFacts) -> tuple[str, str]:
+    last = block.name.rpartition(".")[2]
+    return f"block {last}" if last.isdigit() else block.name, f"of the {tower_of(block.name)}"
+
+
+def _worst_page(page: PageResult) -> str:
+    if page.errors is None:
+        return f"Page read most differently: {page.name}."
+    before = "" if page.baseline_errors is None else f", {page.baseline_errors} before"
+    return f"Worst page: {page.name}, {count(page.errors, 'error')}{before}."

@@ -1,0 +1,186 @@
+"""The report of a checkpoint as one page that needs nothing else: no network, no script, no file beside it."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyocr_core.calibration.sources import source_name
+from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
+from hyocr_core.evaluation.evidence import Evidence, gather
+from hyocr_core.evaluation.record import REPORT
+from hyocr_core.evaluation.result import EvalResult, PageResult
+from hyocr_core.evaluation.several import Several, side_by_side
+from hyocr_core.evaluation.worst import worst_pages
+from hyocr_core.report import figures, glance, text
+from hyocr_core.report.diff import Piece, diff, shortened
+from hyocr_core.report.facts import block_facts, layer_facts, own_metric
+from hyocr_core.report.plots import Choice, Plot
+
+FILE_NAME = "index.html"
+TEMPLATES = Path(__file__).with_name("templates")
+
+SHOWN_BLOCKS = 5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one checkpoint made of a page, as stretches that differ from the reference or not."""
+
+    label: str
+    errors: int | None
+    loop: bool
+    pieces: list[Piece]
+
+
+@dataclass(frozen=True)
+class ShownPage:
+    """One of the worst pages. image: as a data URI, None where none was kept. against: what the diffs start from."""
+
+    page: PageResult
+    image: str | None
+    against: str
+    readings: list[Reading]
+
+
+def write_page(
+    folder: Path, others: Sequence[Path] = (), *, output: Path | None = None, cross_runtime: bool = False
+) -> Path:
+    """Write the page of a checkpoint to its report/index.html, or to `output`; return where it is.
+
+    folder: what hyocr wrote, with or without a recorded evaluation. others: quantizations of the same model to put
+    beside it, see `hyocr_core.evaluation.several.side_by_side`, which also explains cross_runtime.
+    The same evidence gives the same bytes. Raises CheckpointError for a folder that hyocr did not write, BadInputError
+    for what cannot be compared, RunError when the page cannot be written.
+    """
+    html = render(gather(folder), side_by_side([folder, *others], cross_runtime=cross_runtime) if others else None)
+    path = folder / REPORT / FILE_NAME if output is None else output
+    with writing(path):
+        if output is None:
+            path.parent.mkdir(exist_ok=True)
+        with replacing(path) as partial:
+            save_bytes(partial, html.encode())
+    return path
+
+
+def render(evidence: Evidence, several: Several | None = None) -> str:
+    """The text of the page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": text.percent, "points": text.points, "span": text.span, "signed_span": text.signed_span,
+        "size": text.size, "number": text.number, "seconds": text.seconds, "without_folders": text.without_folders,
+        "model_name": text.checkpoint_name, "marked": text.marked,
+        "relative": text.relative, "times": text.times, "source_name": source_name,
+    }  # fmt: skip
+    return environment.get_template("page.html.j2").render(_context(evidence, several))
+
+
+def _visible(value: Any) -> Any:
+    """What is printed, with unseen characters written out. Markup stays as it is."""
+    return text.visible(value) if type(value) is str else value
+
+
+def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
+    result, report = evidence.evaluation, evidence.report
+    layers = layer_facts(evidence)
+    blocks = block_facts(evidence, layers)
+    worst = [] if result is None else [(index, result.pages[index]) for index in worst_pages(result)]
+    return {
+        "evidence": evidence,
+        "report": report,
+        "result": result,
+        "labels": figures.labels(evidence),
+        "scores": {} if result is None else figures.scores(result),
+        "answers": [glance.smaller(evidence), glance.worse(evidence), glance.where(blocks, evidence, worst)],
+        "layers": layers,
+        "ranked": sorted(blocks, key=lambda fact: fact.error, reverse=True)[:SHOWN_BLOCKS],
+        "measured_blocks": result is not None and bool(result.blocks),
+        "metric": own_metric(report),
+        "metrics": list(dict.fromkeys(name for layer in report.layers for name in layer.metrics)),
+        "plots": _plots(evidence, layers, blocks, several),
+        "worst": [] if result is None else [_shown(evidence, result, index) for index, _ in worst],
+        "measure": _measure(evidence),
+        "several": several,
+    }
+
+
+def _measure(evidence: Evidence) -> str:
+    """The command that gives the numbers."""
+    source = evidence.report.model.source
+    name, baseline = shlex.quote(evidence.name), shlex.quote(source)
+    return f"hyocr eval {name} --data your-pages/ --baseline {baseline} --record"
+
+
+def _plots(evidence: Evidence, layers: Any, blocks: Any, several: Several | None) -> dict[str, Plot]:
+    measured = evidence.evaluation is not None and bool(evidence.evaluation.layers)
+    pages = "on some of the pages" if measured else "by the method's own measure, on its calibration pages"
+    by_block = "Error of each block's output, given the same input" if measured else "Error of the layers of each block"
+    drawn = {
+        "cer": figures.error_rates(evidence),
+        "difference": figures.differences(evidence),
+        "blocks": figures.blocks(blocks, f"{by_block}, {pages}."),
+        "kinds": figures.by_kind(
+            "kinds", f"Error of every layer by kind, {pages}; the tick is the median, the number the worst block.",
+            "error, %", layers, lambda layer: None if layer.error is None else 100 * layer.error, log=False,
+        ),
+        "weights": figures.by_kind(
+            "weights", "Largest absolute weight of every layer, before.", "largest weight", layers,
+            lambda layer: layer.weight_max, log=True,
+        ),
+        "inputs": figures.by_kind(
+            "inputs", "Largest absolute input of every layer on the pages.", "largest input", layers,
+            lambda layer: layer.input_max, log=True,
+        ),
+        "condition": figures.by_kind(
+            "condition", "Condition of the damped Hessian: how uneven a layer's inputs are.", "condition number",
+            layers, lambda layer: layer.metrics.get("hessian_condition"), log=True,
+        ),
+        "ratio": figures.by_kind(
+            "ratio", "Share of the activations' scale that was moved into the weights.", "ratio", layers,
+            lambda layer: layer.metrics.get("ratio"), log=False,
+        ),
+        "parts": figures.parts(evidence),
+        "beside": None if several is None else figures.beside(list(_choices(several))),
+    }  # fmt: skip
+    return {name: plot for name, plot in drawn.items() if plot is not None}
+
+
+def _choices(several: Several) -> Iterator[Choice]:
+    for row in several.candidates:
+        if row.weight_bytes is None or row.cer is None or row.cer_interval is None:
+            continue
+        low, high = (100 * bound for bound in row.cer_interval)
+        looks = figures.LOOKS["baseline" if row.kind == "baseline" else "model"]
+        yield Choice(row.name, row.weight_bytes / 1e6, 100 * row.cer, low, high, row.front, *looks)
+
+
+def _shown(evidence: Evidence, result: EvalResult, index: int) -> ShownPage:
+    page, names = result.pages[index], figures.labels(evidence)
+    readings = []
+    start = page.reference if page.reference is not None else page.baseline_text
+    if page.reference is not None and page.baseline_text is not None:
+        pieces = shortened(diff(page.reference, page.baseline_text))
+        readings.append(Reading(names["baseline"], page.baseline_errors, bool(page.baseline_loop), pieces))
+    pieces = shortened(diff(page.text if start is None else start, page.text))
+    readings.append(Reading(names["model"], page.errors, page.loop, pieces))
+    against = "reference" if page.reference is not None else names["baseline"]
+    return ShownPage(page, _image(evidence.folder / REPORT / "pages" / f"{index:05d}.webp"), against, readings)
+
+
+def _image(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    return f"data:image/webp;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,304 @@
+"""Plots as SVG for the inside of a page: they take their colours and their font from it. Needs no display."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
+
+from hyocr_core.report.text import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, LINE, BASELINE, ROUNDED, MODEL, WORST, *PARTS = (f"#0000{number:02x}" for number in range(1, 13))
+"""Stand-ins for the colours of the page: Matplotlib knows no CSS."""
+_VARIABLES = dict(
+    zip(
+        (INK, MUTED, LINE, BASELINE, ROUNDED, MODEL, WORST, *PARTS),
+        ("ink", "muted", "line", "baseline", "rounded", "model", "worst", "part-1", "part-2", "part-3", "part-4"),
+        strict=False,
+    )
+)
+FULL, HALF, NARROW = 920, 440, 320
+"""Widths in pixels: of the page, of half of it, of a phone."""
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 12.0,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 12.0,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "text.color": INK,
+    "xtick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.color": LINE,
+    "ytick.labelcolor": INK,
+    "ytick.left": False,
+    "grid.color": LINE,
+    "grid.linewidth": 1.0,
+    "legend.frameon": False,
+}
+
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+_LETTER = 7.2
+"""Pixels that a letter of a label takes at most, on average."""
+_LETTERS = 22
+_BELOW = 44
+"""Pixels for the ticks and the label of a horizontal axis."""
+
+Paint = Callable[["Figure", bool], None]
+"""Draws on a figure; the flag says whether it is the narrow one."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The same plot for a wide and for a narrow screen. label: what it says, for those who do not see it."""
+
+    label: str
+    caption: str
+    wide: Markup
+    narrow: Markup
+
+
+def draw(name: str, caption: str, label: str, paint: Paint, height: int, width: int = FULL) -> Plot:
+    """Draw a plot for both screens.
+
+    name: unique on the page. height: in pixels. The same input gives the same bytes, whatever the user's matplotlibrc.
+    """
+    wide, narrow = (
+        _svg(f"{name}-{kind}", label, paint, (pixels, height), kind == "narrow")
+        for kind, pixels in (("wide", width), ("narrow", NARROW))
+    )
+    return Plot(label, caption, wide, narrow)
+
+
+def _frame(figure: Figure, left: float, right: float = 16, top: float = 12, bottom: float = _BELOW) -> None:
+    """Leave this many pixels around the axes. Said, not found: Matplotlib would draw everything twice to find it."""
+    width, height = 72 * figure.get_size_inches()
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+
+
+def _room(labels: Iterable[str]) -> float:
+    """Pixels for labels to the left of the axes."""
+    return 10 + _LETTER * max(map(len, labels))
+
+
+def _short(label: str) -> str:
+    """A label that leaves room for what it names; what a checkpoint is called can be anything."""
+    shown = visible(label).replace("\n", " ")
+    return shown if len(shown) <= _LETTERS else f"{shown[: _LETTERS // 2]}…{shown[-(_LETTERS // 2) :]}"
+
+
+def _svg(name: str, label: str, paint: Paint, size: tuple[int, int], narrow: bool) -> Markup:
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # The font of the page draws what Matplotlib's own, which only measures, has no glyph for.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": name})
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72)
+        FigureCanvasSVG(figure)
+        paint(figure, narrow)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return _inline(text.getvalue(), label, size)
+
+
+def _inline(svg: str, label: str, size: tuple[int, int]) -> Markup:
+    """What Matplotlib wrote as a part of an HTML page."""
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = body.replace("xlink:href", "href")
+    body = re.sub(r' id="([^"]*)"', lambda match: match[0] if f"#{match[1]}" in body else "", body)
+    body = re.sub(r"font: (?:[a-z0-9]+ )*?([0-9.]+px) [^;\"]*", r"font-size: \1", body)
+    for stand_in, variable in _VARIABLES.items():
+        body = body.replace(stand_in, f"var(--{variable})")
+    width, height = size
+    head = f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{{}}">'
+    return Markup(head).format(escape(visible(label))) + Markup(body)  # noqa: S704  (Matplotlib escapes labels)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A value with its interval. colour: one of the names above; marker: Matplotlib's."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    colour: str
+    marker: str
+    text: str
+
+
+def dots_and_intervals(figure: Figure, rows: Sequence[Span], unit: str, *, zero: bool = False) -> None:
+    """One row for each value: a mark on its interval, and the value in words."""
+    axes = figure.subplots()
+    _frame(figure, _room(_short(row.label) for row in rows))
+    for y, row in enumerate(reversed(rows)):
+        axes.plot([row.low, row.high], [y, y], color=row.colour, linewidth=6, alpha=0.35, solid_capstyle="round")
+        axes.plot([row.value], [y], color=row.colour, marker=row.marker, markersize=9, linestyle="none")
+        axes.annotate(row.text, (row.value, y), (0, 9), textcoords="offset points", ha="center", va="bottom")
+    axes.set_yticks(range(len(rows)), [_short(row.label) for row in reversed(rows)])
+    axes.set_ylim(-0.5, len(rows) - 0.25)
+    axes.margins(x=0.12)
+    if zero:
+        axes.axvline(0, color=MUTED, linewidth=1)
+    axes.set_xlabel(unit)
+    axes.grid(axis="x")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of upright bars. line: lies over them, if it is known."""
+
+    values: Sequence[float]
+    ticks: Sequence[str]
+    line: Sequence[float] | None
+    label: str
+
+
+def bars(figure: Figure, rows: Sequence[Row], unit: str) -> None:
+    """A row of bars for each of `rows`, the highest bar of each marked."""
+    _frame(figure, 52)
+    panel = 72 * figure.get_size_inches()[1] / len(rows) - _BELOW - 12
+    figure.subplots_adjust(hspace=(_BELOW + 12) / panel)
+    for axes, row in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
+        _bars(axes, row.values, row.ticks, row.line, unit)
+        axes.set_xlabel(row.label)
+
+
+def _bars(axes: Axes, values: Sequence[float], ticks: Sequence[str], line: Sequence[float] | None, unit: str) -> None:
+    worst = max(range(len(values)), key=values.__getitem__)
+    places = range(len(values))
+    colours = [WORST if place == worst else MODEL for place in places]
+    axes.bar(places, values, color=colours, width=0.72 if len(values) > 8 else 0.4)
+    if line is not None:
+        axes.plot(places, line, color=INK, marker="o", markersize=4, linewidth=1.5)
+    step = -(-len(ticks) // 16)
+    axes.set_xticks(places[::step], [_short(tick) for tick in ticks[::step]])
+    axes.set_xlim(-0.6, len(values) - 0.4)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(axis="y", labelcolor=MUTED)
+    axes.set_ylabel(unit)
+    axes.grid(axis="y")
+
+
+def strips(figure: Figure, groups: Sequence[tuple[str, Sequence[float], str]], unit: str, *, log: bool) -> None:
+    """One row for each group: a dot for each value, a tick at the median, and the name of the largest.
+
+    groups: label, values, what the largest is.
+    """
+    import numpy as np
+
+    axes = figure.subplots()
+    _frame(figure, _room(_short(label) for label, _, _ in groups), right=30)
+    for y, (_, values, name) in enumerate(reversed(groups)):
+        axes.plot(values, [y] * len(values), color=MODEL, marker="o", markersize=7, alpha=0.55, linestyle="none")
+        axes.plot([float(np.median(values))], [y], color=INK, marker="|", markersize=16, markeredgewidth=2)
+        axes.annotate(
+            _short(name), (max(values), y), (8, 0), textcoords="offset points", va="center", color=MUTED, fontsize=11
+        )
+    axes.set_yticks(range(len(groups)), [_short(label) for label, _, _ in reversed(groups)])
+    axes.set_ylim(-0.6, len(groups) - 0.4)
+    if log:
+        _logarithmic(axes, [value for _, values, _ in groups for value in values])
+    else:
+        axes.set_xlim(left=0)
+    axes.set_xlabel(unit)
+    axes.grid(axis="x")
+
+
+def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    decades = max(values) / min(values) > 30
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _power(value: float) -> str:
+    """100, 10⁴: no longer than fits beside its neighbours."""
+    if value < 1e4:
+        return f"{value:g}"
+    digits, exponent = f"{value:.0e}".split("e")
+    return f"{'' if digits == '1' else f'{digits}·'}10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+
+
+def stacks(
+    figure: Figure, rows: Sequence[tuple[str, Sequence[float], str]], parts: Sequence[str], *, narrow: bool
+) -> None:
+    """One lying bar for each row, made of the same parts. rows: label, value of each part, the sum in words."""
+    axes = figure.subplots()
+    _frame(figure, _room(_short(label) for label, _, _ in rows), top=48 if narrow else 30, bottom=4)
+    for place, part in enumerate(parts):
+        for y, (_, values, _) in enumerate(reversed(rows)):
+            label = _short(part) if y == 0 else None
+            axes.barh(y, values[place], left=sum(values[:place]), height=0.56, color=PARTS[place], label=label)
+    for y, (_, values, total) in enumerate(reversed(rows)):
+        axes.annotate(total, (sum(values), y), (6, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(rows)), [_short(label) for label, _, _ in reversed(rows)])
+    axes.set_ylim(-0.5, len(rows) - 0.5)
+    axes.set_xlim(0, 1.3 * max(sum(values) for _, values, _ in rows))
+    columns = 2 if narrow else 4
+    figure.legend(
+        loc="upper left", bbox_to_anchor=(0, 1), ncols=columns, handlelength=1, handleheight=1, borderaxespad=0
+    )
+    axes.xaxis.set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One checkpoint of several: how large it is and how it reads. front: no other is both smaller and better."""
+
+    label: str
+    megabytes: float
+    value: float
+    low: float
+    high: float
+    front: bool
+    colour: str
+    marker: str
+
+
+def choices(figure: Figure, points: Sequence[Choice], units: tuple[str, str]) -> None:
+    """Size against error; those that are on the front are joined and filled."""
+    axes = figure.subplots()
+    _frame(figure, 56)
+    front = sorted((point.megabytes, point.value) for point in points if point.front)
+    axes.step([x for x, _ in front], [y for _, y in front], where="post", color=MUTED, linewidth=1.5, linestyle=":")
+    for point in points:
+        axes.plot([point.megabytes] * 2, [point.low, point.high], color=point.colour, linewidth=5, alpha=0.3)
+        fill = point.colour if point.front else "none"
+        axes.plot(
+            point.megabytes, point.value, color=point.colour, marker=point.marker, markersize=9, markerfacecolor=fill
+        )
+        axes.annotate(
+            _short(point.label), (point.megabytes, point.value), (9, 6), textcoords="offset points", fontsize=11
+        )
+    axes.margins(x=0.2, y=0.15)
+    axes.set_xlabel(units[0])
+    axes.set_ylabel(units[1])
+    axes.tick_params(axis="y", labelcolor=MUTED)
+    axes.grid()

@@ -1,0 +1,88 @@
+"""Load quantized checkpoints in Transformers itself, with the kernels of the packages behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyocr_core.errors import CheckpointError, MissingRuntimeError
+from hyocr_core.formats import (
+    AwqFormat,
+    CompressedFp8Format,
+    Format,
+    Fp8Format,
+    GptqFormat,
+    PackQuantizedFormat,
+    read_format,
+    runtimes,
+)
+from hyocr_core.formats.runtimes import TRANSFORMERS, must_unpack
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import HunYuanVLForConditionalGeneration
+
+
+def needed_packages(written: Format) -> tuple[str, ...]:
+    """What Transformers needs to load a format, by the name one imports."""
+    match written:
+        case GptqFormat() | AwqFormat():
+            return ("gptqmodel", "optimum")
+        case PackQuantizedFormat() | CompressedFp8Format():
+            return ("compressed_tensors",)
+        case Fp8Format():
+            return ("accelerate",)
+        case _:
+            return ()
+
+
+def check_packages(written: Format) -> None:
+    """Raise MissingRuntimeError if Transformers lacks a package that this format needs."""
+    missing = [name for name in needed_packages(written) if find_spec(name) is None]
+    if missing:
+        raise MissingRuntimeError(f"Transformers needs {' and '.join(missing)} for this format; install that")
+
+
+def check_native(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether Transformers can load such a checkpoint only if it is unpacked, see `must_unpack`.
+
+    config: the quantization_config. shapes: name -> (N, K) of the quantized linears.
+    Raises CheckpointError if Transformers loads no such checkpoint, MissingRuntimeError if it lacks a package here.
+    """
+    known = next(runtime for runtime in runtimes(config, shapes) if runtime.name == TRANSFORMERS)
+    if known.loads == "no":
+        raise CheckpointError(f"Transformers does not load such a checkpoint: {known.why}")
+    written = read_format(config)
+    check_packages(written)
+    return must_unpack(written, shapes)
+
+
+def load_native(folder: Path, device: torch.device, *, unpack: bool) -> HunYuanVLForConditionalGeneration:
+    """The whole model as Transformers loads it, in eval mode.
+
+    unpack: compressed-tensors is to dequantize it, see `check_native`.
+    Raises CheckpointError if Transformers or a package behind it refuses the checkpoint or misses a tensor.
+    """
+    from transformers import CompressedTensorsConfig, HunYuanVLForConditionalGeneration
+
+    how = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if unpack else {}
+    # Transformers' annotations leave out that it returns two things when asked to.
+    load: Any = HunYuanVLForConditionalGeneration.from_pretrained
+    try:
+        model, report = load(folder, dtype="auto", local_files_only=True, output_loading_info=True, **how)
+    except Exception as error:  # whatever Transformers and the packages behind it raise is the checkpoint's fault
+        raise CheckpointError(f"Transformers: {first_line(error)}") from error
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
+        if report.get(kind):
+            names = sorted(map(str, report[kind]))
+            raise CheckpointError(f"Transformers: {len(names)} {kind.replace('_', ' ')}, the first is {names[0]}")
+    loaded: HunYuanVLForConditionalGeneration = model.to(device).eval()
+    return loaded
+
+
+def first_line(error: Exception) -> str:
+    """Kind and message of another library's error, on one line of at most 300 characters."""
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

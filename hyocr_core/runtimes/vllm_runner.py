@@ -1,0 +1,175 @@
+"""Read images with a checkpoint in vLLM, offline. Stands alone: it runs in an environment that has vLLM and no hyocr.
+
+    python vllm_runner.py CHECKPOINT MAX_TOKENS
+
+Each line of stdin is a request {"prompt": text, "image": PNG in base64, "max_tokens": n}; the prompt is what the chat
+template wrote, with one image token. Each line of stdout answers one, in their order: {"prompt": ids, "tokens": ids,
+"ended": whether it was not cut, "seconds": s}. A request may add "repetition_penalty", and "logprobs": true, for which
+the answer adds "logprobs": (generated, vocabulary), every step's, of the whole vocabulary. Generation is greedy.
+MAX_TOKENS is the most that prompt and answer may have together. What vLLM itself prints goes to stderr.
+
+The CPU build of vLLM 0.32 has no kernel that rounds to FP8 with a static scale, which one scale per weight needs:
+HYOCR_FP8_EMU=1 puts an emulation in its place.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import sys
+import time
+from typing import Any
+
+# One process: the patches below have to be in the process that runs the model.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    VLLM_ENABLE_V1_MULTIPROCESSING="0",
+    VLLM_CPU_KVCACHE_SPACE="1",
+    VLLM_NO_USAGE_STATS="1",
+    # Threads that are pinned starve when another job holds their core.
+    VLLM_CPU_OMP_THREADS_BIND="nobind",
+    # Transformers computes with 16-bit activations too; vLLM's CPU kernels would round them to 8 bits.
+    VLLM_CPU_INT4_W4A8="0",
+)
+# Threads that wait for each other starve too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+LARGEST_FP8 = 448.0
+
+
+def use_pil_image_processor() -> None:
+    """Let Transformers 5.19 find the PIL image processor of HunYuanVL, which it ties to torchvision needlessly.
+
+    `processor_config.json` names the class `HunYuanVLImageProcessor`, so the PIL class has to answer to that name.
+    """
+    from transformers.utils.import_utils import is_torchvision_available
+
+    if is_torchvision_available():
+        return
+    from transformers import HunYuanVLConfig
+    from transformers.models.auto import image_processing_auto
+    from transformers.models.hunyuan_vl.image_processing_pil_hunyuan_vl import HunYuanVLImageProcessorPil
+
+    HunYuanVLImageProcessorPil.__name__ = "HunYuanVLImageProcessor"
+    mapping: Any = image_processing_auto.IMAGE_PROCESSOR_MAPPING
+    mapping.register(HunYuanVLConfig, {"pil": HunYuanVLImageProcessorPil}, exist_ok=True)
+
+
+def make_inputs_contiguous() -> None:
+    """Copy strided inputs of vLLM 0.32's two CPU matmuls, which refuse what HunYuanVL's patch merger hands them."""
+    from vllm import _custom_ops as ops  # type: ignore[import-not-found,unused-ignore]
+
+    packed, onednn = ops.weight_packed_linear_cpu, ops.onednn_mm
+
+    def weight_packed_linear_cpu(x: Any, *args: Any) -> Any:
+        return packed(x.contiguous(), *args)
+
+    def onednn_mm(handler: Any, x: Any, *args: Any) -> Any:
+        return onednn(handler, x.contiguous(), *args)
+
+    ops.weight_packed_linear_cpu, ops.onednn_mm = weight_packed_linear_cpu, onednn_mm
+
+
+def emulate_fp8() -> None:
+    """Round to FP8 in PyTorch where the CPU build calls its missing `static_scaled_fp8_quant`."""
+    import torch
+    from vllm import _custom_ops as ops  # type: ignore[import-not-found,unused-ignore]
+
+    def scaled_fp8_quant(
+        input: Any,  # noqa: A002 - vLLM's name
+        scale: Any = None,
+        num_token_padding: int | None = None,
+        scale_ub: Any = None,
+        use_per_token_if_dynamic: bool = False,
+        output: Any = None,
+        group_shape: Any = None,
+    ) -> tuple[Any, Any]:
+        del scale_ub, group_shape
+        values = input.float()
+        if scale is None:
+            largest = values.abs().amax(-1, keepdim=True) if use_per_token_if_dynamic else values.abs().amax().view(1)
+            scale = largest.clamp(min=1e-12) / LARGEST_FP8
+        codes = (values / scale.float()).clamp(-LARGEST_FP8, LARGEST_FP8).to(torch.float8_e4m3fn)
+        if output is not None:
+            output[: len(codes)].copy_(codes)
+            return output, scale
+        if num_token_padding and num_token_padding > len(codes):
+            filling = torch.zeros(num_token_padding - len(codes), codes.shape[1], dtype=codes.dtype)
+            codes = torch.cat([codes, filling])
+        return codes, scale
+
+    ops.scaled_fp8_quant = scaled_fp8_quant
+
+
+def patch() -> None:
+    """Put right what vLLM and Transformers of these versions get wrong with this architecture."""
+    use_pil_image_processor()
+    from vllm.platforms import current_platform  # type: ignore[import-not-found,unused-ignore]
+
+    if current_platform.is_cpu():
+        make_inputs_contiguous()
+        if os.environ.get("HYOCR_FP8_EMU") == "1":
+            emulate_fp8()
+
+
+def load(checkpoint: str, max_tokens: int) -> Any:
+    """vLLM with one request at a time: 0.32 mixes up the features of images that it encodes together."""
+    from vllm import LLM  # type: ignore[import-not-found,unused-ignore]
+
+    return LLM(
+        model=checkpoint,
+        enforce_eager=True,
+        max_model_len=max_tokens,
+        max_num_batched_tokens=max_tokens,
+        max_num_seqs=1,
+        limit_mm_per_prompt={"image": 1},
+        enable_prefix_caching=False,
+        max_logprobs=-1,
+        seed=0,
+    )
+
+
+def answer(llm: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """Read one image."""
+    from PIL import Image
+    from vllm import SamplingParams  # type: ignore[import-not-found,unused-ignore]
+
+    image = Image.open(io.BytesIO(base64.b64decode(request["image"])))
+    params = SamplingParams(
+        temperature=0.0,
+        repetition_penalty=request.get("repetition_penalty", 1.0),
+        max_tokens=request["max_tokens"],
+        detokenize=False,
+        logprobs=-1 if request.get("logprobs") else None,
+    )
+    started = time.perf_counter()
+    prompt = {"prompt": request["prompt"], "multi_modal_data": {"image": image}}
+    done = llm.generate(prompt, params, use_tqdm=False)[0]
+    seconds = time.perf_counter() - started
+    steps = done.outputs[0]
+    told = {
+        "prompt": list(done.prompt_token_ids),
+        "tokens": list(steps.token_ids),
+        "ended": steps.finish_reason == "stop",
+        "seconds": seconds,
+    }
+    if request.get("logprobs"):
+        told["logprobs"] = [[step[token].logprob for token in range(len(step))] for step in steps.logprobs]
+    return told
+
+
+def main() -> None:
+    # Libraries print on stdout, where only answers may stand.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    patch()
+    llm = load(sys.argv[1], int(sys.argv[2]))
+    for line in sys.stdin:
+        answers.write(json.dumps(answer(llm, json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

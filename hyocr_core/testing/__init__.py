@@ -1,0 +1,29 @@
+"""The conformance kit: what a method's own tests need; extra `hyocr-core[testing]`.
+
+    from hyocr_core.testing import MethodContract
+
+    class TestContract(MethodContract):
+        method = "mymethod"
+        config = {"group_size": 32}
+
+is the whole of it: the class brings its fixtures along. A module with `pytest_plugins = ["hyocr_core.testing.plugin"]`
+has them for tests of its own. The kit is no pytest plugin of its own accord, so that pytest runs which have nothing to
+do with hyocr load nothing of it. Importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hyocr_core.testing.contract import MethodContract
+
+__all__ = ["MethodContract"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MethodContract":
+        from hyocr_core.testing.contract import MethodContract
+
+        return MethodContract
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,111 @@
+"""Checks of what the tensors hold: scales, zero points, group indices, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from hyocr_core.formats import AwqFormat, GptqFormat, PackQuantizedFormat
+from hyocr_core.formats.int32 import trivial_groups
+from hyocr_core.numerics import is_finite
+from hyocr_core.progress import Progress
+from hyocr_core.verification.faults import Fault
+from hyocr_core.verification.own_format import OwnFormat
+from hyocr_core.verification.subject import Linear, Subject
+
+LARGEST_WEIGHT = 1e3
+"""No trained linear comes near it; a flipped exponent does."""
+
+
+def check_plain(subject: Subject, progress: Progress) -> Iterator[Fault]:
+    """Carried tensors and plain weights are free of NaN and infinity."""
+    plain = [linear.plain for linear in subject.linears.values() if linear.plain is not None]
+    for name in (*subject.others.values(), *plain):
+        if not is_finite(subject.reader.read([name])[name]):
+            yield Fault(name, "holds NaN or infinite values")
+        progress.step(name)
+    for name in (linear.cache_scale for linear in subject.linears.values() if linear.cache_scale is not None):
+        yield from _check_scale(name, subject.reader.read([name])[name])
+
+
+def check_packed(subject: Subject, progress: Progress) -> Iterator[Fault]:
+    """What the quantized linears hold makes sense."""
+    for linear in subject.readable.values():
+        tensors = subject.packed(linear)
+        faults = []
+        if not isinstance(subject.format, OwnFormat):
+            faults = [*_check_scales(linear, tensors), *_check_groups(subject, linear, tensors)]
+        if not faults:
+            faults = [*_check_zeros(subject, linear, tensors), *_check_weight(subject, linear, tensors)]
+        yield from faults
+        progress.step(linear.name)
+
+
+def check_shared_scales(subject: Subject) -> Iterator[Fault]:
+    """Linears that runtimes fuse share the scales that each has one of; vLLM would take the largest for all."""
+    readable = {linear.name for linear in subject.readable.values()}
+    for group in subject.fused():
+        members = [linear for linear in group if linear.name in readable]
+        for local in ("weight_scale", "input_scale"):
+            names = [linear.packed[local] for linear in members if local in linear.packed]
+            scales = subject.reader.read(names)
+            if names and all(scale.numel() == 1 for scale in scales.values()):
+                values = {name: scale.item() for name, scale in scales.items()}
+                if len(set(values.values())) > 1:
+                    shown = ", ".join(f"{name.rsplit('.', 2)[1]} {value:g}" for name, value in values.items())
+                    yield Fault(names[0], f"differs within a group that runtimes fuse into one weight: {shown}")
+
+
+def _check_scales(linear: Linear, tensors: Mapping[str, Tensor]) -> Iterator[Fault]:
+    for local, tensor in tensors.items():
+        if local.endswith(("scale", "scales")):
+            yield from _check_scale(linear.packed[local], tensor)
+
+
+def _check_scale(name: str, scale: Tensor) -> Iterator[Fault]:
+    bad = ~(torch.isfinite(scale) & (scale > 0))
+    if bad.any():
+        place = bad.nonzero()[0].tolist()
+        value = scale[tuple(place)].item()
+        more = f", and {int(bad.sum()) - 1} more" if bad.sum() > 1 else ""
+        yield Fault(name, f"{place} is {value:g}{more}; a scale must be positive and finite")
+
+
+def _check_groups(subject: Subject, linear: Linear, tensors: Mapping[str, Tensor]) -> Iterator[Fault]:
+    """Groups that a reader permutes must be announced."""
+    if isinstance(subject.format, GptqFormat) and not subject.format.desc_act:
+        index = tensors["g_idx"]
+        if not torch.equal(index, trivial_groups(len(index), len(tensors["scales"]))):
+            yield Fault(
+                linear.packed["g_idx"], "permutes the groups, but desc_act is false: vLLM drops it and reads garbage"
+            )
+
+
+def _check_zeros(subject: Subject, linear: Linear, tensors: Mapping[str, Tensor]) -> Iterator[Fault]:
+    """Zero points are where the config says; the shape that is stored is the linear's."""
+    match subject.format:
+        case GptqFormat(sym=True) as form:
+            zeros, key, name = form.unpack(tensors)[1].zeros, "sym is true", linear.packed["qzeros"]
+        case AwqFormat(zero_point=False) as form:
+            zeros, key, name = form.unpack(tensors)[1].zeros, "zero_point is false", linear.packed["qzeros"]
+        case PackQuantizedFormat():
+            if tensors["weight_shape"].tolist() != list(linear.shape):
+                stored = tensors["weight_shape"].tolist()
+                yield Fault(linear.packed["weight_shape"], f"says {stored}, the linear is {list(linear.shape)}")
+            return
+        case _:
+            return
+    bits = form.bits if isinstance(form, GptqFormat) else 4
+    wrong = zeros[zeros != 2 ** (bits - 1)]
+    if len(wrong):
+        yield Fault(name, f"holds the zero point {wrong[0].item()}, but {key}, which means {2 ** (bits - 1)}")
+
+
+def _check_weight(subject: Subject, linear: Linear, tensors: Mapping[str, Tensor]) -> Iterator[Fault]:
+    weight = subject.format.dequantize(tensors, linear.shape, torch.float32)
+    if not is_finite(weight):
+        yield Fault(linear.name, "holds NaN or infinite weights once dequantized")
+    elif (largest := weight.abs().max().item()) > LARGEST_WEIGHT:
+        yield Fault(linear.name, f"its largest weight is {largest:.3g} once dequantized: no trained weight is so large")

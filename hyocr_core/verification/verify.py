@@ -1,0 +1,118 @@
+"""All checks of one checkpoint, in an order in which the first faults explain the later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from hyocr_core import __version__
+from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.checkpoint.report import FILE_NAME, QuantReport, read_report
+from hyocr_core.checkpoint.resolve import resolve_model
+from hyocr_core.errors import BadInputError, MethodError
+from hyocr_core.formats import Format, runtimes
+from hyocr_core.formats.runtimes import must_unpack
+from hyocr_core.progress import Progress, Silent
+from hyocr_core.verification import compare, names, record, values
+from hyocr_core.verification.faults import Fault
+from hyocr_core.verification.load import Runtime, read_page
+from hyocr_core.verification.original import Original
+from hyocr_core.verification.own_format import OwnFormat
+from hyocr_core.verification.result import FaultRecord, LayerMatch, LoadRecord, RuntimeRecord, VerifyResult
+from hyocr_core.verification.subject import Subject
+
+
+def verify(
+    folder: Path,
+    *,
+    original: str | None = None,
+    load: Runtime | None = None,
+    python: Path | None = None,
+    progress: Progress | None = None,
+) -> VerifyResult:
+    """Check a quantized checkpoint.
+
+    original: folder or hub id of the full-precision checkpoint it was made from. load: a runtime to read with; python:
+    the interpreter that has vLLM.
+    Raises CheckpointError for a folder that is no quantized checkpoint, or one of a kind that hyocr does not know.
+    """
+    progress = progress or Silent()
+    subject = Subject(folder)
+    source = None if original is None else Original(CheckpointReader(resolve_model(original).folder), subject)
+    faults = list(_check_names(subject))
+    report, notes = _check_record(subject, faults)
+    if isinstance(subject.format, OwnFormat):
+        notes = (*notes, subject.format.note)
+    faults += _check_values(subject, progress)
+    matches = [] if source is None else _compare(subject, source, report, faults, progress)
+    shapes = {linear.name: linear.shape for linear in subject.quantized.values()}
+    known = runtimes(subject.config, shapes)
+    if all(runtime.loads == "no" for runtime in known):
+        faults.append(Fault("config.json", f"no runtime loads such a checkpoint; {known[0].name}: {known[0].why}"))
+    loaded = None if load is None else _load(subject, load, python, shapes)
+    if loaded is not None and loaded.outcome == "failed":
+        faults.append(Fault(folder.name, loaded.detail))
+    return VerifyResult(
+        hyocr=__version__,
+        folder=str(folder),
+        quant_method=str(subject.config["quant_method"]),
+        quantized=len(subject.quantized),
+        plain=len(subject.linears) - len(subject.quantized),
+        faults=tuple(FaultRecord(place=fault.place, problem=fault.problem) for fault in faults),
+        notes=notes,
+        runtimes=tuple(RuntimeRecord(name=runtime.name, loads=runtime.loads, why=runtime.why) for runtime in known),
+        layers=tuple(LayerMatch(name=m.name, shape=m.shape, sqnr_db=m.decibels, least_db=m.least) for m in matches),
+        load=loaded,
+    )
+
+
+def _load(subject: Subject, runtime: Runtime, python: Path | None, shapes: Mapping[str, tuple[int, int]]) -> LoadRecord:
+    if isinstance(subject.format, OwnFormat):
+        why = f"no runtime is known to have the format of {subject.format.method.entry}"
+        return LoadRecord(runtime=runtime, outcome="cannot be tried here", detail=why, page="", text="")
+    unpack = must_unpack(subject.format, shapes)
+    return read_page(subject.reader.folder, runtime, subject.format, python, unpack=unpack)
+
+
+def _check_names(subject: Subject) -> Iterator[Fault]:
+    for check in (names.check_known, names.check_carried, names.check_linears):
+        yield from check(subject)
+    if isinstance(subject.format, Format):
+        for check in (names.check_ignored, names.check_fused, names.check_cache):
+            yield from check(subject)
+
+
+def _check_values(subject: Subject, progress: Progress) -> Iterator[Fault]:
+    progress.start("check tensors", len(subject.others) + len(subject.linears))
+    yield from values.check_plain(subject, progress)
+    yield from values.check_packed(subject, progress)
+    if isinstance(subject.format, Format):
+        yield from values.check_shared_scales(subject)
+
+
+def _check_record(subject: Subject, faults: list[Fault]) -> tuple[QuantReport | None, tuple[str, ...]]:
+    """Return the report of a checkpoint by hyocr, and what of it could not be checked."""
+    if not (subject.reader.folder / FILE_NAME).is_file():
+        return None, (f"there is no {FILE_NAME}: another tool wrote this, so there is no record to compare with",)
+    try:
+        report = read_report(subject.reader.folder)
+    except BadInputError as error:
+        faults.append(Fault(FILE_NAME, str(error)))
+        return None, ()
+    faults += record.check_files(subject, report)
+    faults += record.check_layers(subject, report)
+    try:
+        faults += record.check_config(subject, report)
+    except MethodError as error:
+        return report, (f"config.json was not compared with what {report.method.name} writes: {error}",)
+    return report, ()
+
+
+def _compare(
+    subject: Subject, original: Original, report: QuantReport | None, faults: list[Fault], progress: Progress
+) -> list[compare.Match]:
+    progress.start("compare", len(subject.others) + len(subject.linears))
+    differing, rescaled = compare.check_carried(subject, original, report, progress)
+    distant, matches = compare.check_weights(subject, original, rescaled, progress)
+    faults += [*differing, *distant]
+    return matches

@@ -1,0 +1,121 @@
+"""The page as a browser shows it: wide and narrow, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyocr_core.report.page import write_page
+from tests.report import built
+from tests.report.browser import CHROMIUM, Browser, browser
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+PHONE, DESK = 360, 1280
+
+BEYOND = """
+[...document.querySelectorAll("body *")]
+    .filter(e => !e.closest(".scroll") || e.classList.contains("scroll"))
+    .filter(e => e.getClientRects().length)
+    .filter(e => { const box = e.getBoundingClientRect(); return box.left < -1 || box.right > innerWidth + 1; })
+    .map(e => e.outerHTML.slice(0, 120))
+"""
+DRAWN = """
+[...document.querySelectorAll("figure.plot")].map(figure => {
+    const seen = [...figure.querySelectorAll("svg")].filter(svg => svg.getClientRects().length);
+    const box = seen[0].getBoundingClientRect();
+    const painted = [...seen[0].querySelectorAll("path, use")].map(e => e.getBoundingClientRect());
+    const words = [...seen[0].querySelectorAll("text")].map(e => e.getBoundingClientRect());
+    return {
+        id: figure.id, plots: seen.length, width: box.width, height: box.height,
+        marks: painted.filter(b => b.width + b.height > 0).length,
+        cut: words.filter(b => b.left < box.left - 4 || b.right > box.right + 4).length,
+        words: words.length,
+        smallest: Math.min(...words.map(b => b.height)),
+    };
+})
+"""
+COLOURS = """
+(() => {
+    const of = (e, name) => getComputedStyle(e)[name];
+    const bar = document.querySelector("#plot-blocks path[style*='--worst']");
+    return [of(document.body, "backgroundColor"), of(document.body, "color"), of(bar, "fill")];
+})()
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that a page can hold: long words, a vision tower, other checkpoints."""
+    folder = tmp_path_factory.mktemp("browser")
+    long = built.page(f"{'scan' * 40}.png", "word " * 300 + "W" * 300, "word " * 300 + "VV" * 150, "word " * 299)
+    result = built.evaluation((long, *built.some_pages(12)))
+    vision = [block.model_copy(update={"name": f"vit.layers.{index}"}) for index, block in enumerate(result.blocks)]
+    result = result.model_copy(update={"blocks": (*vision, *result.blocks)})
+    commands = {"quant": f"hyocr quant --output {'very-' * 60}long"}
+    checkpoint = built.checkpoint(folder / f"HunyuanOCR-{'int4-' * 12}", None, result, commands)
+    small = result.model_copy(update={"model": built.score(0.02, weight_bytes=900_000_000)})
+    return write_page(checkpoint, [built.checkpoint(folder / "other", None, small)])
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Browser]:
+    with browser() as started:
+        yield started
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [DESK, 800, PHONE])
+def test_nothing_overflows_and_every_plot_is_drawn(page: Path, tab: Browser, width: int, dark: bool) -> None:
+    seen = len(tab.events)
+    tab.open(page, width, dark=dark)
+    tab.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+    assert tab.evaluate(BEYOND) == []
+    plots: list[dict[str, Any]] = tab.evaluate(DRAWN)
+    assert len(plots) == 9
+    for plot in plots:
+        assert plot["plots"] == 1, plot
+        assert plot["width"] > 200, plot
+        assert plot["height"] > 80, plot
+        assert plot["marks"] > 5, plot
+        assert plot["words"] > 3, plot
+        assert plot["cut"] == 0, plot
+        assert plot["smallest"] > 8, plot
+    events = tab.events[seen:]
+    told = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+    assert [event for event in events if event["method"] in told] == []
+    requests = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in requests if not url.startswith("data:")] == [page.resolve().as_uri()]
+
+
+def test_it_follows_light_and_dark(page: Path, tab: Browser) -> None:
+    shown = []
+    for dark in (False, True):
+        tab.open(page, DESK, dark=dark)
+        shown.append(tab.evaluate(COLOURS))
+    (light_back, light_ink, light_bar), (dark_back, dark_ink, dark_bar) = shown
+    assert _brightness(light_back) > 240 > 60 > _brightness(light_ink)
+    assert _brightness(dark_back) < 40 < 200 < _brightness(dark_ink)
+    assert light_bar != dark_bar
+
+
+def _brightness(colour: str) -> float:
+    numbers = [float(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+    return sum(numbers) / 3
+
+
+def test_a_click_takes_the_whole_command(page: Path, tab: Browser) -> None:
+    tab.open(page, DESK)
+    script = "getComputedStyle(document.querySelector('pre.command')).userSelect"
+    assert tab.evaluate(script) == "all"
+
+
+def test_images_are_decoded(page: Path, tab: Browser) -> None:
+    tab.open(page, DESK)
+    widths = tab.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
+    assert len(widths) > 5
+    assert set(widths) == {640}
