@@ -17,7 +17,7 @@ BENCH_MODEL := $(OUT)/bench-1b
 PINNED := constraints.txt Makefile
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
-TYPED := hyocr_core $(wildcard plugins/*/src plugins/*/tests) benchmarks $(DEMO) tests
+TYPED := hyocr_core $(wildcard plugins/*/src plugins/*/tests) benchmarks $(DEMO) tests tools $(wildcard docs/*.py)
 
 # A client takes 4 GB, so not all the cores of a large machine.
 PARALLEL := -n auto --maxprocesses 4
@@ -25,7 +25,7 @@ PARALLEL := -n auto --maxprocesses 4
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test lint fix bench alone clients clean
+.PHONY: help demo test lint fix docs bench alone clients release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -33,9 +33,11 @@ help:
 	@echo 'make test          the whole test suite'
 	@echo 'make lint          ruff, mypy, import-linter'
 	@echo 'make fix           let ruff mend what it can'
+	@echo 'make docs          build the documentation into out/docs'
 	@echo 'make bench         seconds and memory of a job on a checkpoint of the published 1B shape'
 	@echo 'make alone P=gptq  the tests of one plugin, with only hyocr-core and that plugin installed'
 	@echo 'make clients       load quantized checkpoints in vLLM (CPU) and Transformers'
+	@echo 'make release-check build all distributions and try the wheels in new environments'
 	@echo 'make clean         remove environments and outputs'
 
 demo: .venv/run.stamp
@@ -55,6 +57,10 @@ fix: .venv/dev.stamp
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# The variable silences an advertisement; --strict makes an error of every warning.
+docs: .venv/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: .venv/run.stamp $(BENCH_MODEL)/config.json
 	$(BIN)/python benchmarks/quantize.py $(BENCH_MODEL) $(ARGS)
 
@@ -63,6 +69,9 @@ alone: .venv-alone-$(P)/run.stamp
 
 clients: .venv/dev.stamp .venv-vllm/run.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/clients $(PARALLEL) --dist load $(ARGS)
+
+release-check: .venv-release/run.stamp
+	.venv-release/bin/python tools/release_check.py --torch '$(TORCH)' --dist $(OUT)/dist
 
 clean:
 	rm -rf .venv .venv-* $(OUT)
@@ -78,7 +87,7 @@ $(BENCH_MODEL)/config.json: .venv/run.stamp
 	@touch $@
 
 .venv/dev.stamp: .venv/run.stamp
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 .venv-alone-%/run.stamp: $(PROJECTS) $(PINNED)
@@ -86,6 +95,11 @@ $(BENCH_MODEL)/config.json: .venv/run.stamp
 	$(PYTHON) -m venv .venv-alone-$*
 	.venv-alone-$*/bin/pip install --quiet $(TORCH) -c constraints.txt
 	.venv-alone-$*/bin/pip install --quiet -c constraints.txt . './plugins/$*[test]'
+	@touch $@
+
+.venv-release/run.stamp: tools/requirements.txt
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/pip install --quiet -r tools/requirements.txt
 	@touch $@
 
 .venv-vllm/run.stamp: tests/clients/requirements.txt Makefile
