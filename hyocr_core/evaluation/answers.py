@@ -14,13 +14,12 @@ from typing import Any
 
 from hyocr_core.calibration.records import Record
 from hyocr_core.calibration.samples import MAX_TOKENS
-from hyocr_core.checkpoint.durable import replacing, save_bytes, try_lock, writing
+from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.config import FrozenModel
-from hyocr_core.errors import OutputError
 from hyocr_core.evaluation.metrics import cut_loop
 from hyocr_core.evaluation.pages import Pages, check_pages
 from hyocr_core.evaluation.runner import Runner, greedy_config
-from hyocr_core.evaluation.state import default_state
+from hyocr_core.evaluation.state import default_state, take_lock
 from hyocr_core.job import BATCH_TOKENS, Job
 from hyocr_core.models.load import load_model
 from hyocr_core.progress import Progress, Silent
@@ -166,25 +165,14 @@ class _Quiet(Silent):
 @contextmanager
 def _locked(folder: Path, progress: Progress) -> Iterator[Path]:
     """The folder, made if missing and held for this run alone; another run that holds it is waited for."""
-    lock = _take_lock(folder)
+    how = (folder, "answers", "set XDG_CACHE_HOME to another folder")
+    lock = take_lock(*how)
     if lock is None:
         progress.say(f"another run lets the same model answer: waiting for it to finish ({folder})")
     while lock is None:
         time.sleep(1)
-        lock = _take_lock(folder)
+        lock = take_lock(*how)
     try:
         yield folder
     finally:
         os.close(lock)
-
-
-def _take_lock(folder: Path) -> int | None:
-    """The descriptor of the locked folder; None when another process holds it."""
-    try:
-        # Pages may be confidential.
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return try_lock(folder / "lock")
-    except OSError as error:
-        raise OutputError(
-            f"cannot keep answers in {folder}: {error.strerror}; set XDG_CACHE_HOME to another folder"
-        ) from error

@@ -102,7 +102,7 @@ def keeping(root: Path | None, fingerprint: Mapping[str, Any], *, resume: bool, 
         return
     key = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:32]
     folder = root / key
-    lock = _take_lock(folder)
+    lock = take_lock(folder, "pages", "give another folder with --state")
     if lock is None:
         progress.say(f"the same evaluation runs already: what this one reads is not kept (in {folder})")
         yield Kept(None)
@@ -124,13 +124,14 @@ def keeping(root: Path | None, fingerprint: Mapping[str, Any], *, resume: bool, 
         os.close(lock)
 
 
-def _take_lock(folder: Path) -> int | None:
-    """The descriptor of the locked folder; None when another process holds it."""
+def take_lock(folder: Path, kept: str, otherwise: str) -> int | None:
+    """Make and lock a folder of the user's cache; return the lock's descriptor, None when another process holds it.
+
+    kept: what it is for. otherwise: how the user chooses another one. Raises OutputError when it cannot be used.
+    """
     try:
         # Pages may be confidential.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return try_lock(folder / "lock")
     except OSError as error:
-        raise OutputError(
-            f"cannot keep pages in {folder}: {error.strerror}; give another folder with --state"
-        ) from error
+        raise OutputError(f"cannot keep {kept} in {folder}: {error.strerror}; {otherwise}") from error

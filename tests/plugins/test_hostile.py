@@ -64,7 +64,7 @@ def test_every_hostile_plugin_is_tried() -> None:
     assert {path.stem for path in HOSTILE.glob("*.py")} == LOADING.keys() | RUNNING.keys() | OTHERS
 
 
-@pytest.mark.parametrize("name", LOADING.keys() | RUNNING.keys())
+@pytest.mark.parametrize("name", [*LOADING, *RUNNING])
 def test_it_ends_in_one_line_that_says_who_failed_where(
     name: str, plugins: PluginFolder, quant: Quant, tmp_path: Path
 ) -> None:
