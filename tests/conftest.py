@@ -14,10 +14,20 @@ import pytest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hyocr_core.registry import installed_methods
+
 REPO = Path(__file__).parent.parent
 DEMO = REPO / "examples" / "demo-ocr"
 
 Edit = Callable[[dict[str, Tensor]], None]
+
+METHODS = {"awq", "fp8", "gptq", "rtn"} <= {entry.name for entry in installed_methods()}
+"""Whether the plugins of this repository are installed; the core has tests enough that need none."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("needs_methods") and not METHODS:
+        pytest.skip("needs the methods of this repository, such as hyocr-plugin-gptq")
 
 
 @pytest.fixture(autouse=True)

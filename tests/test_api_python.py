@@ -24,6 +24,8 @@ from hyocr_core.cli.verify import verify as verify_command
 from hyocr_core.evaluation import evaluate as evaluation
 from hyocr_core.progress import Silent
 
+pytestmark = pytest.mark.needs_methods
+
 REPO = Path(__file__).parents[1]
 
 STATE = """

@@ -25,6 +25,8 @@ from hyocr_core.method import Method
 from hyocr_core.pipeline import quantize
 from hyocr_core.report.plan import plan_tables
 
+pytestmark = pytest.mark.needs_methods
+
 SAMPLES = 6
 Make = Callable[..., RunConfig]
 

@@ -22,6 +22,8 @@ from hyocr_core.doctor.result import Cache, Cpu, Examination, Gpu, Machine, Prob
 if TYPE_CHECKING:
     from tests.conftest import PluginFolder
 
+pytestmark = pytest.mark.needs_methods
+
 X86 = """processor\t: 0
 model name\t: Intel(R) Xeon(R) Platinum 8480+
 flags\t\t: fpu avx2 avx512f avx512_bf16 amx_bf16 amx_tile

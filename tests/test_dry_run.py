@@ -33,6 +33,8 @@ from hyocr_core.progress import Silent
 from hyocr_core.report.plan import plan_tables, total_size
 from hyocr_core.workload import Size, forward_work
 
+pytestmark = pytest.mark.needs_methods
+
 Run = Callable[..., RunConfig]
 
 

@@ -29,6 +29,8 @@ from hyocr_core.types import Block, HookCall, Layer, QuantizedLayer
 if TYPE_CHECKING:
     from tests.conftest import PluginFolder
 
+pytestmark = pytest.mark.needs_methods
+
 HEAD = """
 from pathlib import Path
 from typing import ClassVar

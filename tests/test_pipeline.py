@@ -30,6 +30,8 @@ from hyocr_core.method import Method
 from hyocr_core.models.load import load_model
 from hyocr_core.pipeline import quantize
 
+pytestmark = pytest.mark.needs_methods
+
 SAMPLES = 6
 
 

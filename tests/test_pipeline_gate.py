@@ -27,6 +27,8 @@ from hyocr_core.method import Method
 from hyocr_core.pipeline import quantize
 from tests.test_pipeline import KILLER, contents
 
+pytestmark = pytest.mark.needs_methods
+
 PAGES = 12
 PASSES = {"cer": 0.5, "agreement": 0.98, "loops": 0, "identical": 0.5}
 FAILS = {"cer": 0.5, "kl": 1e-9}

@@ -15,6 +15,8 @@ from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.result import EvalResult
 from hyocr_core.pipeline import quantize
 
+pytestmark = pytest.mark.needs_methods
+
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "rtn4": ("rtn", {}),
     "gptq4": ("gptq", {}),

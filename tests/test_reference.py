@@ -16,6 +16,8 @@ from hyocr_core.reference import ReferenceFile
 from hyocr_core.registry import load_method
 from hyocr_core.run_file import Merged, merge_run_config
 
+pytestmark = pytest.mark.needs_methods
+
 SHIPPED = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
 REFERENCE = [path for path in SHIPPED if path.name.startswith("hunyuan_ocr_")]
 

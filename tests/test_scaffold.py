@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from hyocr_core import API_VERSION, __version__
 from hyocr_core.cli.main import main
 
+pytestmark = pytest.mark.needs_methods
+
 
 def new(*arguments: str) -> tuple[int, str, str]:
     done = CliRunner().invoke(main, ["methods", "new", *arguments])

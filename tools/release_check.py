@@ -28,6 +28,9 @@ import click
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples/demo-ocr"
 BIN = Path(sys.executable).parent
+NOT_ALONE = ("clients", "docs", "test_install.py")
+"""Tests of the core together with its plugins or with vLLM."""
+
 VERSION_LINE = re.compile(r"^## (\d+\.\d+\.\d+)", re.MULTILINE)
 
 
@@ -154,15 +157,25 @@ class Environment:
         return {entry["name"] for entry in json.loads(self.hyocr("methods", "--json"))}
 
 
-def check_core_alone(environment: Environment, core: Path) -> None:
-    """The core has no method and says so."""
-    environment.install([core])
+def check_core_alone(environment: Environment, core: Path, scratch: Path) -> None:
+    """The core has no method, and passes all of its tests that need none, with no source of its own in reach."""
+    environment.install([f"hyocr-core[dev] @ {core.as_uri()}"])
     if environment.methods():
         raise click.ClickException("hyocr-core alone offers methods")
+    checkout = scratch / "checkout"
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns("hyocr_core", ".*", "out", "__pycache__"))
+    left_out = [f"--ignore=tests/{name}" for name in NOT_ALONE]
     run(
         environment.bin / "python",
-        "-c",
-        "import hyocr_core; hyocr_core.quantize, hyocr_core.evaluate, hyocr_core.verify",
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "auto",
+        "--dist=loadfile",
+        "tests",
+        *left_out,
+        cwd=checkout,
     )
 
 
@@ -205,8 +218,8 @@ def main(torch: str, dist: Path | None) -> None:
             wheel, sdist = build(project, built)
             click.echo(f"{project.name} {check_contents(project, wheel, sdist)}: built, contents in order", err=True)
             wheels.append(wheel)
-        check_core_alone(Environment(scratch / "core", torch), wheels[0])
-        click.echo("hyocr-core alone: installs", err=True)
+        check_core_alone(Environment(scratch / "core", torch), wheels[0], scratch)
+        click.echo("hyocr-core alone: installs, passes its own tests", err=True)
         for project, wheel in zip(found[1:], wheels[1:], strict=True):
             check_plugin_alone(Environment(scratch / project.name, torch), project, wheel, wheels[0], scratch)
             click.echo(f"{project.name} beside hyocr-core: installs, passes its own tests", err=True)

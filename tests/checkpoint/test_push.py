@@ -22,6 +22,8 @@ import pytest
 from hyocr_core.config import RunConfig
 from hyocr_core.pipeline import quantize
 
+pytestmark = pytest.mark.needs_methods
+
 REPO = "someone/HunyuanOCR-int4"
 COMMIT = "f" * 40
 TOKEN = "hf_test"  # noqa: S105 - of no real account

@@ -19,6 +19,8 @@ from hyocr_core.config import RunConfig
 from hyocr_core.evaluation.reader import Reader
 from hyocr_core.pipeline import quantize
 
+pytestmark = pytest.mark.needs_methods
+
 Quant = Callable[..., Result]
 
 GATE = "cer=0.5,kl=0.0005,loops=0"

@@ -19,6 +19,8 @@ from hyocr_core.checkpoint.report import read_report
 from hyocr_core.cli.main import main
 from hyocr_core.method import Method
 
+pytestmark = pytest.mark.needs_methods
+
 Quant = Callable[..., Result]
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "hunyuan_ocr"

@@ -11,6 +11,8 @@ from click.testing import CliRunner, Result
 from hyocr_core.checkpoint.report import read_report
 from hyocr_core.cli.main import main
 
+pytestmark = pytest.mark.needs_methods
+
 Run = Callable[..., Result]
 
 

@@ -11,6 +11,8 @@ from hyocr_core.checkpoint.report import FILE_NAME
 from hyocr_core.cli.main import main
 from hyocr_core.errors import RunError
 
+pytestmark = pytest.mark.needs_methods
+
 RUNS = [{"method": "rtn", "grid": {"group_size": [64, 128], "ignore": [[], ["model.layers.0"]]}}]
 
 

@@ -20,6 +20,8 @@ from hyocr_core.runtimes import native
 from hyocr_core.runtimes.vllm_process import telling_line
 from hyocr_core.verification.load import TEXT
 
+pytestmark = pytest.mark.needs_methods
+
 LAYER = "model.layers.0.self_attn.q_proj"
 
 

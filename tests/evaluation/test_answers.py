@@ -27,6 +27,8 @@ from hyocr_core.job import Job, check_resources, prepare
 from hyocr_core.models.load import load_model
 from hyocr_core.progress import Silent
 
+pytestmark = pytest.mark.needs_methods
+
 PAGES = 6
 Prepare = Callable[..., Job]
 

@@ -20,6 +20,8 @@ from hyocr_core.config import RunConfig
 from hyocr_core.pipeline import quantize
 from hyocr_core.runtimes import native
 
+pytestmark = pytest.mark.needs_methods
+
 STUB = """#!{python}
 import base64, io, json, os, sys, time
 if sys.argv[1] == "-c":

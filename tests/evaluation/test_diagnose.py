@@ -23,6 +23,8 @@ from hyocr_core.evaluation.result import BlockError, EvalResult, LayerError
 from hyocr_core.models.load import open_weights
 from hyocr_core.pipeline import quantize
 
+pytestmark = pytest.mark.needs_methods
+
 MakePages = Callable[..., list[Record]]
 
 

@@ -19,6 +19,8 @@ from hyocr_core.evaluation.record import load_commands, load_evaluation
 from hyocr_core.evaluation.result import EvalResult
 from hyocr_core.evaluation.table import eval_table
 
+pytestmark = pytest.mark.needs_methods
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -25,6 +25,8 @@ from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import Weights, load_whole
 from hyocr_core.pipeline import quantize
 
+pytestmark = pytest.mark.needs_methods
+
 MakePages = Callable[..., list[Record]]
 
 

@@ -20,6 +20,8 @@ from hyocr_core.evaluation.score import Answer, Gap
 from hyocr_core.evaluation.state import BatchReading, BatchRecord, Kept, default_state, keeping
 from hyocr_core.progress import Silent
 
+pytestmark = pytest.mark.needs_methods
+
 MakePages = Callable[..., list[Record]]
 
 READING = BatchReading(answers=(Answer("漢字 é\n", 7, ended=True, loop=False),), seconds=0.1, first_token=0.05)

@@ -19,6 +19,8 @@ from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.pipeline import quantize
 from hyocr_core.types import QuantizedNames
 
+pytestmark = pytest.mark.needs_methods
+
 LAYER = "model.layers.1.mlp.down_proj"
 
 

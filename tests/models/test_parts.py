@@ -13,6 +13,8 @@ from hyocr_core.models.load import open_weights
 from hyocr_core.models.parts import part_bytes
 from hyocr_core.pipeline import quantize
 
+pytestmark = pytest.mark.needs_methods
+
 
 def bytes_by_name(folder: Path) -> dict[str, int]:
     """By how the published checkpoint's names begin."""

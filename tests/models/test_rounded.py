@@ -21,6 +21,8 @@ from hyocr_core.models.load import open_weights
 from hyocr_core.models.rounded import RoundedCheckpoint, nearest
 from hyocr_core.pipeline import quantize
 
+pytestmark = pytest.mark.needs_methods
+
 LAYER = "model.layers.1.mlp.down_proj"
 E4M3 = sorted(
     {sign * 2.0**exponent * (1 + step / 8) for sign in (1, -1) for exponent in range(-6, 9) for step in range(8)}

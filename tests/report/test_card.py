@@ -19,6 +19,8 @@ from hyocr_core.errors import CheckpointError
 from hyocr_core.pipeline import quantize
 from hyocr_core.report.card import model_card, record_numbers
 
+pytestmark = pytest.mark.needs_methods
+
 LICENCE = {"license": "other", "license_name": "tencent-hunyuan", "license_link": "LICENSE"}
 
 

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from hyocr_core.cli.main import main
 
+pytestmark = pytest.mark.needs_methods
+
 
 @pytest.mark.parametrize("layer", ["model.layers.1.mlp.up_proj", "model.layers.2.self_attn.q_proj"])
 def test_the_block_of_a_damaged_layer_comes_first(demo: Path, heldout: str, tmp_path: Path, layer: str) -> None:

@@ -15,6 +15,8 @@ from hyocr_core.testing import MethodContract
 if TYPE_CHECKING:
     from tests.conftest import PluginFolder
 
+pytestmark = pytest.mark.needs_methods
+
 HEAD = """
 from dataclasses import replace
 from pydantic import Field, field_validator

@@ -24,6 +24,8 @@ from hyocr_core.verification.verify import verify
 if TYPE_CHECKING:
     from tests.verification.conftest import Copy, Tensors, Write
 
+pytestmark = pytest.mark.needs_methods
+
 LAYER = "model.layers.2.self_attn.q_proj"
 OTHER = "model.layers.1.self_attn.q_proj"
 VISION = "vit.layers.0.self_attn.q_proj"

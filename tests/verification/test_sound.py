@@ -21,6 +21,8 @@ from hyocr_core.verification.verify import verify
 if TYPE_CHECKING:
     from tests.verification.conftest import Copy, Tensors, Write
 
+pytestmark = pytest.mark.needs_methods
+
 FORMATS: dict[str, Format] = {
     "gptq": GptqFormat(4, 128, sym=True),
     "gptq-8-bits-per-channel": GptqFormat(8, -1, sym=True),
