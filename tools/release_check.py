@@ -133,7 +133,7 @@ class Environment:
 
     def __init__(self, folder: Path, torch: str) -> None:
         self.bin = folder / "bin"
-        run(BIN / "uv", "venv", "--quiet", "--clear", "--python", sys.executable, folder)
+        run(BIN / "uv", "venv", "--quiet", "--seed", "--clear", "--python", sys.executable, folder)
         # By pip, whose options TORCH may carry.
         run(BIN / "python", "-m", "pip", "--quiet", "--python", folder / "bin/python", "install", *torch.split())
         self._pin = folder / "torch.txt"
@@ -189,9 +189,10 @@ def check_plugin_alone(environment: Environment, project: Project, wheel: Path, 
         raise click.ClickException(
             f"{project.name} offers {environment.methods()}, its entry points say {set(declared)}"
         )
-    tests = scratch / f"{project.name}-tests"
-    shutil.copytree(project.folder / "tests", tests, ignore=shutil.ignore_patterns("__pycache__"))
-    run(environment.bin / "python", "-m", "pytest", "-q", "--import-mode=importlib", tests, cwd=scratch)
+    beside = shutil.copytree(
+        project.folder, scratch / "beside" / project.name, ignore=shutil.ignore_patterns("src", ".*")
+    )
+    run(environment.bin / "python", "-m", "pytest", "-q", "--import-mode=importlib", "tests", cwd=beside)
 
 
 def check_all(environment: Environment, wheels: Sequence[Path], resolution: str, scratch: Path) -> None:

@@ -11,6 +11,8 @@ from hyocr_core.evaluation.result import Interval, ModelScore
 NONE = "–"
 _NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
+READABLE = 1e7
+"""From here on a number has an exponent."""
 _KEPT = "\n\t"
 # A folder needs a name behind its slash, so that fractions and "and/or" stay as they are.
 # In quotes a path may hold spaces.
@@ -82,7 +84,9 @@ def size(count: float | None) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     """Significant digits, without an exponent where that is readable."""
-    return NONE if value is None else f"{value:.{digits}g}"
+    if value is None:
+        return NONE
+    return f"{value:,.0f}" if 10 ** (digits - 1) <= abs(value) < READABLE else f"{value:.{digits}g}"
 
 
 def seconds(value: float | None) -> str:

@@ -50,5 +50,12 @@ def test_numbers() -> None:
     ]
     assert [text.seconds(seconds) for seconds in (0.5, 12, 600)] == ["0.50\u00a0s", "12\u00a0s", "10.0\u00a0min"]
     assert (text.relative(0.61234), text.times(1.5), text.count(1, "page")) == ("61.2\u00a0%", "1.50×", "1\u00a0page")
+    assert [text.number(value) for value in (0.000277, 12.34, 2010.4, 123456, 1.5e8)] == [
+        "0.000277",
+        "12.3",
+        "2,010",
+        "123,456",
+        "1.5e+08",
+    ]
     formats = (text.percent, text.points, text.span, text.size, text.number, text.seconds, text.relative, text.times)
     assert {show(None) for show in formats} == {"–"}
