@@ -92,24 +92,15 @@ def evaluate(
     after the pages that an interrupted evaluation of the same has kept there.
     Raises BadInputError when an input cannot be used, RunError when the evaluation fails.
     """
-    from hyocr_core.calibration.prompts import with_task
-    from hyocr_core.calibration.sources import open_source, select
+    from hyocr_core.calibration.sources import draw_pages
     from hyocr_core.evaluation import evaluate as evaluation
-    from hyocr_core.evaluation.backends.choice import parse_backend
     from hyocr_core.evaluation.participants import Backends
     from hyocr_core.evaluation.state import default_state
     from hyocr_core.models.load import pick_device
 
     progress = progress or Silent()
-    backends = Backends(
-        parse_backend(backend),
-        None if baseline_backend is None else parse_backend(baseline_backend),
-        python,
-        timeout,
-        cross_runtime,
-    )
-    pages = with_task(open_source(str(data)), task)
-    records = select(pages, num_samples, seed, keep_duplicates=keep_duplicates, say=progress.say)
+    backends = Backends.named(backend, baseline_backend, python=python, timeout=timeout, cross_runtime=cross_runtime)
+    records = draw_pages(str(data), task, num_samples, seed, keep_duplicates=keep_duplicates, say=progress.say)
     return evaluation.evaluate(
         model,
         records,

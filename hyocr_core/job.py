@@ -10,9 +10,9 @@ from typing import Any
 
 from hyocr_core import __version__
 from hyocr_core.calibration.processor import load_processor
-from hyocr_core.calibration.prompts import task_prompt, with_task
+from hyocr_core.calibration.prompts import task_prompt
 from hyocr_core.calibration.samples import MAX_TOKENS
-from hyocr_core.calibration.sources import Record, open_source, select
+from hyocr_core.calibration.sources import Record, draw_pages
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.report import ObserverRecord
 from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
@@ -98,8 +98,9 @@ def prepare(run: RunConfig, progress: Progress) -> Job:
     if method.spec.needs_calibration and config.needs_calibration:
         if run.calib == "synthetic":
             progress.say("no --calib given: calibrating on rendered text pages, your own pages would serve better")
-        pages = with_task(open_source(run.calib), run.task)
-        records = select(pages, run.num_samples, run.seed, keep_duplicates=run.keep_duplicates, say=progress.say)
+        records = draw_pages(
+            run.calib, run.task, run.num_samples, run.seed, keep_duplicates=run.keep_duplicates, say=progress.say
+        )
         if run.answers != "data":
             records = [replace(record, answer=None) for record in records]
         processor = load_processor(source.folder)

@@ -17,7 +17,7 @@ from hyocr_core.checkpoint.report import QuantReport, read_report
 from hyocr_core.checkpoint.writer import check_target, is_unfinished
 from hyocr_core.config import FrozenModel, RunConfig, parse_config
 from hyocr_core.errors import ConfigError, HyocrError, OutputError
-from hyocr_core.evaluation.trial import prepare_trial
+from hyocr_core.evaluation.trial import trial_pages, trial_readers
 from hyocr_core.job import prepare
 from hyocr_core.pipeline import quantize
 from hyocr_core.progress import Progress, Silent
@@ -84,7 +84,10 @@ def plan_sweep(config: SweepConfig, where: str) -> list[Planned]:
             name = _name(entry, varied)
             if name in planned:
                 raise ConfigError(f"{where}: {name} stands there twice; give each run options of its own")
-            planned[name] = _plan(_run_config(config, entry, varied, name, where), name, where, begun)
+            # The pages to read are the same for all.
+            first = all(earlier.done for earlier in planned.values())
+            run = _run_config(config, entry, varied, name, where)
+            planned[name] = _plan(run, name, where, begun, pages=config.eval if first else None)
     return list(planned.values())
 
 
@@ -147,14 +150,18 @@ def _run_config(config: SweepConfig, entry: SweepEntry, varied: Mapping[str, Any
     return parse_config(RunConfig, config.run | own, f"{where}: {name}")
 
 
-def _plan(run: RunConfig, name: str, where: str, begun: Mapping[str, Any]) -> Planned:
+def _plan(run: RunConfig, name: str, where: str, begun: Mapping[str, Any], *, pages: str | None) -> Planned:
+    """Check one run. pages: the source of the evaluation if it is to be checked with it."""
     try:
         if name in begun and (run.output / REPORT_NAME).is_file():
             if begun[name] != run.model_dump(mode="json"):
                 raise OutputError(f"{run.output} was made with other options; give the sweep another output")
             return Planned(name, run, done=True)
         check_target(run.output, resume=is_unfinished(run.output))
-        prepare_trial(prepare(run, Silent()))
+        job = prepare(run, Silent())
+        if pages is not None:
+            trial_pages(job, pages)
+        trial_readers(job)
     except HyocrError as error:
         error.args = (f"{where}: {name}: {error}",)
         raise

@@ -14,6 +14,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hyocr_core import Batches, Block, MethodConfig, RunConfig, Stats
+from hyocr_core.method import Method
 from hyocr_core.registry import installed_methods
 
 REPO = Path(__file__).parent.parent
@@ -147,3 +149,24 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginF
     for name in set(sys.modules) - before:
         if name.startswith(("hostile_", "hyocr_plugin_toy")):
             del sys.modules[name]
+
+
+@pytest.fixture
+def stop_in_block_2() -> Callable[[RunConfig], None]:
+    """Begins a run and stops it by Ctrl-C."""
+    from hyocr_core.pipeline import quantize
+
+    def begin(run: RunConfig) -> None:
+        calibrate = Method.calibrate
+
+        def stop(self: Method, block: Block, batches: Batches, config: MethodConfig) -> dict[str, Stats]:
+            if block.index == 2:
+                raise KeyboardInterrupt
+            return calibrate(self, block, batches, config)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Method, "calibrate", stop)
+            with pytest.raises(KeyboardInterrupt):
+                quantize(run)
+
+    return begin

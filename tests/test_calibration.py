@@ -108,26 +108,6 @@ def test_weights_reach_the_result(method: str, options: dict[str, Any], run_conf
     assert digest(runs[0]) != digest(runs[1])
 
 
-@pytest.fixture
-def stop_in_block_2(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunConfig], None]:
-    """Begins a run and stops it by Ctrl-C."""
-
-    def begin(run: RunConfig) -> None:
-        calibrate = Method.calibrate
-
-        def stop(self: Method, block: Any, batches: Any, config: Any) -> Any:
-            if block.index == 2:
-                raise KeyboardInterrupt
-            return calibrate(self, block, batches, config)
-
-        monkeypatch.setattr(Method, "calibrate", stop)
-        with pytest.raises(KeyboardInterrupt):
-            quantize(run)
-        monkeypatch.setattr(Method, "calibrate", calibrate)
-
-    return begin
-
-
 def test_a_balanced_run_on_own_answers_resumes_to_the_same_bytes(
     run_config: Make, stop_in_block_2: Callable[[RunConfig], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

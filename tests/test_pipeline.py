@@ -189,20 +189,10 @@ def test_killed_and_resumed_is_byte_identical(
 
 
 @pytest.fixture
-def interrupted(run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+def interrupted(run_config: Callable[..., RunConfig], stop_in_block_2: Callable[[RunConfig], None]) -> RunConfig:
     """A run that was stopped by Ctrl-C in block 2."""
     run = run_config()
-    calibrate = Method.calibrate
-
-    def stop(self: Method, block: Any, batches: Any, config: Any) -> Any:
-        if block.index == 2:
-            raise KeyboardInterrupt
-        return calibrate(self, block, batches, config)
-
-    monkeypatch.setattr(Method, "calibrate", stop)
-    with pytest.raises(KeyboardInterrupt):
-        quantize(run)
-    monkeypatch.undo()
+    stop_in_block_2(run)
     return run
 
 

@@ -12,13 +12,27 @@ from hyocr_core.calibration.duplicates import Distinct
 from hyocr_core.calibration.folder import read_folder
 from hyocr_core.calibration.images import SUFFIXES
 from hyocr_core.calibration.jsonl import read_jsonl
+from hyocr_core.calibration.prompts import with_task
 from hyocr_core.calibration.records import Record
 from hyocr_core.calibration.synthetic import DEFAULT_PAGES, MAX_PAGES, synthetic_records
 from hyocr_core.errors import CalibrationError
 
-__all__ = ["FORMS", "Record", "open_source", "select", "source_name"]
+__all__ = ["FORMS", "Record", "draw_pages", "open_source", "select", "source_name"]
 
 FORMS = "a folder of images, a JSONL or PDF file, hf:DATASET or synthetic[:N]"
+
+
+def draw_pages(
+    spec: str,
+    task: str | None,
+    num_samples: int | None,
+    seed: int,
+    *,
+    keep_duplicates: bool,
+    say: Callable[[str], None],
+) -> list[Record]:
+    """The records of a source that a run uses, those without a question asked that of `task`; see `select`."""
+    return select(with_task(open_source(spec), task), num_samples, seed, keep_duplicates=keep_duplicates, say=say)
 
 
 def open_source(spec: str) -> list[Record]:

@@ -135,9 +135,7 @@ def eval_command(
     hyocr eval HunyuanOCR-int4 --data pages/ --baseline tencent/HunyuanOCR
     """
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
-    from hyocr_core.calibration.prompts import with_task
-    from hyocr_core.calibration.sources import open_source, select
-    from hyocr_core.evaluation.backends.choice import parse_backend
+    from hyocr_core.calibration.sources import draw_pages
     from hyocr_core.evaluation.evaluate import check_transcripts, evaluate
     from hyocr_core.evaluation.gate import judge, needs_transcripts, open_gate, refuse_failures, refuse_more_than_text
     from hyocr_core.evaluation.pages_csv import check_csv, write_csv
@@ -148,17 +146,11 @@ def eval_command(
     from hyocr_core.report.progress import TerminalProgress
 
     bounds = None if gate is None else open_gate(gate, baseline)
-    backends = Backends(
-        parse_backend(backend),
-        None if baseline_backend is None else parse_backend(baseline_backend),
-        python,
-        timeout,
-        cross_runtime,
-    )
-    pages = with_task(open_source(data), task)
+    backends = Backends.named(backend, baseline_backend, python=python, timeout=timeout, cross_runtime=cross_runtime)
     if bounds is not None and (backends.of("model").only_text or backends.of("baseline").only_text):
         refuse_more_than_text(bounds)
-    records = select(pages, num_samples, seed, keep_duplicates=keep_duplicates, say=partial(click.echo, err=True))
+    say = partial(click.echo, err=True)
+    records = draw_pages(data, task, num_samples, seed, keep_duplicates=keep_duplicates, say=say)
     check_transcripts(records, required=bounds is not None and needs_transcripts(bounds))
     if csv_file is not None:
         check_csv(csv_file)

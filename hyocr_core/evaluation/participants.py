@@ -13,7 +13,7 @@ from hyocr_core.calibration.processor import load_processor
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
 from hyocr_core.errors import BadInputError, CheckpointError
-from hyocr_core.evaluation.backends.choice import AUTO, Backend, check_runtimes
+from hyocr_core.evaluation.backends.choice import AUTO, Backend, check_runtimes, parse_backend
 from hyocr_core.evaluation.backends.client import Endpoint
 from hyocr_core.evaluation.backends.readers import EndpointReader, TextReader, VllmReader
 from hyocr_core.evaluation.reader import Entry
@@ -41,6 +41,14 @@ class Backends:
     python: Path | None = None
     timeout: float = SECONDS
     cross_runtime: bool = False
+
+    @classmethod
+    def named(
+        cls, model: str, baseline: str | None, *, python: Path | None, timeout: float, cross_runtime: bool
+    ) -> Backends:
+        """From what the user wrote. Raises BadInputError for what is no backend."""
+        chosen = None if baseline is None else parse_backend(baseline)
+        return cls(parse_backend(model), chosen, python, timeout, cross_runtime)
 
     def of(self, role: Role) -> Backend:
         return self.model if role == "model" or self.baseline is None else self.baseline

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyocr_core.calibration.processor import load_processor
-from hyocr_core.calibration.prompts import with_task
 from hyocr_core.calibration.records import Record
-from hyocr_core.calibration.sources import open_source, select
+from hyocr_core.calibration.sources import draw_pages
 from hyocr_core.checkpoint.writer import refuse_unaccepted
 from hyocr_core.errors import CheckpointError, RunError
 from hyocr_core.evaluation.evaluate import check_transcripts, evaluate
@@ -35,27 +34,46 @@ class Trial:
 def prepare_trial(job: Job) -> Trial | None:
     """Everything of the evaluation that can be refused before the run; None when none is asked for.
 
-    Raises BadInputError for pages that cannot be used or lack transcripts that the gate needs, for a folder where a
-    checkpoint that fails would go, and when the models to read with do not fit into memory together.
+    Raises BadInputError as `trial_pages` and `trial_readers` do, and for a folder where a checkpoint that fails would
+    go.
     """
     run = job.run
     if run.eval is None:
         return None
     if run.gate is not None and not run.keep:
         refuse_unaccepted(run.output)
-    pages = with_task(open_source(run.eval), run.task)
-    say = job.progress.say
-    records = select(pages, run.eval_samples, run.seed, keep_duplicates=run.keep_duplicates, say=say)
+    records = trial_pages(job, run.eval)
+    rounded, memory = trial_readers(job)
+    return Trial(run.eval, records, rounded, memory)
+
+
+def trial_pages(job: Job, source: str) -> list[Record]:
+    """The pages of `source` that the checkpoint is to read, each built once to see that it can be.
+
+    Raises BadInputError for pages that cannot be used or lack transcripts that the gate needs.
+    """
+    run = job.run
+    records = draw_pages(
+        source, run.task, run.eval_samples, run.seed, keep_duplicates=run.keep_duplicates, say=job.progress.say
+    )
     check_transcripts(records, required=run.gate is not None and needs_transcripts(run.gate))
     check_pages(records, job.processor or load_processor(job.source.folder), job.progress)
+    return records
+
+
+def trial_readers(job: Job) -> tuple[bool, int | None]:
+    """Whether round-to-nearest is to read too, and the memory that all readers need; see `Trial`.
+
+    Raises BadInputError when they do not fit into memory together.
+    """
     rounded = _can_be_rounded(job)
-    memory = None
-    if job.model.device.type == "cpu":
-        # All of them are in memory at once, unpacked.
-        readers = 3 if rounded else 2
-        memory = RUNTIME_BYTES + readers * sum(info.nbytes for info in job.reader.tensors.values())
-        check_memory(memory, "leave --eval out, and run hyocr eval on another machine")
-    return Trial(run.eval, records, rounded, memory)
+    if job.model.device.type != "cpu":
+        return rounded, None
+    # All of them are in memory at once, unpacked.
+    readers = 3 if rounded else 2
+    memory = RUNTIME_BYTES + readers * sum(info.nbytes for info in job.reader.tensors.values())
+    check_memory(memory, "leave --eval out, and run hyocr eval on another machine")
+    return rounded, memory
 
 
 def _can_be_rounded(job: Job) -> bool:

@@ -1,0 +1,117 @@
+"""An OpenAI-compatible endpoint on loopback that answers well, badly or not at all."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from PIL import Image
+
+Reply = tuple[int, bytes | None]
+"""HTTP status and body; no body: the connection is closed without an answer."""
+
+
+def colour(index: int) -> tuple[int, int, int]:
+    """By which the server recognizes a page."""
+    return index, 9, 200
+
+
+def completion(text: str, *, tokens: int = 3, finish: str = "stop", prompt: int = 55) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+    usage = {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
+    return json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+
+
+class QuietHTTPServer(ThreadingHTTPServer):
+    """Says nothing about a client that has gone."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        pass
+
+
+class Server:
+    """Answers `text N` for page N, unless `replies` says otherwise; a reply may wait."""
+
+    def __init__(self) -> None:
+        self.served: Any = {"object": "list", "data": [{"id": "ocr", "object": "model"}]}
+        self.reply: Callable[[int, int], Reply] = lambda page, _attempt: (200, completion(f"text {page}"))
+        self.asked: Counter[int] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
+        self.retry_after: str | None = None
+        self.at_once = self.most_at_once = 0
+        self._lock = threading.Lock()
+        self._http = QuietHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                assert self.path == "/v1/models"
+                server.keys.add(self.headers["Authorization"])
+                self._send(200, json.dumps(server.served).encode())
+
+            def do_POST(self) -> None:
+                assert self.path == "/v1/chat/completions"
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with server._lock:
+                    server.keys.add(self.headers["Authorization"])
+                    server.bodies.append(body)
+                    page = page_of(body)
+                    server.asked[page] += 1
+                    attempt = server.asked[page]
+                    server.at_once += 1
+                    server.most_at_once = max(server.most_at_once, server.at_once)
+                try:
+                    self._send(*server.reply(page, attempt))
+                finally:
+                    with server._lock:
+                        server.at_once -= 1
+
+            def _send(self, status: int, body: bytes | None) -> None:
+                if body is None:
+                    self.close_connection = True
+                    return
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                if server.retry_after is not None:
+                    self.send_header("Retry-After", server.retry_after)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
+def picture(body: dict[str, Any]) -> Image.Image:
+    """The one image of a request, which must be a PNG."""
+    urls = [part["image_url"]["url"] for part in body["messages"][-1]["content"] if part["type"] == "image_url"]
+    assert len(urls) == 1
+    kind, _, data = urls[0].partition(",")
+    assert kind == "data:image/png;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data)), formats=["PNG"])
+
+
+def page_of(body: dict[str, Any]) -> int:
+    pixel = picture(body).getpixel((3, 3))
+    assert isinstance(pixel, tuple)
+    return int(pixel[0])
