@@ -20,15 +20,15 @@ from typing import Any
 import click
 import torch
 
-from hyocr_core.calibration.processor import load_processor
-from hyocr_core.calibration.sources import open_source, select
-from hyocr_core.config import RunConfig
-from hyocr_core.evaluation.compare import divergence_of_states
-from hyocr_core.evaluation.pages import check_pages
-from hyocr_core.evaluation.runner import Prompts, Runner
+from hyocr_core.evaluation.reading.generate import Prompts, Runner
+from hyocr_core.evaluation.scores.divergence import divergence_of_states
 from hyocr_core.models.load import load_model
-from hyocr_core.pipeline import quantize
+from hyocr_core.pages.checked import check_pages
+from hyocr_core.pages.processor import load_processor
+from hyocr_core.pages.sources import open_source, select
 from hyocr_core.progress import Silent
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
 
 DEMO = Path(__file__).parents[1] / "examples/demo-ocr"
 CHECKPOINT = DEMO / "checkpoint"

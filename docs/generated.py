@@ -21,9 +21,9 @@ from hyocr_core import errors
 from hyocr_core.cli.main import main
 from hyocr_core.cli.methods import schema_rows
 from hyocr_core.cli.quant import quant
-from hyocr_core.config import Gate, RunConfig
-from hyocr_core.registry import installed_methods, load_method
-from hyocr_core.sweep import SweepConfig, SweepEntry
+from hyocr_core.plugin.registry import installed_methods, load_method
+from hyocr_core.run.sweep import SweepConfig, SweepEntry
+from hyocr_core.settings.run_config import Gate, RunConfig
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

@@ -5,23 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from hyocr_core.config import MethodConfig, RunConfig, WeightedConfig
-from hyocr_core.errors import (
-    BadInputError,
-    CalibrationError,
-    CheckpointError,
-    ConfigError,
-    HookError,
-    HyocrError,
-    MethodError,
-    ObserverError,
-    OutputError,
-    RunError,
-)
-from hyocr_core.hookspecs import hookimpl
-from hyocr_core.observers.contract import Observer, ObserverConfig
-from hyocr_core.progress import Progress
-from hyocr_core.types import (
+from hyocr_core._version import __version__ as __version__
+from hyocr_core.contract.config import MethodConfig, WeightedConfig
+from hyocr_core.contract.hookspecs import hookimpl
+from hyocr_core.contract.observer import Observer, ObserverConfig
+from hyocr_core.contract.types import (
     API_VERSION,
     Batch,
     Batches,
@@ -34,16 +22,28 @@ from hyocr_core.types import (
     Smoothing,
     Stats,
 )
+from hyocr_core.errors import (
+    BadInputError,
+    CalibrationError,
+    CheckpointError,
+    ConfigError,
+    HookError,
+    HyocrError,
+    MethodError,
+    ObserverError,
+    OutputError,
+    RunError,
+)
+from hyocr_core.progress import Progress
+from hyocr_core.settings.run_config import RunConfig
 
 if TYPE_CHECKING:
     from hyocr_core.api import evaluate, quantize, verify
-    from hyocr_core.checkpoint.report import QuantReport
-    from hyocr_core.evaluation.result import EvalResult
-    from hyocr_core.numerics import check_weights, is_finite
-    from hyocr_core.observe import observe_inputs, observe_weighted
-    from hyocr_core.verification.result import VerifyResult
-
-__version__ = "0.1.0"
+    from hyocr_core.checkpoint.quant_report import QuantReport
+    from hyocr_core.evaluation.scores.result import EvalResult
+    from hyocr_core.kit.checks import check_weights, is_finite
+    from hyocr_core.kit.inputs import observe_inputs, observe_weighted
+    from hyocr_core.verification.verdict import VerifyResult
 
 __all__ = [
     "API_VERSION",
@@ -89,14 +89,14 @@ __all__ = [
 
 # Names that need torch, or that plugins do not, load on first use, so that `import hyocr_core` stays instant.
 _LAZY = {
-    "EvalResult": "hyocr_core.evaluation.result",
-    "QuantReport": "hyocr_core.checkpoint.report",
-    "VerifyResult": "hyocr_core.verification.result",
-    "check_weights": "hyocr_core.numerics",
+    "EvalResult": "hyocr_core.evaluation.scores.result",
+    "QuantReport": "hyocr_core.checkpoint.quant_report",
+    "VerifyResult": "hyocr_core.verification.verdict",
+    "check_weights": "hyocr_core.kit.checks",
     "evaluate": "hyocr_core.api",
-    "is_finite": "hyocr_core.numerics",
-    "observe_inputs": "hyocr_core.observe",
-    "observe_weighted": "hyocr_core.observe",
+    "is_finite": "hyocr_core.kit.checks",
+    "observe_inputs": "hyocr_core.kit.inputs",
+    "observe_weighted": "hyocr_core.kit.inputs",
     "quantize": "hyocr_core.api",
     "verify": "hyocr_core.api",
 }

@@ -9,14 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from hyocr_core.config import RunConfig
 from hyocr_core.progress import Progress, Silent
-from hyocr_core.run_file import merge_run_config
+from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.settings.run_file import merge_run_config
 
 if TYPE_CHECKING:
-    from hyocr_core.checkpoint.report import QuantReport
-    from hyocr_core.evaluation.result import EvalResult
-    from hyocr_core.verification.result import VerifyResult
+    from hyocr_core.checkpoint.quant_report import QuantReport
+    from hyocr_core.evaluation.scores.result import EvalResult
+    from hyocr_core.verification.verdict import VerifyResult
 
 
 @overload
@@ -49,7 +49,7 @@ def quantize(
     Raises BadInputError (ConfigError, CheckpointError, ...) before anything is written, RunError when the run fails;
     `resume=True` then goes on.
     """
-    from hyocr_core import pipeline
+    from hyocr_core.run import quantize as pipeline
 
     if run is None:
         run = merge_run_config(None, settings, ()).run
@@ -92,11 +92,11 @@ def evaluate(
     after the pages that an interrupted evaluation of the same has kept there.
     Raises BadInputError when an input cannot be used, RunError when the evaluation fails.
     """
-    from hyocr_core.calibration.sources import draw_pages
     from hyocr_core.evaluation import evaluate as evaluation
-    from hyocr_core.evaluation.participants import Backends
-    from hyocr_core.evaluation.state import default_state
+    from hyocr_core.evaluation.reading.kept import default_state
+    from hyocr_core.evaluation.reading.participants import Backends
     from hyocr_core.models.load import pick_device
+    from hyocr_core.pages.sources import draw_pages
 
     progress = progress or Silent()
     backends = Backends.named(backend, baseline_backend, python=python, timeout=timeout, cross_runtime=cross_runtime)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 import psutil
 
+from hyocr_core._version import __version__
 from hyocr_core.errors import BadInputError
 
 GB = 10**9
@@ -48,3 +51,9 @@ class Stopwatch:
             yield
         finally:
             self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - start
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    packages = ("torch", "transformers", "safetensors", "pillow")
+    return {"hyocr-core": __version__, "python": platform.python_version()} | {p: version(p) for p in packages}

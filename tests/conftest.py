@@ -9,14 +9,16 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hyocr_core import Batches, Block, MethodConfig, RunConfig, Stats
-from hyocr_core.method import Method
-from hyocr_core.registry import installed_methods
+from hyocr_core.pages.records import Record
+from hyocr_core.plugin.method import Method
+from hyocr_core.plugin.registry import installed_methods
 
 REPO = Path(__file__).parent.parent
 DEMO = REPO / "examples" / "demo-ocr"
@@ -104,17 +106,17 @@ class PluginFolder:
         self.folder = folder
 
     def toy(self) -> None:
-        """Install tests/plugins/toy from its pyproject.toml."""
-        source = REPO / "tests" / "plugins" / "toy"
+        """Install tests/distributions/toy from its pyproject.toml."""
+        source = REPO / "tests" / "distributions" / "toy"
         project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         shutil.copytree(source / "src", self.folder, dirs_exist_ok=True)
         points = project["entry-points"]["hyocr.methods"]
         self.metadata(project["name"], project["version"], points, project["description"])
 
     def hostile(self, name: str, *, method: str | None = None) -> None:
-        """Install tests/plugins/hostile/NAME.py as `hyocr-plugin-NAME 0.0.1`, beside the toy that it borrows from."""
+        """Install hostile/NAME.py as `hyocr-plugin-NAME 0.0.1`, beside the toy that it borrows from."""
         self.toy()
-        source = (REPO / "tests" / "plugins" / "hostile" / f"{name}.py").read_text(encoding="utf-8")
+        source = (REPO / "tests" / "distributions" / "hostile" / f"{name}.py").read_text(encoding="utf-8")
         self.module(name, source, value=f"hostile_{name}:Plugin" if name == "names_a_class" else None, method=method)
 
     def module(self, name: str, source: str, *, method: str | None = None, value: str | None = None) -> None:
@@ -154,7 +156,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginF
 @pytest.fixture
 def stop_in_block_2() -> Callable[[RunConfig], None]:
     """Begins a run and stops it by Ctrl-C."""
-    from hyocr_core.pipeline import quantize
+    from hyocr_core.run.quantize import quantize
 
     def begin(run: RunConfig) -> None:
         calibrate = Method.calibrate
@@ -170,3 +172,30 @@ def stop_in_block_2() -> Callable[[RunConfig], None]:
                 quantize(run)
 
     return begin
+
+
+@pytest.fixture(scope="session")
+def processor() -> Any:
+    """The demo's."""
+    from hyocr_core.pages.processor import load_processor
+
+    return load_processor(DEMO / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def tiny(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights with the demo's tokenizer and processor; see `tests.tiny`."""
+    from tests.tiny import save_tiny
+
+    return save_tiny(demo, tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def pages() -> Callable[..., list[Record]]:
+    """Pages of random pixels in two sizes."""
+    from tests.tiny import page
+
+    def make(count: int, answer: str | None = "abc def") -> list[Record]:
+        return [page(index, answer) for index in range(count)]
+
+    return make

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
-from hyocr_core import API_VERSION, hookspecs, registry
+from hyocr_core import API_VERSION
 from hyocr_core.cli.methods import methods
-from hyocr_core.hookspecs import hookspec
-from hyocr_core.registry import load_method
+from hyocr_core.contract import hookspecs
+from hyocr_core.contract.hookspecs import hookspec
+from hyocr_core.plugin import registry
+from hyocr_core.plugin.registry import load_method
 
 if TYPE_CHECKING:
     from tests.conftest import PluginFolder
@@ -114,7 +116,7 @@ def advice(frozen: list[str], now: list[str]) -> str:
     else:
         todo = (
             "Plugins may rely on what is gone or changed. Keep it and deprecate it (docs/plugin-api.md), or, where "
-            "that cannot be, raise hyocr_core.types.API_VERSION; an argument with a default is an addition. Then run"
+            "that cannot be, raise hyocr_core.API_VERSION; an argument with a default is an addition. Then run"
         )
     return "\n".join(["what plugins may rely on has changed:", *changes, todo, f"    {REGENERATE}"])
 

@@ -17,11 +17,11 @@ from click.testing import CliRunner
 
 import hyocr_core
 from hyocr_core import HyocrError, RunConfig, api, evaluate, quantize, verify
-from hyocr_core.calibration.sources import open_source
 from hyocr_core.cli.eval import eval_command
 from hyocr_core.cli.main import main
 from hyocr_core.cli.verify import verify as verify_command
 from hyocr_core.evaluation import evaluate as evaluation
+from hyocr_core.pages.sources import open_source
 from hyocr_core.progress import Silent
 
 pytestmark = pytest.mark.needs_methods

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
+from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.checkpoint.reader import CheckpointReader, digest
-from hyocr_core.checkpoint.report import FILE_NAME as REPORT_NAME
-from hyocr_core.checkpoint.report import read_report
 from hyocr_core.errors import BadInputError, CheckpointError, OutputError, RunError
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from hyocr_core.checkpoint.report import FILE_NAME as REPORT_NAME
+from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
 from hyocr_core.checkpoint.shards import INDEX_NAME, SINGLE_NAME, TensorInfo, iterate_shard, scan_shard
 from hyocr_core.errors import CheckpointError
-from hyocr_core.numerics import is_finite
+from hyocr_core.kit.checks import is_finite
 
 __all__ = ["CheckpointReader", "TensorInfo"]
 

@@ -27,8 +27,8 @@ def compare(checkpoints: tuple[Path, ...], cross_runtime: bool, as_json: bool) -
     if len(checkpoints) < 2:
         raise BadInputError("a comparison needs two checkpoints or more")
     # Imported here, for a quick --help.
-    from hyocr_core.evaluation.several import side_by_side
-    from hyocr_core.report.several import several_table
+    from hyocr_core.evaluation.recorded.comparison import side_by_side
+    from hyocr_core.terminal.comparison_table import several_table
 
     found = side_by_side(checkpoints, cross_runtime=cross_runtime)
     if as_json:

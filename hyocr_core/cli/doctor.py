@@ -11,7 +11,7 @@ from hyocr_core.cli.common import one_line, print_json, print_table
 from hyocr_core.errors import RunError
 
 if TYPE_CHECKING:
-    from hyocr_core.doctor.result import Examination
+    from hyocr_core.doctor.findings import Examination
 
 
 @click.command(

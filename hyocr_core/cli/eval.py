@@ -14,9 +14,9 @@ from hyocr_core.errors import RunError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hyocr_core.calibration.records import Record
-    from hyocr_core.checkpoint.report import GateRecord
-    from hyocr_core.evaluation.result import EvalResult
+    from hyocr_core.checkpoint.quant_report import GateRecord
+    from hyocr_core.evaluation.scores.result import EvalResult
+    from hyocr_core.pages.records import Record
 
 
 @click.command(
@@ -135,15 +135,21 @@ def eval_command(
     hyocr eval HunyuanOCR-int4 --data pages/ --baseline tencent/HunyuanOCR
     """
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
-    from hyocr_core.calibration.sources import draw_pages
     from hyocr_core.evaluation.evaluate import check_transcripts, evaluate
-    from hyocr_core.evaluation.gate import judge, needs_transcripts, open_gate, refuse_failures, refuse_more_than_text
-    from hyocr_core.evaluation.pages_csv import check_csv, write_csv
-    from hyocr_core.evaluation.participants import Backends
-    from hyocr_core.evaluation.record import check_recordable
-    from hyocr_core.evaluation.state import default_state
+    from hyocr_core.evaluation.reading.kept import default_state
+    from hyocr_core.evaluation.reading.participants import Backends
+    from hyocr_core.evaluation.recorded.csv_file import check_csv, write_csv
+    from hyocr_core.evaluation.recorded.record_folder import check_recordable
+    from hyocr_core.evaluation.scores.gate import (
+        judge,
+        needs_transcripts,
+        open_gate,
+        refuse_failures,
+        refuse_more_than_text,
+    )
     from hyocr_core.models.load import pick_device
-    from hyocr_core.report.progress import TerminalProgress
+    from hyocr_core.pages.sources import draw_pages
+    from hyocr_core.terminal.progress_bar import TerminalProgress
 
     bounds = None if gate is None else open_gate(gate, baseline)
     backends = Backends.named(backend, baseline_backend, python=python, timeout=timeout, cross_runtime=cross_runtime)
@@ -198,10 +204,10 @@ def _refuse_unread(result: EvalResult) -> None:
 
 
 def _record(folder: Path, result: EvalResult, records: Sequence[Record], verdict: GateRecord | None) -> None:
-    from hyocr_core.calibration.sources import source_name
-    from hyocr_core.checkpoint.report import FILE_NAME
-    from hyocr_core.evaluation.record import REPORT, save_command, save_evaluation
-    from hyocr_core.evaluation.summary import summarize
+    from hyocr_core.checkpoint.quant_report import FILE_NAME
+    from hyocr_core.evaluation.recorded.record_folder import REPORT, save_command, save_evaluation
+    from hyocr_core.evaluation.recorded.summary import summarize
+    from hyocr_core.pages.sources import source_name
     from hyocr_core.report.card import record_numbers
     from hyocr_core.report.page import write_page
 
@@ -216,7 +222,7 @@ def _record(folder: Path, result: EvalResult, records: Sequence[Record], verdict
 
 
 def _print(result: EvalResult, *, as_json: bool) -> None:
-    from hyocr_core.evaluation.table import eval_table
+    from hyocr_core.terminal.evaluation_table import eval_table
 
     if as_json:
         print_json(result.model_dump(mode="json"))

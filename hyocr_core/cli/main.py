@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from hyocr_core import __version__
+from hyocr_core._version import __version__
 from hyocr_core.cli.common import COMMAND_LINE, VERBOSE, one_line, verbose_option
 from hyocr_core.errors import HyocrError
 

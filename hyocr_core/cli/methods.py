@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from hyocr_core.cli.common import one_line, print_json, print_table
-from hyocr_core.entry_points import fault_of
-from hyocr_core.registry import MethodEntry, installed_methods, load_method
+from hyocr_core.plugin.entry_points import fault_of
+from hyocr_core.plugin.registry import MethodEntry, installed_methods, load_method
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
@@ -94,7 +94,7 @@ def new(name: str, output: Path | None) -> None:
     pip install -e 'hyocr-plugin-my-method[test]'
     pytest hyocr-plugin-my-method
     """
-    from hyocr_core.scaffold import distribution_name, write_plugin
+    from hyocr_core.plugin.scaffold import distribution_name, write_plugin
 
     folder = output or Path(distribution_name(name))
     write_plugin(name, folder)

@@ -9,8 +9,8 @@ import click
 
 from hyocr_core.cli.common import one_line, print_json
 from hyocr_core.cli.methods import print_rows, schema_rows
-from hyocr_core.entry_points import fault_of
-from hyocr_core.observers.load import ObserverEntry, installed_observers, load_observer
+from hyocr_core.plugin.entry_points import fault_of
+from hyocr_core.plugin.observers import ObserverEntry, installed_observers, load_observer
 
 NO_OBSERVERS = "no observer is installed, not even those of hyocr-core: install that again"
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core.cli.common import command_line, one_line, print_json, print_table, stderr_console
-from hyocr_core.config import RunConfig
-from hyocr_core.run_file import merge_run_config
+from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.settings.run_file import merge_run_config
 
 if TYPE_CHECKING:
-    from hyocr_core.checkpoint.report import QuantReport
+    from hyocr_core.checkpoint.quant_report import QuantReport
 
 
 @click.command(
@@ -95,7 +95,7 @@ def quant(
         _print_plan(run, resume=resume, as_json=as_json)
         return
     # Imported late, for a quick --help.
-    from hyocr_core.publish import refuse_shortcomings
+    from hyocr_core.run.publish import refuse_shortcomings
 
     report = _run(run, resume=resume)
     if as_json:
@@ -105,10 +105,10 @@ def quant(
 
 def _run(run: RunConfig, *, resume: bool) -> QuantReport:
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
-    from hyocr_core.pipeline import quantize
-    from hyocr_core.publish import published_at
-    from hyocr_core.report.console import print_report
-    from hyocr_core.report.progress import TerminalProgress
+    from hyocr_core.run.publish import published_at
+    from hyocr_core.run.quantize import quantize
+    from hyocr_core.terminal.progress_bar import TerminalProgress
+    from hyocr_core.terminal.quantization_table import print_report
 
     console = stderr_console()
     try:
@@ -130,7 +130,7 @@ def _draw_page(place: Path) -> str:
     Whatever may go wrong here, the run has not: the checkpoint is there and the page can be drawn again.
     """
     try:
-        from hyocr_core.evaluation.record import save_command
+        from hyocr_core.evaluation.recorded.record_folder import save_command
         from hyocr_core.report.page import write_page
 
         save_command(place, "quant", command_line())
@@ -142,9 +142,9 @@ def _draw_page(place: Path) -> str:
 
 def _print_plan(run: RunConfig, *, resume: bool, as_json: bool) -> None:
     # Imported here as above.
-    from hyocr_core.dry_run import plan_run
-    from hyocr_core.report.plan import heading, plan_tables
-    from hyocr_core.report.progress import TerminalProgress
+    from hyocr_core.run.dry_run import plan_run
+    from hyocr_core.terminal.plan_table import heading, plan_tables
+    from hyocr_core.terminal.progress_bar import TerminalProgress
 
     with TerminalProgress(stderr_console()) as progress:
         plan = plan_run(run, resume=resume, progress=progress)

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from hyocr_core.cli.common import print_json, print_table, stderr_console
-from hyocr_core.config import parse_config
+from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import RunError
-from hyocr_core.run_file import load_yaml
+from hyocr_core.settings.run_file import load_yaml
 
 
 @click.command(epilog="Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted.")
@@ -36,10 +36,10 @@ def sweep(file: Path, as_json: bool) -> None:
           ignore: [[], [model.layers.0]]
     """
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
-    from hyocr_core.evaluation.several import side_by_side
-    from hyocr_core.report.progress import TerminalProgress
-    from hyocr_core.report.several import several_table
-    from hyocr_core.sweep import SweepConfig, plan_sweep, run_sweep
+    from hyocr_core.evaluation.recorded.comparison import side_by_side
+    from hyocr_core.run.sweep import SweepConfig, plan_sweep, run_sweep
+    from hyocr_core.terminal.comparison_table import several_table
+    from hyocr_core.terminal.progress_bar import TerminalProgress
 
     config = parse_config(SweepConfig, load_yaml(file), str(file))
     planned = plan_sweep(config, str(file))

@@ -11,7 +11,7 @@ from hyocr_core.cli.common import one_line, print_json, print_table, stderr_cons
 from hyocr_core.errors import RunError
 
 if TYPE_CHECKING:
-    from hyocr_core.verification.result import VerifyResult
+    from hyocr_core.verification.verdict import VerifyResult
 
 
 @click.command(epilog="Exit codes: 0 sound, 1 faults were found, 2 this is no quantized checkpoint, 130 interrupted.")
@@ -31,7 +31,7 @@ def verify(checkpoint: Path, as_json: bool, **options: Any) -> None:
     hyocr verify HunyuanOCR-int4 --original tencent/HunyuanOCR
     """
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
-    from hyocr_core.report.progress import TerminalProgress
+    from hyocr_core.terminal.progress_bar import TerminalProgress
     from hyocr_core.verification.verify import verify as run
 
     with TerminalProgress(stderr_console()) as progress:
@@ -48,7 +48,7 @@ def verify(checkpoint: Path, as_json: bool, **options: Any) -> None:
 
 
 def _print(result: VerifyResult) -> None:
-    from hyocr_core.verification.result import layer_table, lines, runtime_table
+    from hyocr_core.verification.verdict import layer_table, lines, runtime_table
 
     if result.layers:
         print_table(layer_table(result.layers))

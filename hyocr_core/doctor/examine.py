@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyocr_core import __version__
+from hyocr_core._version import __version__
 from hyocr_core.doctor import loads, machine, packages, storage
-from hyocr_core.doctor.result import Examination, Plugin, Problem
-from hyocr_core.entry_points import fault_of
-from hyocr_core.observers.load import installed_observers, load_observer
-from hyocr_core.registry import installed_methods, load_method
+from hyocr_core.doctor.findings import Examination, Plugin, Problem
+from hyocr_core.plugin.entry_points import fault_of
+from hyocr_core.plugin.observers import installed_observers, load_observer
+from hyocr_core.plugin.registry import installed_methods, load_method
 
 
 def examine(python: Path | None = None) -> Examination:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from hyocr_core.doctor.result import FormatLoads, Load, Machine, Problem, Vllm
+from hyocr_core.contract.types import QuantizedNames
+from hyocr_core.doctor.findings import FormatLoads, Load, Machine, Problem, Vllm
 from hyocr_core.formats import (
     AwqFormat,
     CompressedFp8Format,
@@ -18,7 +19,6 @@ from hyocr_core.formats import (
 )
 from hyocr_core.formats.runtimes import TRANSFORMERS, VLLM_CPU, VLLM_CUDA
 from hyocr_core.runtimes.native import needed_packages
-from hyocr_core.types import QuantizedNames
 
 GROUP = 128
 NO_VLLM = "vLLM"

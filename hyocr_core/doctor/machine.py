@@ -10,8 +10,8 @@ from types import ModuleType
 
 import psutil
 
-from hyocr_core.doctor.result import Cpu, Gpu, Machine, Problem
-from hyocr_core.entry_points import brief
+from hyocr_core.doctor.findings import Cpu, Gpu, Machine, Problem
+from hyocr_core.plugin.entry_points import brief
 from hyocr_core.resources import GB, free_memory
 
 CPU_INFO = Path("/proc/cpuinfo")

@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from hyocr_core.doctor.result import Extra, Package, Problem, Vllm
+from hyocr_core.doctor.findings import Extra, Package, Problem, Vllm
 
 CORE = "hyocr-core"
 OPTIONAL = ("compressed-tensors", "gptqmodel", "optimum", "accelerate")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from hyocr_core.doctor.result import Cache, Examination, FormatLoads, Load, Machine
+from hyocr_core.doctor.findings import Cache, Examination, FormatLoads, Load, Machine
 from hyocr_core.resources import GB
 
 ALWAYS = ("torch", "transformers", "safetensors", "compressed-tensors")

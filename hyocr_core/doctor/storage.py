@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyocr_core.doctor.result import Cache, Problem
-from hyocr_core.evaluation.state import default_state
+from hyocr_core.doctor.findings import Cache, Problem
+from hyocr_core.evaluation.reading.kept import default_state
 from hyocr_core.resources import GB
 
 HUB, OWN = "Hugging Face hub", "hyocr"

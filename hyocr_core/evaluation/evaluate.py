@@ -10,21 +10,20 @@ from typing import Any
 
 import torch
 
-from hyocr_core import __version__
-from hyocr_core.calibration.records import Record
+from hyocr_core._version import __version__
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.errors import BadInputError, CalibrationError
-from hyocr_core.evaluation.metrics import normalize
-from hyocr_core.evaluation.pages import Pages, check_pages
-from hyocr_core.evaluation.participants import Backends, Participants, gather
-from hyocr_core.evaluation.reading import Read, read_pages
-from hyocr_core.evaluation.result import EvalResult, Role
-from hyocr_core.evaluation.score import Transcripts, compare, measure, page_results, score
+from hyocr_core.evaluation.reading.kept import keeping
+from hyocr_core.evaluation.reading.participants import Backends, Participants, gather
+from hyocr_core.evaluation.reading.read_pages import Read, read_pages
+from hyocr_core.evaluation.scores.metrics import normalize
+from hyocr_core.evaluation.scores.result import EvalResult, Role
+from hyocr_core.evaluation.scores.score import Transcripts, compare, measure, page_results, score
 from hyocr_core.evaluation.seen import seen_warning
-from hyocr_core.evaluation.state import keeping
-from hyocr_core.job import versions
+from hyocr_core.pages.checked import Pages, check_pages
+from hyocr_core.pages.records import Record
 from hyocr_core.progress import Progress, Silent
-from hyocr_core.resources import peak_rss_bytes
+from hyocr_core.resources import peak_rss_bytes, versions
 
 BATCH_SIZE = 32
 AT_ONCE = 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hyocr_core.calibration.duplicates import shared_pages
-from hyocr_core.checkpoint.report import read_report
+from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.errors import CheckpointError, ConfigError
+from hyocr_core.pages.duplicates import shared_pages
 
 
 def seen_warning(folder: Path, image_digests: Sequence[str]) -> str | None:

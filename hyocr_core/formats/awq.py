@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.formats.base import SIXTEEN_BIT_FIRST, IntegerFormat, TensorLayout, words
-from hyocr_core.types import QuantizedNames
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from hyocr_core.integers import Grid
+    from hyocr_core.kit.grid import Grid
 
 BITS = 4
 COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -45,7 +45,7 @@ class AwqFormat(IntegerFormat):
 
     def unpack(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Grid]:
         """Invert `pack`: return codes and grid."""
-        from hyocr_core.integers import Grid
+        from hyocr_core.kit.grid import Grid
 
         grid = Grid(tensors["scales"], _unpack_columns(tensors["qzeros"]), 2**BITS - 1)
         return _unpack_columns(tensors["qweight"]), grid
@@ -76,7 +76,7 @@ class AwqFormat(IntegerFormat):
         }
 
     def _decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        from hyocr_core.integers import decode
+        from hyocr_core.kit.grid import decode
 
         return decode(*self.unpack({**tensors, "scales": tensors["scales"].to(dtype)})).T.contiguous()
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.errors import CheckpointError
 from hyocr_core.formats.cache import CACHE_SCALES
-from hyocr_core.types import QuantizedNames
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.formats.base import Format, TensorLayout
-from hyocr_core.types import QuantizedNames
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ class _Fp8(Format):
 
     def quantize_inputs(self, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return inputs (..., K) rounded to E4M3 with the static scale, or with one for each token."""
-        from hyocr_core.formats import e4m3
+        from hyocr_core.kit import e4m3
 
         return e4m3.quantize_inputs(inputs, tensors["input_scale"] if self.activations == "static" else None)
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.formats.base import SIXTEEN_BIT_FIRST, IntegerFormat, TensorLayout, words
-from hyocr_core.types import QuantizedNames
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from hyocr_core.integers import Grid
+    from hyocr_core.kit.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class GptqFormat(IntegerFormat):
         Raises CheckpointError when g_idx names a group that there is not.
         """
         from hyocr_core.formats.int32 import by_channel, unpack_rows
-        from hyocr_core.integers import Grid
+        from hyocr_core.kit.grid import Grid
 
         max_code = 2**self.bits - 1
         zeros = (unpack_rows(tensors["qzeros"].T, self.bits).T + self._zero_offset) & max_code
@@ -101,6 +101,6 @@ class GptqFormat(IntegerFormat):
         return 2 - self.version
 
     def _decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        from hyocr_core.integers import decode
+        from hyocr_core.kit.grid import decode
 
         return decode(*self.unpack({**tensors, "scales": tensors["scales"].to(dtype)})).T.contiguous()

@@ -12,7 +12,7 @@ from hyocr_core.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hyocr_core.integers import Grid
+    from hyocr_core.kit.grid import Grid
 
 
 def pack_rows(codes: Tensor, bits: int) -> Tensor:

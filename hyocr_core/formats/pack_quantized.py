@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.formats.base import SIXTEEN_BIT_FIRST, IntegerFormat, TensorLayout, words
-from hyocr_core.types import QuantizedNames
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from hyocr_core.integers import Grid
+    from hyocr_core.kit.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PackQuantizedFormat(IntegerFormat):
         import torch
 
         from hyocr_core.formats.int32 import by_channel, unpack_rows
-        from hyocr_core.integers import Grid
+        from hyocr_core.kit.grid import Grid
 
         scales = tensors["weight_scale"].T
         if self.sym:
@@ -111,7 +111,7 @@ class PackQuantizedFormat(IntegerFormat):
         }
 
     def _decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        from hyocr_core.integers import decode
+        from hyocr_core.kit.grid import decode
 
         rounded = {**tensors, "weight_scale": tensors["weight_scale"].to(dtype)}
         return decode(*self.unpack(rounded)).T.contiguous()

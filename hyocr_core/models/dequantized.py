@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
+from hyocr_core.checkpoint.quant_report import QuantReport, read_report
 from hyocr_core.checkpoint.reader import CheckpointReader, TensorInfo
-from hyocr_core.checkpoint.report import FILE_NAME as REPORT_NAME
-from hyocr_core.checkpoint.report import QuantReport, read_report
-from hyocr_core.config import MethodConfig
+from hyocr_core.contract.config import MethodConfig
 from hyocr_core.errors import CheckpointError
 from hyocr_core.formats import read_format
 from hyocr_core.formats.cache import split_name
-from hyocr_core.registry import Method, load_method
+from hyocr_core.plugin.registry import Method, load_method
 
 
 class DequantizedCheckpoint:

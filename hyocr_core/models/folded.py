@@ -14,7 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from hyocr_core.types import Smoothing
+from hyocr_core.contract.types import Smoothing
 
 WeightOf: TypeAlias = Callable[[str], Tensor | None]
 """Module name -> its weight; None where there is none that could be compared."""

@@ -17,10 +17,10 @@ from transformers.models.hunyuan_vl.modeling_hunyuan_vl import HunYuanVLRotaryEm
 from transformers.vision_utils import get_vision_cu_seqlens
 
 from hyocr_core.checkpoint.source import TensorSource
+from hyocr_core.contract.types import Batch, Block
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.wiring import DECODER, MERGER, Place, smoothing_of
 from hyocr_core.models.wiring import VISION as VISION_LAYER
-from hyocr_core.types import Batch, Block
 
 ARCHITECTURE = "HunYuanVLForConditionalGeneration"
 VISION = "model.vision_tower"
@@ -309,3 +309,11 @@ def _config(reader: TensorSource) -> Any:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{reader.folder / 'config.json'}: Transformers refuses it: {reason}") from error
+
+
+class PublishedModel(HunYuanVL):
+    """Names and shapes only: what `hyocr verify` holds a folder against."""
+
+    def _map_names(self) -> dict[str, str]:
+        """In-memory parameter name -> published tensor name, for every parameter but a tied head."""
+        return {name: self.published_name(name) for name in self.parameters if name not in self.tied}

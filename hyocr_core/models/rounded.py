@@ -12,9 +12,9 @@ from hyocr_core.checkpoint.source import TensorSource
 from hyocr_core.errors import CheckpointError
 from hyocr_core.formats import AwqFormat, Format, GptqFormat, PackQuantizedFormat, read_format
 from hyocr_core.formats.awq import BITS as AWQ_BITS
-from hyocr_core.formats.e4m3 import LARGEST
 from hyocr_core.formats.fp8 import CompressedFp8Format, Fp8Weight
-from hyocr_core.integers import decode, fit_grid, round_to_nearest
+from hyocr_core.kit.e4m3 import LARGEST
+from hyocr_core.kit.grid import decode, fit_grid, round_to_nearest
 from hyocr_core.models.dequantized import DequantizedCheckpoint
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from hyocr_core.types import Batch, Smoothing
+from hyocr_core.contract.types import Batch, Smoothing
 
 Run: TypeAlias = Callable[[Any, Batch], Tensor]
 

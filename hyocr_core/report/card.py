@@ -12,9 +12,9 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
-from hyocr_core.checkpoint.report import FILE_NAME as REPORT_NAME
-from hyocr_core.checkpoint.report import EvaluationRecord, GateRecord, QuantReport, ScoreRecord, read_report
-from hyocr_core.evaluation.gate import failures
+from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
+from hyocr_core.checkpoint.quant_report import EvaluationRecord, GateRecord, QuantReport, ScoreRecord, read_report
+from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.formats import read_format, runtimes
 from hyocr_core.formats.runtimes import TRANSFORMERS, must_unpack
 from hyocr_core.report.text import number, percent, points, signed_span, size, span

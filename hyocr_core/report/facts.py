@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hyocr_core.checkpoint.report import QuantReport
-from hyocr_core.evaluation.evidence import Evidence
+from hyocr_core.checkpoint.quant_report import QuantReport
+from hyocr_core.evaluation.recorded.evidence import Evidence
 
 _BLOCK = re.compile(r"(?P<tower>.*?)\.?layers\.(?P<index>\d+)\.(?P<path>.+)")
 METRICS = ("output_error", "weight_error")

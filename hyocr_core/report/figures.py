@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from hyocr_core.evaluation.evidence import Evidence
-from hyocr_core.evaluation.result import EvalResult, ModelScore
+from hyocr_core.evaluation.recorded.evidence import Evidence
+from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
 from hyocr_core.report import plots
 from hyocr_core.report.facts import BlockFacts, LayerFacts, tower_of
 from hyocr_core.report.plots import Choice, Plot, Row, Span, draw

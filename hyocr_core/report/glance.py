@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
-from hyocr_core.evaluation.evidence import Evidence
-from hyocr_core.evaluation.result import Comparison, EvalResult, PageResult
+from hyocr_core.evaluation.recorded.evidence import Evidence
+from hyocr_core.evaluation.scores.result import Comparison, EvalResult, PageResult
 from hyocr_core.report.facts import BlockFacts, tower_of
 from hyocr_core.report.text import count, number, percent, points, relative, seconds, signed_span, size, times
 

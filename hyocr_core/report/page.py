@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyocr_core.calibration.sources import source_name
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
-from hyocr_core.evaluation.evidence import Evidence, gather
-from hyocr_core.evaluation.record import REPORT
-from hyocr_core.evaluation.result import EvalResult, PageResult
-from hyocr_core.evaluation.several import Several, side_by_side
-from hyocr_core.evaluation.worst import worst_pages
+from hyocr_core.evaluation.recorded.comparison import Several, side_by_side
+from hyocr_core.evaluation.recorded.evidence import Evidence, gather
+from hyocr_core.evaluation.recorded.record_folder import REPORT
+from hyocr_core.evaluation.recorded.worst import worst_pages
+from hyocr_core.evaluation.scores.result import EvalResult, PageResult
+from hyocr_core.pages.sources import source_name
 from hyocr_core.report import figures, glance, text
 from hyocr_core.report.diff import Piece, diff, shortened
 from hyocr_core.report.facts import block_facts, layer_facts, own_metric
@@ -53,7 +53,7 @@ def write_page(
     """Write the page of a checkpoint to its report/index.html, or to `output`; return where it is.
 
     folder: what hyocr wrote, with or without a recorded evaluation. others: quantizations of the same model to put
-    beside it, see `hyocr_core.evaluation.several.side_by_side`, which also explains cross_runtime.
+    beside it, see `hyocr_core.evaluation.recorded.comparison.side_by_side`, which also explains cross_runtime.
     The same evidence gives the same bytes. Raises CheckpointError for a folder that hyocr did not write, BadInputError
     for what cannot be compared, RunError when the page cannot be written.
     """

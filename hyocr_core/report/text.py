@@ -6,7 +6,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from hyocr_core.evaluation.result import Interval, ModelScore
+from hyocr_core.evaluation.scores.result import Interval, ModelScore
 
 NONE = "–"
 _NBSP = "\u00a0"

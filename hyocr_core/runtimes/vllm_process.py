@@ -15,9 +15,9 @@ from typing import IO, TYPE_CHECKING, Self, cast
 
 import torch
 
-from hyocr_core.calibration.images import png_base64
-from hyocr_core.config import FrozenModel
+from hyocr_core.contract.config import FrozenModel
 from hyocr_core.errors import MissingRuntimeError, RunError
+from hyocr_core.pages.images import png_base64
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyocr_core.config import MethodConfig
+from hyocr_core.contract.config import MethodConfig
+from hyocr_core.contract.types import Batch, Block, Layer, QuantizedLayer, Stats
 from hyocr_core.errors import HookError, HyocrError
-from hyocr_core.integers import decode, fit_grid, join_columns, round_to_nearest
-from hyocr_core.method import Method
-from hyocr_core.smoothing import exact_output
-from hyocr_core.types import Batch, Block, Layer, QuantizedLayer, Stats
+from hyocr_core.kit.grid import decode, fit_grid, join_columns, round_to_nearest
+from hyocr_core.kit.smoothing import exact_output
+from hyocr_core.plugin.method import Method
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT
 from hyocr_core.checkpoint.reader import digest
-from hyocr_core.checkpoint.report import FILE_NAME as REPORT
-from hyocr_core.config import RunConfig
+from hyocr_core.contract.types import Batch, Block
 from hyocr_core.errors import ConfigError
+from hyocr_core.kit.smoothing import exact_output
+from hyocr_core.plugin.registry import installed_methods, load_method
 from hyocr_core.progress import Silent
-from hyocr_core.registry import installed_methods, load_method
-from hyocr_core.smoothing import exact_output
+from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.testing.bench import (
     Bench,
     Quantized,
@@ -35,13 +36,12 @@ from hyocr_core.testing.bench import (
     tensors_in,
 )
 from hyocr_core.testing.tiny import PAGES, lone_block, open_block, random_weight, shared_checkpoint
-from hyocr_core.types import Batch, Block
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 HEAVY = ("torch", "transformers")
 IMPORTS = """
 import json, sys
-from hyocr_core.registry import load_method
+from hyocr_core.plugin.registry import load_method
 method = load_method(sys.argv[1])
 method.config(json.loads(sys.argv[2]))
 print(*(name for name in sys.argv[3:] if name in sys.modules))
@@ -266,8 +266,8 @@ class MethodContract:
 
         The random checkpoint reads nothing, but whatever breaks a model that does, breaks it too.
         """
-        from hyocr_core.calibration.sources import open_source, select
         from hyocr_core.evaluation.evaluate import evaluate
+        from hyocr_core.pages.sources import open_source, select
 
         pages = select(open_source(PAGES), 4, 0)
         comparison = evaluate(straight, pages, baseline=hyocr_checkpoint, max_new_tokens=24).comparison
@@ -283,8 +283,8 @@ class MethodContract:
         The checkpoint is the environment's HYOCR_TEST_CHECKPOINT, read are the pages of HYOCR_TEST_PAGES (at most 64),
         which need transcripts, calibrated is on those of HYOCR_TEST_CALIB; all as `hyocr quant` and `eval` take them.
         """
-        from hyocr_core.calibration.sources import open_source, select
         from hyocr_core.evaluation.evaluate import evaluate
+        from hyocr_core.pages.sources import open_source, select
 
         model, pages = os.environ.get("HYOCR_TEST_CHECKPOINT"), os.environ.get("HYOCR_TEST_PAGES")
         if not model or not pages:
@@ -333,7 +333,7 @@ class _StopAfterOneBlock(Silent):
 
 
 def _quantize(run: RunConfig, **options: Any) -> None:
-    from hyocr_core.pipeline import quantize
+    from hyocr_core.run.quantize import quantize
 
     with failing_in_one_line():
         quantize(run, **options)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from transformers import HunYuanVLForConditionalGeneration
 
-from hyocr_core.calibration.prompts import DEFAULT_PROMPT
 from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.contract.types import Batch, Block
 from hyocr_core.models.hunyuan_vl import Embedded, HunYuanVL
+from hyocr_core.pages.prompts import DEFAULT_PROMPT
 from hyocr_core.testing import layout
-from hyocr_core.types import Batch, Block
 
 TEXT = {
     "hidden_size": 128,

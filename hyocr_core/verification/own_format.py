@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from hyocr_core.checkpoint.report import QuantReport
+from hyocr_core.checkpoint.quant_report import QuantReport
 from hyocr_core.errors import HyocrError
-from hyocr_core.registry import load_method
+from hyocr_core.plugin.registry import load_method
 
 
 class OwnFormat:

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hyocr_core.checkpoint.quant_report import FILE_NAME, read_report
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.checkpoint.report import FILE_NAME, read_report
 from hyocr_core.errors import BadInputError, CheckpointError
 from hyocr_core.formats import Format, read_format, read_ignored
 from hyocr_core.formats.cache import CACHE_SCALES, split_name
 from hyocr_core.formats.ignored import Ignored
-from hyocr_core.models.published import PublishedModel
+from hyocr_core.models.hunyuan_vl import PublishedModel
 from hyocr_core.verification.own_format import OwnFormat
 
 GROUP_INDICES = {"g_idx", "weight_g_idx"}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hyocr_core.formats import AwqFormat, GptqFormat, PackQuantizedFormat
 from hyocr_core.formats.int32 import trivial_groups
-from hyocr_core.numerics import is_finite
+from hyocr_core.kit.checks import is_finite
 from hyocr_core.progress import Progress
 from hyocr_core.verification.faults import Fault
 from hyocr_core.verification.own_format import OwnFormat

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hyocr_core import __version__
+from hyocr_core._version import __version__
+from hyocr_core.checkpoint.quant_report import FILE_NAME, QuantReport, read_report
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.checkpoint.report import FILE_NAME, QuantReport, read_report
 from hyocr_core.checkpoint.resolve import resolve_model
 from hyocr_core.errors import BadInputError, MethodError
 from hyocr_core.formats import Format, runtimes
 from hyocr_core.formats.runtimes import must_unpack
 from hyocr_core.progress import Progress, Silent
-from hyocr_core.verification import compare, names, record, values
+from hyocr_core.verification import against_original as compare
+from hyocr_core.verification import against_report as record
+from hyocr_core.verification import names, values
 from hyocr_core.verification.faults import Fault
-from hyocr_core.verification.load import Runtime, read_page
 from hyocr_core.verification.original import Original
 from hyocr_core.verification.own_format import OwnFormat
-from hyocr_core.verification.result import FaultRecord, LayerMatch, LoadRecord, RuntimeRecord, VerifyResult
 from hyocr_core.verification.subject import Subject
+from hyocr_core.verification.trial_load import Runtime, read_page
+from hyocr_core.verification.verdict import FaultRecord, LayerMatch, LoadRecord, RuntimeRecord, VerifyResult
 
 
 def verify(

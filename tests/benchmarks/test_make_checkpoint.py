@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from transformers import HunYuanVLForConditionalGeneration
 
-from hyocr_core.calibration.processor import load_processor
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.pages.processor import load_processor
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/make_checkpoint.py"
 BLOCK = {  # facts of the published model: (out_features, in_features) of a decoder block's linears

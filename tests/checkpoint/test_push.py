@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hyocr_core.config import RunConfig
-from hyocr_core.pipeline import quantize
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
 
 pytestmark = pytest.mark.needs_methods
 

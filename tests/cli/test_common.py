@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hyocr_core.cli.common import stderr_console
-from hyocr_core.report.progress import TerminalProgress
+from hyocr_core.terminal.progress_bar import TerminalProgress
 
 
 def test_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
-from hyocr_core.checkpoint.report import read_report
+from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.cli.main import main
-from hyocr_core.config import RunConfig
-from hyocr_core.evaluation.reader import Reader
-from hyocr_core.pipeline import quantize
+from hyocr_core.evaluation.reading.local import Reader
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
 
 pytestmark = pytest.mark.needs_methods
 

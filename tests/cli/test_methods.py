@@ -100,7 +100,7 @@ def test_control_characters_of_a_summary_are_not_printed(plugins: PluginFolder) 
 
 
 def test_no_method_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyocr_core.entry_points.distributions", list)
+    monkeypatch.setattr("hyocr_core.plugin.entry_points.distributions", list)
     result = hyocr()
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "no method is installed; try: pip install hyocr-plugin-gptq\n"
@@ -177,7 +177,9 @@ def test_check_of_sound_methods_exits_with_0(plugins: PluginFolder, monkeypatch:
     from importlib.metadata import distributions
 
     plugins.toy()
-    monkeypatch.setattr("hyocr_core.entry_points.distributions", lambda: distributions(path=[str(plugins.folder)]))
+    monkeypatch.setattr(
+        "hyocr_core.plugin.entry_points.distributions", lambda: distributions(path=[str(plugins.folder)])
+    )
     result = hyocr("check")
     assert result.exit_code == 0
     assert [line.split()[-1] for line in result.stdout.splitlines()] == ["verdict", "ok"]

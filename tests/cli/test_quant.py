@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors import safe_open
 
-from hyocr_core.checkpoint.report import read_report
+from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.cli.main import main
-from hyocr_core.method import Method
+from hyocr_core.plugin.method import Method
 
 pytestmark = pytest.mark.needs_methods
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from hyocr_core.checkpoint.report import read_report
+from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.cli.main import main
 
 pytestmark = pytest.mark.needs_methods

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
-from hyocr_core.checkpoint.report import FILE_NAME
+from hyocr_core.checkpoint.quant_report import FILE_NAME
 from hyocr_core.cli.main import main
 from hyocr_core.errors import RunError
 
@@ -70,20 +70,20 @@ def test_a_grid_is_made_compared_and_not_made_again(grid: dict[str, object], tmp
 def test_a_run_that_fails_keeps_no_other_from_being_tried(
     grid: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hyocr_core.pipeline import quantize as real
+    from hyocr_core.run.quantize import quantize as real
 
     def first_fails(run: object, **others: object) -> object:
         if "group_size=64" in str(run.output):  # type: ignore[attr-defined]
             raise RunError("model.layers.1: its output is NaN")
         return real(run, **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("hyocr_core.sweep.quantize", first_fails)
+    monkeypatch.setattr("hyocr_core.run.sweep.quantize", first_fails)
     file = written(grid | {"runs": [{"method": "rtn", "grid": {"group_size": [64, 128]}}]}, tmp_path)
     result = sweep(file)
     assert result.exit_code == 1
     assert "1 of 2 runs failed; the first is rtn-group_size=64: model.layers.1: its output is NaN" in result.stderr
     assert "rtn-group_size=128" in result.stdout
-    monkeypatch.setattr("hyocr_core.sweep.quantize", real)
+    monkeypatch.setattr("hyocr_core.run.sweep.quantize", real)
     assert sweep(file).exit_code == 0
     assert (tmp_path / "sweep/rtn-group_size=64" / FILE_NAME).is_file()
 

@@ -14,11 +14,11 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
 from hyocr_core.cli.main import main
-from hyocr_core.config import RunConfig
-from hyocr_core.pipeline import quantize
+from hyocr_core.run.quantize import quantize
 from hyocr_core.runtimes import native
 from hyocr_core.runtimes.vllm_process import telling_line
-from hyocr_core.verification.load import TEXT
+from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.verification.trial_load import TEXT
 
 pytestmark = pytest.mark.needs_methods
 

@@ -15,11 +15,11 @@ from pydantic import BaseModel
 
 import hyocr_core
 from docs import generated
-from hyocr_core import hookspecs
 from hyocr_core.cli.main import main as hyocr
-from hyocr_core.config import Gate, RunConfig
-from hyocr_core.registry import installed_methods, load_method
-from hyocr_core.sweep import SweepConfig, SweepEntry
+from hyocr_core.contract import hookspecs
+from hyocr_core.plugin.registry import installed_methods, load_method
+from hyocr_core.run.sweep import SweepConfig, SweepEntry
+from hyocr_core.settings.run_config import Gate, RunConfig
 from tests.conftest import REPO
 from tests.docs.pages import DOCS
 
@@ -93,10 +93,10 @@ def test_every_hook_is_documented() -> None:
 
 def test_every_public_name_is_documented() -> None:
     pages = "\n".join(page(path.stem) for path in DOCS.glob("*.md"))
-    types = set(vars(hyocr_core.types))
+    types = set(vars(hyocr_core.contract.types))
     for name in hyocr_core.__all__:
         assert name in types or re.search(rf"\b{name}\b", pages), name
-    assert "::: hyocr_core.types\n" in pages
+    assert "::: hyocr_core.contract.types\n" in pages
     for helper in HELPERS:
         assert f"hyocr_core.{helper}" in pages, helper
 

@@ -14,10 +14,10 @@ from PIL import Image
 from rich.console import Console
 
 from hyocr_core.cli.main import main
-from hyocr_core.evaluation.reader import read_batch
-from hyocr_core.evaluation.record import load_commands, load_evaluation
-from hyocr_core.evaluation.result import EvalResult
-from hyocr_core.evaluation.table import eval_table
+from hyocr_core.evaluation.reading.local import read_batch
+from hyocr_core.evaluation.recorded.record_folder import load_commands, load_evaluation
+from hyocr_core.evaluation.scores.result import EvalResult
+from hyocr_core.terminal.evaluation_table import eval_table
 
 pytestmark = pytest.mark.needs_methods
 
@@ -204,7 +204,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
         read.append(pages)
         return read_batch(pages, *others, **options)
 
-    monkeypatch.setattr("hyocr_core.evaluation.reading.read_batch", interrupted)
+    monkeypatch.setattr("hyocr_core.evaluation.reading.read_pages.read_batch", interrupted)
     stopped = run(*arguments)
     assert stopped.exit_code == 130
     assert "interrupted; the same command goes on after the pages read so far" in stopped.stderr
@@ -214,7 +214,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
         read.append(pages)
         return read_batch(pages, *others, **options)
 
-    monkeypatch.setattr("hyocr_core.evaluation.reading.read_batch", watched)
+    monkeypatch.setattr("hyocr_core.evaluation.reading.read_pages.read_batch", watched)
     result = run(*arguments)
     assert result.exit_code == 0, result.output
     assert "3 of 4 pages are kept from an interrupted run" in result.stderr
@@ -237,7 +237,7 @@ def test_state_is_kept_where_asked_and_may_be_left_alone(
 
     arguments = (tiny, "--data", folder, "--batch-size", 1, "--state", state)
     with monkeypatch.context() as patch:
-        patch.setattr("hyocr_core.evaluation.reading.read_batch", interrupted)
+        patch.setattr("hyocr_core.evaluation.reading.read_pages.read_batch", interrupted)
         assert run(*arguments).exit_code == 130
     assert len(list(state.iterdir())) == 1
     assert not (cache / "hyocr").exists()

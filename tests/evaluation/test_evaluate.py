@@ -12,18 +12,18 @@ import pytest
 import torch
 from transformers import HunYuanVLForConditionalGeneration
 
-from hyocr_core.calibration.processor import load_processor
-from hyocr_core.calibration.records import Record
-from hyocr_core.calibration.samples import build_sample
-from hyocr_core.config import RunConfig
 from hyocr_core.errors import BadInputError, CalibrationError, CheckpointError, RunError
 from hyocr_core.evaluation.evaluate import evaluate
-from hyocr_core.evaluation.metrics import bootstrap_interval
-from hyocr_core.evaluation.result import EvalResult
-from hyocr_core.evaluation.runner import Runner
+from hyocr_core.evaluation.reading.generate import Runner
+from hyocr_core.evaluation.scores.metrics import bootstrap_interval
+from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import Weights, load_whole
-from hyocr_core.pipeline import quantize
+from hyocr_core.pages.processor import load_processor
+from hyocr_core.pages.records import Record
+from hyocr_core.pages.samples import build_sample
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
 
 pytestmark = pytest.mark.needs_methods
 
@@ -155,7 +155,7 @@ def test_batches_and_what_is_kept_change_no_text(
     tiny: Path, noisy: Path, pages: MakePages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = evaluate(noisy, pages(7), baseline=tiny)
-    monkeypatch.setattr("hyocr_core.evaluation.pages.KEPT_PATCHES", 40)
+    monkeypatch.setattr("hyocr_core.pages.checked.KEPT_PATCHES", 40)
     result = evaluate(noisy, pages(7), baseline=tiny, batch_size=2)
     assert [(page.name, page.text, page.agreeing_tokens) for page in result.pages] == [
         (page.name, page.text, page.agreeing_tokens) for page in expected.pages
@@ -175,7 +175,7 @@ def test_more_failures_stop_before_any_weight_is_read(
 ) -> None:
     records = pages(10)
     records[4], records[7] = broken(records[4]), broken(records[7])
-    monkeypatch.setattr("hyocr_core.evaluation.reader.load_whole", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("hyocr_core.evaluation.reading.local.load_whole", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(CalibrationError, match=r"2 of 10.*page-4: is no image; page-7") as caught:
         evaluate(tiny, records)
     assert caught.value.exit_code == 2
@@ -242,7 +242,7 @@ def test_infinite_logits_along_the_answers_are_no_result(
             )
         return model
 
-    monkeypatch.setattr("hyocr_core.evaluation.reader.load_whole", load)
+    monkeypatch.setattr("hyocr_core.evaluation.reading.local.load_whole", load)
     with pytest.raises(RunError, match="NaN or infinite"):
         evaluate(other, pages(1), baseline=tiny)
 
@@ -268,7 +268,7 @@ def test_rounding_to_nearest_reads_like_a_method_that_does_just_that(
 def test_rounding_to_nearest_needs_a_format_and_full_precision(
     tiny: Path, by_rtn: Path, pages: MakePages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyocr_core.evaluation.reader.load_whole", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("hyocr_core.evaluation.reading.local.load_whole", lambda *_: pytest.fail("weights were read"))
     for model, baseline, reason in (
         (by_rtn, None, "give a baseline"),
         (tiny, tiny, "is not quantized: there is no format"),

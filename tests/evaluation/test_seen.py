@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyocr_core.checkpoint.report import FILE_NAME, CalibrationRecord, MethodRecord, ModelRecord, QuantReport
+from hyocr_core.checkpoint.quant_report import FILE_NAME, CalibrationRecord, MethodRecord, ModelRecord, QuantReport
 from hyocr_core.evaluation.seen import seen_warning
 
 

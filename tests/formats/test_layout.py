@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hyocr_core.errors import CheckpointError
 from hyocr_core.formats import AwqFormat, CompressedFp8Format, Format, Fp8Format, GptqFormat, PackQuantizedFormat
-from hyocr_core.integers import Grid
+from hyocr_core.kit.grid import Grid
 
 SHAPE = (40, 96)
 INTEGERS: list[GptqFormat | AwqFormat | PackQuantizedFormat] = [

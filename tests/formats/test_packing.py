@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hyocr_core.formats import AwqFormat, Fp8Weight, GptqFormat, PackQuantizedFormat
 from hyocr_core.formats.int32 import pack_rows, unpack_rows
-from hyocr_core.integers import Grid, decode
+from hyocr_core.kit.grid import Grid, decode
 
 
 def word(codes: list[int], bits: int) -> int:

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.config import RunConfig
+from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.errors import CheckpointError
 from hyocr_core.formats import Fp8Format
 from hyocr_core.models.dequantized import DequantizedCheckpoint
 from hyocr_core.models.hunyuan_vl import HunYuanVL
-from hyocr_core.pipeline import quantize
-from hyocr_core.types import QuantizedNames
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
 
 pytestmark = pytest.mark.needs_methods
 

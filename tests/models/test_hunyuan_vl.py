@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import HunYuanVLForConditionalGeneration
 
-from hyocr_core.calibration.processor import load_processor
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import load_model
+from hyocr_core.pages.processor import load_processor
 
 CPU = torch.device("cpu")
 

@@ -7,11 +7,11 @@ import torch
 from safetensors import safe_open
 
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.config import RunConfig
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import open_weights
 from hyocr_core.models.parts import part_bytes
-from hyocr_core.pipeline import quantize
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
 
 pytestmark = pytest.mark.needs_methods
 

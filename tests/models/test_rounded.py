@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.checkpoint.report import read_report
-from hyocr_core.config import RunConfig
 from hyocr_core.errors import CheckpointError
 from hyocr_core.formats import AwqFormat, CompressedFp8Format, Format, Fp8Format, GptqFormat, PackQuantizedFormat
 from hyocr_core.models.load import open_weights
 from hyocr_core.models.rounded import RoundedCheckpoint, nearest
-from hyocr_core.pipeline import quantize
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
 
 pytestmark = pytest.mark.needs_methods
 

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from hyocr_core.calibration.processor import load_processor
 from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.contract.types import Batch, Block, Smoothing
 from hyocr_core.errors import RunError
+from hyocr_core.kit.smoothing import exact_output, fold
 from hyocr_core.models.hunyuan_vl import Embedded, HunYuanVL
 from hyocr_core.models.load import load_model
 from hyocr_core.models.wiring import Place
-from hyocr_core.smoothing import exact_output, fold
-from hyocr_core.types import Batch, Block, Smoothing
+from hyocr_core.pages.processor import load_processor
 
 CPU = torch.device("cpu")
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
-from hyocr_core.checkpoint.report import (
+from hyocr_core.checkpoint.quant_report import (
     FILE_NAME,
     CalibrationRecord,
     LayerRecord,
@@ -18,7 +18,7 @@ from hyocr_core.checkpoint.report import (
     ModelRecord,
     QuantReport,
 )
-from hyocr_core.evaluation.result import BlockError, Comparison, EvalResult, LayerError, ModelScore, PageResult
+from hyocr_core.evaluation.scores.result import BlockError, Comparison, EvalResult, LayerError, ModelScore, PageResult
 
 KINDS = {
     "self_attn.q_proj": (2048, 1024),

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from hyocr_core.checkpoint.report import GateFigure, GateRecord, read_report
-from hyocr_core.config import Gate, RunConfig
+from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord, read_report
 from hyocr_core.errors import CheckpointError
-from hyocr_core.pipeline import quantize
 from hyocr_core.report.card import model_card, record_numbers
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import Gate, RunConfig
 
 pytestmark = pytest.mark.needs_methods
 

@@ -13,10 +13,10 @@ import matplotlib
 import pytest
 from markupsafe import Markup
 
-from hyocr_core.checkpoint.report import GateFigure, GateRecord
+from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord
 from hyocr_core.errors import CheckpointError, RunError
-from hyocr_core.evaluation.result import Comparison
-from hyocr_core.evaluation.worst import worst_pages
+from hyocr_core.evaluation.recorded.worst import worst_pages
+from hyocr_core.evaluation.scores.result import Comparison
 from hyocr_core.report.page import TEMPLATES, write_page
 from hyocr_core.report.plots import Plot
 from tests.report import built

@@ -21,7 +21,7 @@ HEAD = """
 from dataclasses import replace
 from pydantic import Field, field_validator
 from hyocr_core import ConfigError, MethodSpec, QuantizedLayer, hookimpl
-from hyocr_core.smoothing import fold
+from hyocr_core.kit.smoothing import fold
 from hyocr_plugin_toy import plugin as toy
 from hyocr_plugin_toy.plugin import ToyConfig, check_layers, checkpoint_config, pack, quantize_layer, unpack
 

@@ -24,7 +24,7 @@ from hyocr_core.formats import (
     GptqFormat,
     PackQuantizedFormat,
 )
-from hyocr_core.integers import fit_grid, round_to_nearest
+from hyocr_core.kit.grid import fit_grid, round_to_nearest
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 
 Tensors = dict[str, Tensor]

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hyocr_core.config import RunConfig
 from hyocr_core.errors import CheckpointError
 from hyocr_core.formats import AwqFormat, CompressedFp8Format, Format, Fp8Format, GptqFormat, PackQuantizedFormat
-from hyocr_core.pipeline import quantize
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.verification.verify import verify
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hyocr_core.config import RunConfig
 from hyocr_core.errors import CheckpointError
-from hyocr_core.pipeline import quantize
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.verification.verify import verify
 
 if TYPE_CHECKING:

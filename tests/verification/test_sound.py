@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.config import RunConfig
 from hyocr_core.formats import AwqFormat, CompressedFp8Format, Format, Fp8Format, GptqFormat, PackQuantizedFormat
-from hyocr_core.integers import fit_grid, round_to_nearest
+from hyocr_core.kit.grid import fit_grid, round_to_nearest
 from hyocr_core.models.hunyuan_vl import HunYuanVL
-from hyocr_core.pipeline import quantize
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.verification.verify import verify
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from hyocr_core import Layer, QuantizedLayer, RunError, is_finite
-from hyocr_core.integers import Grid, decode, fit_grid, join_columns, round_to_nearest
+from hyocr_core.kit.grid import Grid, decode, fit_grid, join_columns, round_to_nearest
 
 from hyocr_plugin_hqq.config import BITS, HqqConfig
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from hyocr_core import ConfigError, Layer, QuantizedNames, RunError, Stats
-from hyocr_core.registry import load_method
+from hyocr_core.plugin.registry import load_method
 
 READABLE = {
     ("awq", 4, True),

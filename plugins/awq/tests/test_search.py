@@ -17,7 +17,7 @@ from hyocr_plugin_awq.search import best_candidate, linear_loss, module_loss
 from torch import Tensor
 
 from hyocr_core import Batch, Block, Layer, Smoothing
-from hyocr_core.integers import join_columns
+from hyocr_core.kit.grid import join_columns
 
 
 def slow_round(weight: Tensor, bits: int, size: int, sym: bool, dtype: torch.dtype) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from hyocr_plugin_fp8.config import Fp8Config
 
 from hyocr_core import ConfigError, Layer, QuantizedNames, RunError, Stats
-from hyocr_core.registry import load_method
+from hyocr_core.plugin.registry import load_method
 
 METHOD = load_method("fp8")
 REFUSED = {("fp8", scheme, "channel") for scheme in ("static", "dynamic")}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hyocr_core import Batch, Block, RunError, Stats
-from hyocr_core.registry import load_method
+from hyocr_core.plugin.registry import load_method
 
 ABSMAX = Fp8Config()
 MSE = Fp8Config(observer="mse")

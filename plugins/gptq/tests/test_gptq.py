@@ -7,7 +7,7 @@ import torch
 from hyocr_plugin_gptq.gptq import factorize, output_energy, solve
 from torch import Tensor
 
-from hyocr_core.integers import Grid, decode, fit_grid, round_to_nearest
+from hyocr_core.kit.grid import Grid, decode, fit_grid, round_to_nearest
 
 
 def paper(columns: Tensor, hessian: Tensor, grid: Grid, damp: float, order: list[int]) -> Tensor:

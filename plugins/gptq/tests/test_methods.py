@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from hyocr_core import ConfigError, Layer, QuantizedLayer, QuantizedNames, RunError, Stats
-from hyocr_core.registry import load_method
+from hyocr_core.plugin.registry import load_method
 
 READABLE = {
     *(("gptq", bits, True) for bits in (4, 8)),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core.integers import Grid
-from hyocr_core.threads import one_thread
+from hyocr_core.kit.grid import Grid
+from hyocr_core.kit.threads import one_thread
 from hyocr_plugin_awq.columns import piece_grid, pieces, rounded
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core import Batches, Block, RunError, Stats, is_finite, observe_weighted
-from hyocr_core.hessian import add_outer, finish
+from hyocr_core.kit.hessian import add_outer, finish
 
 if TYPE_CHECKING:
     from torch import Tensor

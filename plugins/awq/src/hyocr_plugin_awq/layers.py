@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core import Layer, QuantizedLayer, RunError, Stats, is_finite
-from hyocr_core.integers import Grid, decode, join_columns, round_to_nearest
+from hyocr_core.kit.grid import Grid, decode, join_columns, round_to_nearest
 from hyocr_plugin_awq.clip import clipped_grid
 from hyocr_plugin_awq.columns import full_range_grid, rounded
 from hyocr_plugin_awq.errors import measured, relative_error

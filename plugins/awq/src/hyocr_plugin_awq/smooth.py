@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core import Batches, Block, Layer, Smoothing, Stats
-from hyocr_core.integers import join_columns
-from hyocr_core.smoothing import fold
+from hyocr_core.kit.grid import join_columns
+from hyocr_core.kit.smoothing import fold
 from hyocr_plugin_awq.inputs import Inputs, collect_inputs
 from hyocr_plugin_awq.layers import rounding_error
 from hyocr_plugin_awq.scales import Candidate, candidates

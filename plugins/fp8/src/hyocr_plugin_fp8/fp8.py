@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core.formats.e4m3 import LARGEST
+from hyocr_core.kit.e4m3 import LARGEST
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ import torch
 from hyocr_core import Layer, QuantizedLayer, RunError, Stats, check_weights, is_finite
 from hyocr_core.formats import Fp8Weight
 from hyocr_core.formats.cache import CACHE_SCALES
-from hyocr_core.threads import one_thread
+from hyocr_core.kit.threads import one_thread
 from hyocr_plugin_fp8.fp8 import encode, scales_of
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core import is_finite
-from hyocr_core.formats.e4m3 import round_scaled_
-from hyocr_core.threads import one_thread
+from hyocr_core.kit.e4m3 import round_scaled_
+from hyocr_core.kit.threads import one_thread
 from hyocr_plugin_fp8.config import DEFAULT_PERCENTILE
 from hyocr_plugin_fp8.fp8 import scales_of
 

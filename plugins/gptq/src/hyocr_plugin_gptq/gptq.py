@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core import is_finite
-from hyocr_core.threads import one_thread
+from hyocr_core.kit.threads import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hyocr_core.integers import Grid
+    from hyocr_core.kit.grid import Grid
 
 DAMPING_STEPS = (1.0, 10.0, 100.0, 1000.0)
 """The configured damping, then three times more of it."""

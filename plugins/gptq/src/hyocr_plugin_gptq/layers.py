@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core import Layer, QuantizedLayer, RunError, Stats, is_finite
-from hyocr_core.integers import Grid, decode, fit_grid, join_columns, round_to_nearest
+from hyocr_core.kit.grid import Grid, decode, fit_grid, join_columns, round_to_nearest
 from hyocr_plugin_gptq.gptq import DAMPING_STEPS, output_energy, solve
 
 if TYPE_CHECKING:

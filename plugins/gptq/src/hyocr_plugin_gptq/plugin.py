@@ -36,7 +36,7 @@ def method_spec() -> MethodSpec:
 
 @hookimpl
 def calibrate(block: Block, batches: Batches) -> dict[str, Stats]:
-    from hyocr_core.hessian import collect_hessians
+    from hyocr_core.kit.hessian import collect_hessians
 
     return collect_hessians(block, batches)
 

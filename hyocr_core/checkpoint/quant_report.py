@@ -1,0 +1,141 @@
+"""`hyocr_report.json`: what was done to a checkpoint. The pipeline writes it; whoever loads the checkpoint reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from hyocr_core.contract.config import FrozenModel, parse_config
+from hyocr_core.errors import CheckpointError
+
+FILE_NAME = "hyocr_report.json"
+
+
+class MethodRecord(FrozenModel):
+    name: str
+    distribution: str
+    version: str
+    config: dict[str, Any]
+
+
+class ModelRecord(FrozenModel):
+    source: str = Field(description="hub id, or the folder's name: never a local path")
+    revision: str | None
+    sha256: dict[str, str] = Field(description="digest of every file the result depends on")
+
+
+class CalibrationRecord(FrozenModel):
+    source: str
+    seed: int
+    samples: int
+    tokens: int
+    answers: str = Field("data", description="what answers the pages had: data, generate or none; see RunConfig")
+    failures: dict[str, str] = Field(description="sample -> why it could not be used")
+    sha256: str = Field(description="digest over the samples used")
+    page_sha256: list[str] = Field([], description="digest of the pixels of every page used")
+
+
+class LayerRecord(FrozenModel):
+    name: str
+    shape: tuple[int, int]
+    seconds: float
+    metrics: dict[str, float]
+    degraded: str | None
+
+
+class ScoreRecord(FrozenModel):
+    """How one checkpoint read the pages. Rates are fractions; what needs transcripts is None without them."""
+
+    runtime: str
+    cer: float | None
+    cer_interval: tuple[float, float] | None = Field(description="95 %, bootstrap over pages")
+    wer: float | None
+    loops: int = Field(description="pages that end in a repetition loop")
+    cut: int = Field(description="pages that reached the limit of new tokens")
+    pages_per_second: float
+    tokens_per_second: float
+    weight_bytes: int | None = Field(description="size of the weight files")
+    agreement: float | None = Field(None, description="fraction of next tokens that are the original's too")
+    kl: float | None = Field(None, description="KL(original || this), mean per token in nats")
+    identical: int | None = Field(None, description="pages with the very text of the original")
+
+
+class EvaluationRecord(FrozenModel):
+    """How the checkpoint reads; without texts of pages and without local paths, since it is published."""
+
+    data: str
+    seed: int
+    pages: int
+    max_new_tokens: int
+    device: str
+    model: ScoreRecord
+    baseline: ScoreRecord | None = Field(description="the checkpoint it was made from")
+    rounded: ScoreRecord | None = Field(description="the same linears rounded to nearest in the same format")
+    cer_difference: float | None = Field(description="the model's CER less the baseline's")
+    cer_difference_interval: tuple[float, float] | None = Field(description="95 %, paired bootstrap over pages")
+
+
+class GateFigure(FrozenModel):
+    metric: str
+    bound: float
+    value: float = Field(description="in the unit of the bound")
+    passed: bool
+
+
+class GateRecord(FrozenModel):
+    """What a gate asked, and the answer."""
+
+    accepted: bool
+    figures: tuple[GateFigure, ...]
+
+
+class ObserverRecord(FrozenModel):
+    """An observer that was named for the run; the checkpoint does not depend on it."""
+
+    name: str
+    distribution: str
+    version: str
+    calls: int = Field(description="calls of hooks that it was told of")
+    failed: str | None = Field(description="where and by what error it was switched off")
+
+
+class QuantReport(FrozenModel):
+    """The whole file. `layers` are the quantized linears by on-disk module name, in model order."""
+
+    schema_version: int = 2
+    hyocr: str
+    method: MethodRecord
+    model: ModelRecord
+    calibration: CalibrationRecord | None
+    ignored: tuple[str, ...]
+    rescaled: tuple[str, ...] = Field(description="tensors that are not quantized but were changed by folded scales")
+    layers: tuple[LayerRecord, ...]
+    output_sha256: dict[str, str] = Field(description="digest of every weight file of the result")
+    weight_bytes_before: int
+    weight_bytes_after: int
+    phases: dict[str, float] = Field(description="seconds of wall time by phase, of this run only when resumed")
+    peak_rss_bytes: int
+    resumed_after_block: int | None
+    environment: dict[str, str]
+    evaluation: EvaluationRecord | None = None
+    gate: GateRecord | None = None
+    observers: tuple[ObserverRecord, ...] = ()
+
+    @property
+    def degraded(self) -> tuple[LayerRecord, ...]:
+        return tuple(layer for layer in self.layers if layer.degraded is not None)
+
+
+def read_report(folder: Path) -> QuantReport:
+    """The report of a checkpoint hyocr wrote; CheckpointError when there is none or it cannot be read."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: is quantized, but not by hyocr ({FILE_NAME} is missing)")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON: {error}") from error
+    return parse_config(QuantReport, data, str(path))

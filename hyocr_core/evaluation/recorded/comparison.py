@@ -1,0 +1,184 @@
+"""Several quantizations of one model beside each other, from the evaluations recorded with them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from hyocr_core.contract.config import FrozenModel
+from hyocr_core.errors import BadInputError
+from hyocr_core.evaluation.recorded.evidence import Evidence, gather
+from hyocr_core.evaluation.recorded.pareto import pareto_front
+from hyocr_core.evaluation.scores.metrics import bootstrap_interval
+from hyocr_core.evaluation.scores.result import EvalResult, Interval, ModelScore, Runtime
+
+
+class Candidate(FrozenModel):
+    """One checkpoint of the comparison; rates are fractions, intervals 95 % bootstrap intervals over pages."""
+
+    name: str = Field(description="of the folder, as short as tells it from the others; `baseline` for the baseline")
+    kind: Literal["baseline", "quantized"]
+    method: str | None
+    format: str | None
+    runtime: Runtime
+    weight_bytes: int | None
+    cer: float | None
+    cer_interval: Interval | None
+    cer_difference: float | None = Field(description="CER less the baseline's")
+    cer_difference_interval: Interval | None
+    behind_best: float | None = Field(description="CER less that of the best quantization; None for the best itself")
+    behind_best_interval: Interval | None = Field(description="paired")
+    agreement: float | None
+    kl: float | None
+    loop_rate: float
+    pages_per_second: float
+    tokens_per_second: float
+    front: bool = Field(description="no other is both smaller and better")
+
+
+class Several(FrozenModel):
+    """The whole comparison. candidates: the baseline first, if one was read, then as they were given."""
+
+    data: str = Field(description="the source as it was given to the first evaluation")
+    pages: int
+    candidates: tuple[Candidate, ...]
+
+
+def side_by_side(folders: Sequence[Path], *, cross_runtime: bool = False) -> Several:
+    """Compare quantizations of one model by the evaluations that are recorded with them.
+
+    cross_runtime: also compare what different runtimes, or limits of new tokens, gave.
+    Raises CheckpointError for a folder that hyocr did not write, BadInputError when one is given twice, has no
+    evaluation, or when they are not of the same model and the same pages.
+    """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise BadInputError("a comparison needs each checkpoint once")
+    found = [gather(folder) for folder in folders]
+    results = _evaluations(found)
+    names = _short_names(found)
+    _check_same_model(found, names)
+    _check_same_pages(results, names)
+    if not cross_runtime:
+        _check_same_runtime(results, names)
+    first = next((result for result in results if result.baseline is not None), None)
+    rows = [] if first is None or first.baseline is None else [_baseline(first.baseline)]
+    best = min(results, key=lambda result: (result.model.cer is None, result.model.cer))
+    rows += [_candidate(*each, best) for each in zip(names, found, results, strict=True)]
+    return Several(data=results[0].data, pages=len(results[0].pages), candidates=tuple(_with_front(rows)))
+
+
+def _evaluations(found: Sequence[Evidence]) -> list[EvalResult]:
+    results = [each.evaluation for each in found if each.evaluation is not None]
+    for each in found:
+        if each.evaluation is None:
+            known = results[0] if results else None
+            data = shlex.quote(known.data) if known is not None and known.data else "SOURCE"
+            baseline = shlex.quote(known.baseline.model) if known is not None and known.baseline else "MODEL"
+            command = f"hyocr eval {shlex.quote(str(each.folder))} --data {data} --baseline {baseline} --record"
+            raise BadInputError(f"{each.folder}: has no recorded evaluation: {command}")
+    return results
+
+
+def _short_names(found: Sequence[Evidence]) -> list[str]:
+    """The folders' names, with those of the folders above where they would be the same."""
+    paths = [each.folder.resolve() for each in found]
+    for depth in range(1, max(len(path.parts) for path in paths)):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+def _check_same_model(found: Sequence[Evidence], names: Sequence[str]) -> None:
+    models = [tuple(sorted(each.report.model.sha256.items())) for each in found]
+    if len(set(models)) > 1:
+        sources = [each.report.model.source for each in found]
+        raise BadInputError(f"these are made of different checkpoints: {_listed(names, sources)}")
+
+
+def _check_same_pages(results: Sequence[EvalResult], names: Sequence[str]) -> None:
+    pages = [tuple((page.name, page.reference) for page in result.pages) for result in results]
+    if len(set(pages)) > 1:
+        read = [f"{len(result.pages)} pages of {result.data}" for result in results]
+        raise BadInputError(f"these have not read the same pages: {_listed(names, read)}; evaluate them on the same")
+
+
+def _check_same_runtime(results: Sequence[EvalResult], names: Sequence[str]) -> None:
+    runtimes: list[tuple[Hashable, ...]] = [(result.model.runtime, result.max_new_tokens) for result in results]
+    if len(set(runtimes)) > 1:
+        read = [f"{runtime}, at most {limit} new tokens" for runtime, limit in runtimes]
+        raise BadInputError(
+            f"these were not read alike: {_listed(names, read)}; evaluate them alike, or give --cross-runtime"
+        )
+
+
+def _listed(names: Iterable[str], values: Iterable[str]) -> str:
+    return "; ".join(f"{name}: {value}" for name, value in zip(names, values, strict=True))
+
+
+def _baseline(score: ModelScore) -> Candidate:
+    return Candidate(
+        name="baseline",
+        kind="baseline",
+        method=None,
+        format=None,
+        **_read(score),
+        cer_difference=None,
+        cer_difference_interval=None,
+        behind_best=None,
+        behind_best_interval=None,
+        agreement=None,
+        kl=None,
+        front=False,
+    )
+
+
+def _read(score: ModelScore) -> dict[str, object]:
+    fields = (
+        *("runtime", "weight_bytes", "cer", "cer_interval", "loop_rate", "pages_per_second"),
+        "tokens_per_second",
+    )
+    return score.model_dump(include=set(fields))
+
+
+def _candidate(name: str, evidence: Evidence, result: EvalResult, best: EvalResult) -> Candidate:
+    report, compared = evidence.report, result.comparison
+    behind, interval = (None, None) if result is best else _behind(result, best)
+    read = _read(result.model)
+    if read["weight_bytes"] is None:
+        read["weight_bytes"] = report.weight_bytes_after
+    return Candidate(
+        name=name,
+        kind="quantized",
+        method=report.method.name,
+        format=report.method.config.get("format"),
+        **read,
+        cer_difference=None if compared is None else compared.cer_difference,
+        cer_difference_interval=None if compared is None else compared.cer_difference_interval,
+        behind_best=behind,
+        behind_best_interval=interval,
+        agreement=None if compared is None else compared.agreement,
+        kl=None if compared is None else compared.kl,
+        front=False,
+    )
+
+
+def _behind(result: EvalResult, best: EvalResult) -> tuple[float | None, Interval | None]:
+    """CER less the best one's, on the same pages, with its paired interval."""
+    if result.model.cer is None or best.model.cer is None:
+        return None, None
+    pairs = list(zip(result.pages, best.pages, strict=True))
+    errors = [(mine.errors or 0) - (other.errors or 0) for mine, other in pairs]
+    sizes = [len(mine.reference or "") for mine, _ in pairs]
+    return result.model.cer - best.model.cer, bootstrap_interval(errors, sizes, seed=result.seed)
+
+
+def _with_front(rows: Sequence[Candidate]) -> list[Candidate]:
+    known = [index for index, row in enumerate(rows) if row.weight_bytes is not None and row.cer is not None]
+    costs = [(float(rows[index].weight_bytes or 0), rows[index].cer or 0.0) for index in known]
+    front = {known[index] for index in pareto_front(costs)}
+    return [row.model_copy(update={"front": index in front}) for index, row in enumerate(rows)]

@@ -1,0 +1,50 @@
+"""Show a method the inputs of a block's layers; what most calibrations are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hyocr_core.contract.types import Batch, Batches, Block
+from hyocr_core.errors import RunError
+from hyocr_core.kit.checks import is_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Observer = Callable[[tuple[str, ...], "Tensor"], None]
+WeightedObserver = Callable[[tuple[str, ...], "Tensor", "Tensor | None"], None]
+
+
+def observe_inputs(block: Block, batches: Batches, observe: Observer) -> None:
+    """Run `block` over `batches` and call `observe(names, inputs)` for each group of layers that share an input.
+
+    inputs: (tokens, in_features), in the model's dtype, real tokens only.
+    Raises RunError naming the layer and the sample when an input is NaN or infinite.
+    """
+    observe_weighted(block, batches, lambda names, inputs, _weights: observe(names, inputs))
+
+
+@torch.no_grad()
+def observe_weighted(block: Block, batches: Batches, observe: WeightedObserver) -> None:
+    """The same with `observe(names, inputs, weights)`, for methods that weigh tokens; weights: see `Batch`."""
+    batch: Batch
+
+    def watch(names: tuple[str, ...]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            inputs = args[0].detach().flatten(0, -2)
+            if not is_finite(inputs):
+                raise RunError(f"{names[0]}: its input is NaN or infinite for the sample {batch.name}")
+            observe(names, inputs, batch.weights)
+
+        return hook
+
+    handles = [block.layers[group[0]].register_forward_pre_hook(watch(group)) for group in block.groups]
+    try:
+        for batch in batches:
+            block.run(batch)
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,60 @@
+"""Load the processor of a checkpoint: tokenizer, image processor and chat template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hyocr_core.errors import CheckpointError
+from hyocr_core.pages.prompts import chat
+from hyocr_core.pages.records import Record
+
+_NEEDED = (
+    ("a tokenizer", ("tokenizer.json", "tokenizer_config.json")),
+    ("an image processor", ("preprocessor_config.json", "processor_config.json")),
+)
+
+
+def load_processor(folder: Path) -> Any:
+    """Load the Transformers processor of a checkpoint folder, with the image processor made of Pillow and NumPy.
+
+    No code from the folder is run, nothing is downloaded.
+    Raises CheckpointError if the folder lacks a tokenizer, an image processor or a chat template, if they cannot be
+    loaded, or if the template does not render a page.
+    """
+    for what, files in _NEEDED:
+        if not any((folder / name).is_file() for name in files):
+            raise CheckpointError(f"{folder}: holds no {what.split(maxsplit=1)[1]} ({' or '.join(files)})")
+    from transformers import AutoProcessor, ProcessorMixin
+
+    try:
+        processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            folder, trust_remote_code=False, local_files_only=True, backend="pil"
+        )
+    except Exception as error:  # Transformers and tokenizers raise anything on damaged files, bare Exception included
+        raise CheckpointError(f"{folder}: its processor cannot be loaded: {one_line(error)}") from error
+    if not isinstance(processor, ProcessorMixin) or not hasattr(processor, "image_token"):
+        raise CheckpointError(f"{folder}: its processor takes no images ({type(processor).__name__})")
+    if not processor.chat_template:
+        raise CheckpointError(f"{folder}: holds no chat template (chat_template.jinja)")
+    _check_template(processor, folder)
+    return processor
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error as one line of at most 200 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+def _check_template(processor: Any, folder: Path) -> None:
+    page = Record("", "What is written here?", None, open_image=_no_image)
+    try:
+        text = processor.apply_chat_template(chat(page, with_answer=False), add_generation_prompt=True)
+    except Exception as error:  # a template is a program of its own
+        raise CheckpointError(f"{folder}: its chat template does not render: {one_line(error)}") from error
+    if text.count(processor.image_token) != 1 or str(page.question) not in text:
+        raise CheckpointError(f"{folder}: its chat template does not place one image and the question in the prompt")
+
+
+def _no_image() -> Any:
+    raise CheckpointError("the page that checks a chat template has no image")

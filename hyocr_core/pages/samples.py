@@ -1,0 +1,173 @@
+"""Turn records into model inputs, one at a time: each alone, without padding."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hyocr_core.errors import CalibrationError, CheckpointError
+from hyocr_core.pages.images import digest_image
+from hyocr_core.pages.processor import one_line
+from hyocr_core.pages.prompts import chat, prompt_of
+from hyocr_core.pages.records import Record
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+MAX_TOKENS = 8192
+_INPUTS = ("input_ids", "pixel_values", "image_grid_thw", "mm_token_type_ids")
+_SHOWN_FAILURES = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One page as the model takes it.
+
+    inputs: `input_ids` and `mm_token_type_ids` (1, tokens) int64, the latter 1 at image tokens; `pixel_values`
+        (patches, 3 * 16 * 16) float32; `image_grid_thw` (1, 3) int64.
+    prompt_tokens: tokens before the answer; all of them if there is no answer.
+    digest: SHA-256 of the page's pixels and texts; image_digest: of its pixels alone.
+    """
+
+    name: str
+    inputs: dict[str, Tensor]
+    prompt_tokens: int
+    answer: str | None
+    digest: str
+    image_digest: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A record that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+def iter_samples(
+    records: Iterable[Record], processor: Any, *, with_answer: bool, max_tokens: int = MAX_TOKENS
+) -> Iterator[Sample | Failure]:
+    """Build the sample of each record when it is asked for; a record that cannot be used yields a Failure.
+
+    with_answer: append the assistant's turn, as the chat template writes it, where the record has an answer.
+    max_tokens: a longer sample is a Failure; nothing is ever cut.
+    Raises CheckpointError if the chat template does not begin a whole conversation with its prompt.
+    """
+    for record in records:
+        try:
+            yield build_sample(record, processor, with_answer=with_answer, max_tokens=max_tokens)
+        except CalibrationError as error:
+            yield Failure(record.name, str(error))
+
+
+def build_sample(record: Record, processor: Any, *, with_answer: bool, max_tokens: int = MAX_TOKENS) -> Sample:
+    """Build one sample. Raises CalibrationError, without the record's name, and CheckpointError as `iter_samples`."""
+    image = record.open_image()
+    prompt, rest = _render(record, processor, with_answer=with_answer)
+    inputs = _process(processor, prompt + rest, image)
+    tokens = inputs["input_ids"].shape[1]
+    if tokens > max_tokens:
+        raise CalibrationError(f"{tokens} tokens, more than the {max_tokens} a sample may have; use a smaller image")
+    prompt_tokens = _count_prompt(processor, prompt, inputs["input_ids"][0]) if rest else tokens
+    digest, image_digest = digest_page(record, image)
+    return Sample(record.name, inputs, prompt_tokens, record.answer, digest, image_digest)
+
+
+def digest_page(record: Record, image: Image) -> tuple[str, str]:
+    """SHA-256 of a page's pixels and texts, and of its pixels alone."""
+    image_digest = digest_image(image)
+    return _digest(image_digest, record.system, prompt_of(record), record.answer), image_digest
+
+
+def prompt_text(record: Record, processor: Any) -> str:
+    """What the chat template writes before the answer, the image as one token. Raises as `build_sample`."""
+    return _render(record, processor, with_answer=False)[0]
+
+
+def check_failures(failures: Sequence[Failure], total: int) -> None:
+    """Raise CalibrationError if more than a tenth of `total` records failed, or all of them; callable at any time."""
+    if total < 1:
+        raise CalibrationError("there is no sample to use")
+    if len(failures) * 10 <= total:
+        return
+    shown = "; ".join(f"{failure.name}: {failure.reason}" for failure in failures[:_SHOWN_FAILURES])
+    more = f"; and {len(failures) - _SHOWN_FAILURES} more" if len(failures) > _SHOWN_FAILURES else ""
+    raise CalibrationError(f"{len(failures)} of {total} samples cannot be used: {shown}{more}")
+
+
+def _render(record: Record, processor: Any, *, with_answer: bool) -> tuple[str, str]:
+    """Write the prompt, and the assistant's turn that follows it (empty without an answer)."""
+    for text in (record.system, prompt_of(record), record.answer):
+        _refuse_control_tokens(text, processor)
+    prompt = _apply(processor, chat(record, with_answer=False), generation=True)
+    if prompt_of(record) not in prompt:
+        raise CalibrationError("the chat template changes the text of the question")
+    if not with_answer or record.answer is None:
+        return prompt, ""
+    whole = _apply(processor, chat(record, with_answer=True), generation=False)
+    if not whole.startswith(prompt):
+        raise CheckpointError(_NO_PREFIX)
+    rest = whole.removeprefix(prompt)
+    if not rest.startswith(record.answer):
+        raise CalibrationError("the chat template changes the text of the answer")
+    return prompt, rest
+
+
+_NO_PREFIX = (
+    "chat template: a conversation with an answer does not begin with the prompt for that answer, so that answers "
+    "cannot be scored; use a template that keeps the prompt as it is"
+)
+
+
+def _refuse_control_tokens(text: str | None, processor: Any) -> None:
+    """Refuse text that would be read as the end of a turn or as an image.
+
+    Only these: an answer may well hold other special tokens, such as those that mark boxes.
+    """
+    tokenizer = processor.tokenizer
+    names = ("image_token", "image_start_token", "image_end_token", "bos_token", "eos_token", "pad_token")
+    for token in (getattr(tokenizer, name, None) for name in names):
+        if text and token and token in text:
+            raise CalibrationError(f"its text holds the control token {token}")
+
+
+def _apply(processor: Any, messages: list[dict[str, Any]], *, generation: bool) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return str(processor.apply_chat_template(messages, add_generation_prompt=generation))
+    except TemplateError as error:
+        raise CalibrationError(f"the chat template refuses it: {one_line(error)}") from error
+
+
+def _process(processor: Any, text: str, image: Image) -> dict[str, Tensor]:
+    try:
+        inputs = processor(text=[text], images=[image], return_tensors="pt", padding=False, truncation=False)
+    except ValueError as error:
+        raise CalibrationError(f"the processor refuses it: {one_line(error)}") from error
+    return {name: inputs[name] for name in _INPUTS}
+
+
+def _count_prompt(processor: Any, prompt: str, ids: Tensor) -> int:
+    """Count the tokens of the prompt in the ids (tokens,) of the whole conversation, and check that they are its."""
+    image_token = processor.image_token_id
+    images = int((ids == image_token).sum())
+    expected: list[int] = []
+    for token in processor.tokenizer(prompt, add_special_tokens=False)["input_ids"]:
+        expected += [token] * (images if token == image_token else 1)
+    if ids[: len(expected)].tolist() != expected:
+        raise CheckpointError(_NO_PREFIX)
+    return len(expected)
+
+
+def _digest(image_digest: str, *texts: str | None) -> str:
+    digest = hashlib.sha256(image_digest.encode())
+    for text in texts:
+        encoded = b"" if text is None else text.encode()
+        digest.update(b"-" if text is None else f"{len(encoded)}:".encode())
+        digest.update(encoded)
+    return digest.hexdigest()

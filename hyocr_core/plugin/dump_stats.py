@@ -1,0 +1,53 @@
+"""The observer `dump-stats`: writes what `calibrate` learnt of every layer, one safetensors file for each block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from hyocr_core.contract.observer import Observer, ObserverConfig
+from hyocr_core.contract.types import HookCall
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class DumpStatsConfig(ObserverConfig):
+    """Options of `dump-stats`."""
+
+    folder: Path = Field(description="folder for the files; made if it is missing")
+
+
+class DumpStats(Observer):
+    """Write what `calibrate` learnt of every layer, one safetensors file for each block.
+
+    FOLDER/BLOCK.safetensors holds LAYER.STATISTIC; of a square matrix its diagonal: of a Hessian X^T X that is the sum
+    of squares that each input channel saw, (K,). A run that is resumed adds the blocks that it calibrates.
+    """
+
+    api_version: ClassVar[int] = 1
+    config_class: ClassVar[type[ObserverConfig]] = DumpStatsConfig
+    hooks: ClassVar[tuple[str, ...]] = ("calibrate",)
+
+    def __init__(self, config: DumpStatsConfig) -> None:
+        self._folder = config.folder.expanduser()
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def called(self, call: HookCall) -> None:
+        """Write the file of one block."""
+        from hyocr_core.checkpoint.durable import replacing
+        from hyocr_core.checkpoint.shards import save_tensors
+
+        found = {
+            f"{layer}.{name}": _small(tensor) for layer, stats in call.result.items() for name, tensor in stats.items()
+        }
+        with replacing(self._folder / f"{call.layer}.safetensors") as partial:
+            save_tensors(partial, found)
+
+
+def _small(tensor: Tensor) -> Tensor:
+    """A copy, since layers may share a tensor, which safetensors refuses."""
+    square = tensor.ndim == 2 and tensor.shape[0] == tensor.shape[1]
+    return (tensor.diagonal() if square else tensor).cpu().clone().contiguous()

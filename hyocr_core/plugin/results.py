@@ -1,0 +1,131 @@
+"""What hooks return, held against the contract: each check says in one phrase what is wrong, or None."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hyocr_core.contract.types import Block, Layer, QuantizedLayer, Stats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "nothing (None)"
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a value of type {type(value).__name__}"
+
+
+def same_bytes(left: Tensor, right: Tensor) -> bool:
+    import torch
+
+    # As bytes, because NaN does not equal itself.
+    return torch.equal(left.contiguous().view(torch.uint8), right.contiguous().view(torch.uint8))
+
+
+def versions(stats: Stats | None) -> list[int]:
+    return [tensor._version for tensor in (stats or {}).values() if not tensor.is_inference()]
+
+
+def verdict_problem(value: object) -> str | None:
+    """Why `value` is no answer of `check_layers`."""
+    return None if value is None else "returned a value; a layer is refused by raising ConfigError"
+
+
+def _tensors_problem(value: object) -> str | None:
+    """Why `value` is no dict of tensors by name."""
+    import torch
+
+    if not isinstance(value, Mapping):
+        return f"must return a dict of tensors, not {_kind(value)}"
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            return f"must return a dict of tensors, but {name!r} is {_kind(tensor)}"
+    return None
+
+
+def packed_problem(tensors: Any) -> str | None:
+    """Why `tensors` are not the checkpoint's tensors of a layer under local names."""
+    if problem := _tensors_problem(tensors):
+        return problem
+    if not tensors:
+        return "returned no tensors"
+    wrong = [name for name in tensors if not name.isidentifier()]
+    if wrong:
+        return f"must use local names such as 'qweight', not {wrong[0]!r}"
+    return "must leave 'bias' to the layer: biases are carried over" if "bias" in tensors else None
+
+
+def inputs_problem(value: object, inputs: Tensor) -> str | None:
+    """Why `value` cannot take the place of `inputs`."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return f"must return a tensor, not {_kind(value)}"
+    if value.shape != inputs.shape or value.dtype != inputs.dtype:
+        return f"returned {value.dtype} {tuple(value.shape)} for inputs of {inputs.dtype} {tuple(inputs.shape)}"
+    return None
+
+
+def weight_problem(value: object) -> str | None:
+    """Why `value` is no finite weight (N, K)."""
+    import torch
+
+    from hyocr_core.kit.checks import is_finite
+
+    if not isinstance(value, torch.Tensor):
+        return f"must return a tensor, not {_kind(value)}"
+    if value.ndim != 2 or not value.is_floating_point():
+        return f"must return a floating-point weight (N, K), not {value.dtype} {tuple(value.shape)}"
+    return None if is_finite(value) else "returned NaN or infinite values"
+
+
+def stats_problem(value: object, block: Block) -> str | None:
+    """Why `value` is not one Stats for each layer of `block`."""
+    if not isinstance(value, Mapping):
+        return f"must return a dict of stats by layer name, not {_kind(value)}"
+    missing = [name for name in block.layers if name not in value]
+    unknown = [name for name in value if name not in block.layers]
+    if missing or unknown:
+        return f"returned no stats for {missing[0]}" if missing else f"returned stats for {unknown[0]!r}, no layer"
+    return next((f"{name}: {problem}" for name in value if (problem := _tensors_problem(value[name]))), None)
+
+
+def group_problem(value: object, layers: Sequence[Layer]) -> str | None:
+    """Why `value` is not a list of the QuantizedLayers of `layers`."""
+    if not isinstance(value, list | tuple) or len(value) != len(layers):
+        return f"must return a list of {len(layers)}, not {_kind(value)}"
+    found = zip(layers, value, strict=True)
+    return next((f"{layer.name}: {text}" for layer, item in found if (text := quantized_problem(item, layer))), None)
+
+
+def quantized_problem(value: object, layer: Layer) -> str | None:
+    """Why `value` is not the QuantizedLayer of `layer`."""
+    if not isinstance(value, QuantizedLayer):
+        return f"must return a QuantizedLayer, not {_kind(value)}"
+    if value.name != layer.name:
+        return f"returned a result named {value.name!r}"
+    if problem := _tensors_problem(value.tensors) or weight_problem(value.dequantized):
+        return problem
+    found, due = value.dequantized, layer.weight
+    if found.shape != due.shape or found.dtype != due.dtype:
+        return f"dequantized is {found.dtype} {tuple(found.shape)}, the weight {due.dtype} {tuple(due.shape)}"
+    wrong = [name for name, number in value.metrics.items() if not isinstance(number, int | float)]
+    return f"metric {wrong[0]!r} is {_kind(value.metrics[wrong[0]])}, not a float" if wrong else None
+
+
+def checkpoint_config_problem(value: object) -> str | None:
+    """Why `value` cannot be the `quantization_config` of config.json."""
+    if not isinstance(value, dict):
+        return f"must return a dict, not {_kind(value)}"
+    if not isinstance(value.get("quant_method"), str):
+        return "must return a dict with 'quant_method'; runtimes choose their kernels by it"
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        return f"returned what JSON cannot hold: {error}"
+    return None

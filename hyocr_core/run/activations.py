@@ -1,0 +1,96 @@
+"""The activation cache: every sample's hidden states at the input of the block at work, in memory or on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hyocr_core.checkpoint.durable import replacing, writing
+from hyocr_core.checkpoint.shards import iterate_shard, save_tensors
+from hyocr_core.contract.types import Batch
+from hyocr_core.models.hunyuan_vl import Embedded
+
+
+def sample_path(folder: Path, index: int) -> Path:
+    """Where the embedded sample `index` of a run lies."""
+    return folder / f"{index:05d}.safetensors"
+
+
+def save_embedded(path: Path, embedded: Embedded) -> None:
+    """Write atomically and durably: the journal vouches for the file from then on."""
+    with writing(path), replacing(path) as partial:
+        save_tensors(partial, vars(embedded))
+
+
+def load_embedded(path: Path) -> Embedded:
+    """Read a sample into memory of its own."""
+    return Embedded(**dict(iterate_shard(path, ("hidden_states", "places"))))
+
+
+@dataclass(frozen=True)
+class CachedBatches:
+    """The inputs of one block as a method sees them: sized, and iterable as often as needed."""
+
+    cache: ActivationCache
+    on_sample: Callable[[str], None]
+
+    def __len__(self) -> int:
+        return len(self.cache.names)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index, name in enumerate(self.cache.names):
+            self.on_sample(name)
+            yield self.cache.batch(index)
+
+
+class ActivationCache:
+    """Starts from the embedded samples in `folder`; `put` replaces one sample's hidden states by a block's output.
+
+    The files in `folder` stay as they are, so that a resumed run can start from them; with `spill`, what `put`
+    stores goes to files beside them instead of memory. weights: of every sample's tokens; see `Batch`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        names: list[str],
+        to_batch: Callable[[str, Embedded], Batch],
+        *,
+        spill: bool,
+        weights: Sequence[Tensor] | None = None,
+    ) -> None:
+        self.names = names
+        self._to_batch = to_batch
+        self._weights = weights
+        self._folder = folder
+        self._spill = spill
+        self._samples: list[Embedded | Path] = [
+            path if spill else load_embedded(path)
+            for path in (sample_path(folder, index) for index in range(len(names)))
+        ]
+
+    def get(self, index: int) -> Embedded:
+        sample = self._samples[index]
+        return load_embedded(sample) if isinstance(sample, Path) else sample
+
+    def batch(self, index: int) -> Batch:
+        """One sample as a block of the tower takes it."""
+        batch = self._to_batch(self.names[index], self.get(index))
+        if self._weights is None:
+            return batch
+        return replace(batch, weights=self._weights[index].to(batch.hidden_states.device))
+
+    def put(self, index: int, hidden_states: Tensor) -> None:
+        embedded = Embedded(hidden_states.to("cpu"), self.get(index).places)
+        if not self._spill:
+            self._samples[index] = embedded
+            return
+        path = self._folder / f"{index:05d}.spilled.safetensors"
+        # No resumed run reads it, so it need be neither atomic nor on the disk for sure.
+        with writing(path):
+            save_file(vars(embedded), path)
+        self._samples[index] = path

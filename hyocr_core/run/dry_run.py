@@ -1,0 +1,308 @@
+"""What a run would do, decided and estimated without reading weights and without writing anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hyocr_core.checkpoint.space import free_disk
+from hyocr_core.checkpoint.writer import check_target
+from hyocr_core.contract.config import FrozenModel
+from hyocr_core.errors import CheckpointError
+from hyocr_core.formats import (
+    AwqFormat,
+    CompressedFp8Format,
+    Format,
+    Fp8Format,
+    GptqFormat,
+    PackQuantizedFormat,
+    read_format,
+    runtimes,
+)
+from hyocr_core.models.parts import HEAD, parts
+from hyocr_core.pages.samples import MAX_TOKENS, Failure, check_failures, iter_samples
+from hyocr_core.progress import Progress, Silent
+from hyocr_core.resources import free_memory
+from hyocr_core.run.job import Job, check_norms, check_resources, prepare
+from hyocr_core.run.plan import ignored_by
+from hyocr_core.run.trial import Trial, prepare_trial
+from hyocr_core.run.workload import Size, forward_work, measure_speed
+from hyocr_core.settings.run_config import RunConfig
+
+FORWARD_FACTORS = (0.5, 2.5)
+SEARCH_FACTOR = 6
+"""What a calibrated run takes in terms of its forward passes. From below: a moment's measurement may be off by two. To
+above: GPTQ measured at 1.6 (benchmarks/README.md), with room; 6 is the goal set for methods that search for scales."""
+
+ROUNDINGS = (10, 1000)
+"""Elementwise operations per weight of a method without data: rounding alone, and a search for the best range."""
+
+DISK_SPEED = (100e6, 1e9)
+"""Bytes per second, the slowest and the fastest disk thought of."""
+
+START_SECONDS = 5
+
+
+class LinearsPlan(FrozenModel):
+    """Linears of one kind that meet the same fate."""
+
+    part: str = Field(description="which linears, such as `decoder q/k/v`")
+    count: int
+    stored: str | None = Field(description="how they are quantized; None: they stay as they are")
+    left: str | None = Field(description="why they stay as they are; None: they are quantized")
+
+
+class PartSize(FrozenModel):
+    """Bytes of the tensors of one part of the model, but for the few of an FP8 cache's scales.
+
+    after: None when the format is unknown to hyocr.
+    """
+
+    part: str
+    before: int
+    after: int | None
+
+
+class CalibrationPlan(FrozenModel):
+    """What the method would learn from."""
+
+    source: str
+    samples: int
+    tokens: int
+    patches: int
+    answers: str = Field(description="data, generate or none; those that the model generates are not in `tokens`")
+    failures: dict[str, str] = Field(description="record -> why it cannot be used")
+
+
+class EvaluationPlan(FrozenModel):
+    """What the finished checkpoint would read before it is published."""
+
+    source: str
+    pages: int
+    rounded: bool = Field(description="whether round-to-nearest in the same format reads them too")
+    gate: dict[str, float] | None = Field(description="bounds that it must hold")
+
+
+class ResourcePlan(FrozenModel):
+    """Bytes at the peak of the run, and what there is. memory: None when a GPU does the work."""
+
+    memory: int | None
+    memory_free: int
+    disk: int
+    disk_free: int
+
+
+class TimePlan(FrozenModel):
+    """A rough range. how: where it comes from."""
+
+    seconds: tuple[float, float]
+    how: str
+
+
+class RuntimePlan(FrozenModel):
+    """Whether a runtime will load the result."""
+
+    name: str
+    loads: Literal["yes", "no", "unsure"]
+    why: str
+
+
+class DryRun(FrozenModel):
+    """The whole plan of a run. The same input gives the same plan, apart from free resources and time."""
+
+    schema_version: int = 2
+    method: str
+    provided_by: str = Field(description="distribution and version")
+    options: dict[str, Any]
+    model: str
+    output: str
+    linears: tuple[LinearsPlan, ...]
+    sizes: tuple[PartSize, ...]
+    calibration: CalibrationPlan | None
+    evaluation: EvaluationPlan | None
+    resources: ResourcePlan
+    time: TimePlan
+    runtimes: tuple[RuntimePlan, ...]
+
+
+def plan_run(run: RunConfig, *, resume: bool = False, progress: Progress | None = None) -> DryRun:
+    """Do everything of a run that needs no weights but those of norms.
+
+    Raises what the run would raise for its input, by the same classes; only what all weights show is left to the run:
+    NaN in them, and that a run to resume was begun with others.
+    """
+    progress = progress or Silent()
+    job = prepare(run, progress)
+    needs = check_resources(job)
+    trial = prepare_trial(job)
+    check_target(run.output, resume=resume)
+    check_norms(job)
+    start = time.perf_counter()
+    sizes, failures = _read_samples(job)
+    reading = time.perf_counter() - start
+    written = job.quantization_config
+    stored_as = _format_of(written)
+    calibration = CalibrationPlan(
+        source=run.calib,
+        samples=len(sizes),
+        tokens=sum(size.tokens for size in sizes),
+        patches=sum(size.patches for size in sizes),
+        answers=run.answers,
+        failures={failure.name: failure.reason for failure in failures},
+    )
+    return DryRun(
+        method=job.method.spec.name,
+        provided_by=job.method.entry.source,
+        options=job.config.model_dump(mode="json"),
+        model=job.source.repo_id or str(job.source.folder),
+        output=str(run.output),
+        linears=tuple(_linears(job, in_words(stored_as, written))),
+        sizes=tuple(_sizes(job, stored_as)),
+        calibration=calibration if job.records else None,
+        evaluation=None if trial is None else _evaluation(run, trial),
+        resources=ResourcePlan(
+            memory=_most(needs.memory, trial),
+            memory_free=free_memory(),
+            disk=needs.disk,
+            disk_free=free_disk(run.output),
+        ),
+        time=_time(job, sizes, reading),
+        runtimes=tuple(
+            RuntimePlan(name=found.name, loads=found.loads, why=found.why)
+            for found in runtimes(written, job.plan.quantized)
+        ),
+    )
+
+
+def _evaluation(run: RunConfig, trial: Trial) -> EvaluationPlan:
+    gate = None if run.gate is None else run.gate.bounds
+    return EvaluationPlan(source=trial.source, pages=len(trial.records), rounded=trial.rounded, gate=gate)
+
+
+def _most(memory: int | None, trial: Trial | None) -> int | None:
+    if memory is None or trial is None or trial.memory is None:
+        return memory
+    return max(memory, trial.memory)
+
+
+def in_words(stored_as: Format | None, written: Mapping[str, Any]) -> str:
+    """How a format stores a linear. written: the quantization_config, for a format that hyocr does not know."""
+    match stored_as:
+        case GptqFormat(bits=bits, group_size=size, sym=sym) | PackQuantizedFormat(bits=bits, group_size=size, sym=sym):
+            return f"int{bits}, {_group(size)}, {'symmetric' if sym else 'zero points'}"
+        case AwqFormat(group_size=size):
+            return f"int4, {_group(size)}, zero points"
+        case CompressedFp8Format(weights="channel", activations=activations):
+            return f"fp8, scale per output channel, {activations} activations"
+        case CompressedFp8Format(activations=activations) | Fp8Format(activations=activations):
+            return f"fp8, one scale, {activations} activations"
+        case _:
+            return f"as {written.get('quant_method', 'the method')} does"
+
+
+def _group(size: int) -> str:
+    return "per output channel" if size == -1 else f"groups of {size}"
+
+
+def _format_of(written: Mapping[str, Any]) -> Format | None:
+    try:
+        return read_format(written)
+    except CheckpointError:
+        # A plugin may write a format of its own.
+        return None
+
+
+def _read_samples(job: Job) -> tuple[list[Size], list[Failure]]:
+    """Sizes of the samples that can be used; raises CalibrationError when too many cannot, as the run would."""
+    sizes: list[Size] = []
+    failures: list[Failure] = []
+    if not job.records:
+        return sizes, failures
+    job.progress.start("pages", len(job.records))
+    limit = min(MAX_TOKENS, job.model.max_tokens)
+    for item in iter_samples(job.records, job.processor, with_answer=True, max_tokens=limit):
+        job.progress.step(item.name)
+        if isinstance(item, Failure):
+            failures.append(item)
+        else:
+            sizes.append(Size(item.inputs["input_ids"].shape[1], item.inputs["pixel_values"].shape[0]))
+    check_failures(failures, len(job.records))
+    return sizes, failures
+
+
+def _linears(job: Job, stored: str) -> Iterator[LinearsPlan]:
+    """One row for each kind of linear and each fate of some of its members, in model order."""
+    counts: dict[tuple[str, str | None], int] = {}
+    for part, name in _parts(job):
+        key = part, None if name in job.plan.quantized else _why_left(job, name)
+        counts[key] = counts.get(key, 0) + 1
+    for (part, left), count in counts.items():
+        yield LinearsPlan(part=part, count=count, stored=stored if left is None else None, left=left)
+
+
+def _parts(job: Job) -> Iterator[tuple[str, str]]:
+    """(kind, on-disk name) of every linear."""
+    model = job.model
+    *vision, merger = model.vision_blocks
+    for places, tower in ((model.decoder_blocks, "decoder"), (vision, "vision")):
+        for place in places:
+            for paths, names in zip(place.wiring.groups, model.groups(place), strict=True):
+                kind = "/".join(path.rpartition(".")[2].removesuffix("_proj") for path in paths)
+                yield from ((f"{tower} {kind}", name) for name in names)
+    yield from (("vision merger", name) for group in model.groups(merger) for name in group)
+    yield "head", HEAD
+
+
+def _why_left(job: Job, name: str) -> str:
+    pattern = ignored_by(job.config.ignore, name, job.model.memory_names[name])
+    if pattern is not None:
+        return f"ignored by {pattern}"
+    if name != HEAD:
+        return f"runtimes misread it in format {job.config.format}" if job.config.quant_vit else "quant_vit is false"
+    return "no method quantizes the head" if name in job.model.linears else "shares the embedding's weight"
+
+
+def _sizes(job: Job, stored_as: Format | None) -> Iterator[PartSize]:
+    tensors = job.reader.tensors
+    for part, names in parts(job.model).items():
+        before = sum(tensors[name].nbytes for name in names)
+        yield PartSize(part=part, before=before, after=_after(job, names, stored_as))
+
+
+def _after(job: Job, names: Iterable[str], stored_as: Format | None) -> int | None:
+    replaced = {f"{name}.weight": shape for name, shape in job.plan.quantized.items()}
+    packed = [replaced[name] for name in names if name in replaced]
+    if packed and stored_as is None:
+        return None
+    carried = sum(job.reader.tensors[name].nbytes for name in names if name not in replaced)
+    return carried + sum(stored_as.nbytes(shape) for shape in packed if stored_as is not None)
+
+
+def _time(job: Job, sizes: Sequence[Size], reading: float) -> TimePlan:
+    """From operations counted and a speed measured, to a range that says what it does not know."""
+    total = sum(info.nbytes for info in job.reader.tensors.values())
+    speed = measure_speed(job)
+    slow, fast = DISK_SPEED
+    if not job.records:
+        weights = sum(outputs * inputs for outputs, inputs in job.plan.quantized.values())
+        low, high = (count * weights / speed.rounding for count in ROUNDINGS)
+        how = (
+            f"{weights / 1e6:.0f} million weights, {ROUNDINGS[0]} to {ROUNDINGS[1]} operations each, "
+            f"at {speed.rounding / 1e9:.1f} billion a second, measured now"
+        )
+        return TimePlan(seconds=(low + total / fast, high + total / slow + START_SECONDS), how=how)
+    work = forward_work(job, sizes)
+    forward = work.matmul / speed.matmul + work.attention / speed.attention
+    factors = FORWARD_FACTORS[0], SEARCH_FACTOR if job.method.spec.rescales_block else FORWARD_FACTORS[1]
+    how = (
+        f"{(work.matmul + work.attention) / 1e12:.2g} TFLOP of forward passes at "
+        f"{(work.matmul + work.attention) / forward / 1e12:.2g} TFLOP/s, measured now; "
+        f"{factors[0]:g} to {factors[1]:g} times that with the method's own work"
+    )
+    if job.lacks_answers:
+        how += "; not counted: the model's answers, where no earlier run has kept them"
+    low, high = (factor * forward + reading for factor in factors)
+    return TimePlan(seconds=(low + total / fast, high + total / slow + START_SECONDS), how=how)

@@ -1,0 +1,109 @@
+"""Calibration samples to the input of a tower's first block, once per sample, resumably."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyocr_core.checkpoint.journal import Journal
+from hyocr_core.errors import OutputError, RunError
+from hyocr_core.kit.checks import is_finite
+from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
+from hyocr_core.pages.samples import MAX_TOKENS, Failure, Sample, check_failures, iter_samples
+from hyocr_core.pages.sources import Record
+from hyocr_core.progress import Progress
+from hyocr_core.run.activations import sample_path, save_embedded
+from hyocr_core.run.token_weights import token_kinds
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Embed = Callable[[int, ModelInputs], Embedded]
+
+
+@dataclass(frozen=True)
+class EmbeddedSamples:
+    """The samples that could be used, in order, their cached inputs in `folder`, and those that could not.
+
+    kinds: of the tokens of each; see `token_kinds`. sha256: over the samples. page_sha256: of the pixels of each.
+    """
+
+    folder: Path
+    names: list[str]
+    kinds: list[Tensor]
+    failures: dict[str, str]
+    sha256: str
+    page_sha256: list[str]
+
+    @property
+    def tokens(self) -> int:
+        """Of all samples."""
+        return sum(map(len, self.kinds))
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How samples reach the input of one tower.
+
+    name: of the progress bar and, in `folder`'s journal, of the samples. embed: takes a sample's index and inputs.
+    """
+
+    name: str
+    key: str
+    folder: Path
+    embed: Embed
+
+
+def embed_samples(
+    how: Embedding, records: Sequence[Record], processor: Any, max_tokens: int, journal: Journal, progress: Progress
+) -> EmbeddedSamples:
+    """Embed every record; what a killed run has embedded is kept if the sample is still the same."""
+    how.folder.mkdir(exist_ok=True)
+    names: list[str] = []
+    pages: list[str] = []
+    kinds: list[Tensor] = []
+    failures: list[Failure] = []
+    digest = hashlib.sha256()
+    progress.start(how.name, len(records))
+    for item in iter_samples(records, processor, with_answer=True, max_tokens=min(MAX_TOKENS, max_tokens)):
+        progress.step(item.name)
+        if isinstance(item, Failure):
+            failures.append(item)
+            progress.say(f"skipped {item.name}: {item.reason}")
+            check_failures(failures, len(records))
+            continue
+        _embed_one(how, item, len(names), journal)
+        names.append(item.name)
+        pages.append(item.image_digest)
+        kinds.append(token_kinds(item))
+        digest.update(item.digest.encode())
+    check_failures(failures, len(records))
+    reasons = {failure.name: failure.reason for failure in failures}
+    return EmbeddedSamples(how.folder, names, kinds, reasons, digest.hexdigest(), pages)
+
+
+def _embed_one(how: Embedding, sample: Sample, index: int, journal: Journal) -> None:
+    path = sample_path(how.folder, index)
+    key = f"{how.key}-{path.stem}"
+    recorded = journal.entries.get(key)
+    if recorded is not None and recorded != sample.digest:
+        raise OutputError(f"cannot resume: the calibration sample {sample.name} has changed since the run began")
+    if recorded is not None and path.is_file():
+        return
+    embedded = how.embed(index, sample.inputs)
+    if not is_finite(embedded.hidden_states):
+        raise RunError(f"vision tower: its output is NaN or infinite for the sample {sample.name}")
+    save_embedded(path, embedded)
+    journal.record(key, sample.digest)
+
+
+def sample_size(records: Sequence[Record], processor: Any) -> tuple[int, int]:
+    """Tokens and image patches of the longest of the first few samples, to estimate memory before the start."""
+    items = islice(iter_samples(records, processor, with_answer=True), 3)
+    samples = [item.inputs for item in items if isinstance(item, Sample)]
+    tokens = max((inputs["input_ids"].shape[1] for inputs in samples), default=0)
+    return tokens, max((inputs["pixel_values"].shape[0] for inputs in samples), default=0)

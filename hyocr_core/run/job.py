@@ -1,0 +1,167 @@
+"""Everything a run decides before its first long step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hyocr_core.checkpoint.quant_report import ObserverRecord
+from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
+from hyocr_core.checkpoint.space import check_disk, required_disk
+from hyocr_core.contract.config import MethodConfig, WeightedConfig
+from hyocr_core.errors import CheckpointError
+from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.models.load import pick_device
+from hyocr_core.pages.processor import load_processor
+from hyocr_core.pages.prompts import task_prompt
+from hyocr_core.pages.samples import MAX_TOKENS
+from hyocr_core.pages.sources import Record, draw_pages
+from hyocr_core.plugin.registry import Method, load_method
+from hyocr_core.plugin.watch import Chosen, choose_observers
+from hyocr_core.progress import Progress
+from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory
+from hyocr_core.run.embedding import sample_size
+from hyocr_core.run.plan import Plan, make_plan
+from hyocr_core.settings.run_config import RunConfig
+
+BATCH_TOKENS = 1 << 14
+"""Tokens of prompts and answers that the whole model keeps keys and values of, at most, when it writes answers."""
+
+
+@dataclass
+class Job:
+    """One run.
+
+    quantization_config: what config.json will say. records: what to calibrate on, empty when these options need none;
+    without answers until the model has written its own, if it is to. observers: those to run beside the hooks;
+    observed: what became of them.
+    """
+
+    run: RunConfig
+    method: Method
+    config: MethodConfig
+    source: ResolvedModel
+    reader: CheckpointReader
+    model: HunYuanVL
+    plan: Plan
+    quantization_config: dict[str, Any]
+    records: Sequence[Record]
+    processor: Any
+    observers: tuple[Chosen, ...]
+    progress: Progress
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    observed: tuple[ObserverRecord, ...] = ()
+
+    @property
+    def lacks_answers(self) -> bool:
+        """Whether the whole model has yet to write answers to the pages."""
+        unanswered = bool(self.records) and all(record.answer is None for record in self.records)
+        return unanswered and self.run.answers == "generate"
+
+    @property
+    def balances_tokens(self) -> bool:
+        """Whether the method is to count some tokens for more than others."""
+        return isinstance(self.config, WeightedConfig) and self.config.weighting == "balanced"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes a run needs at its peak, estimated before it starts. memory: of the CPU, None when a GPU does the work."""
+
+    memory: int | None
+    disk: int
+
+
+def prepare(run: RunConfig, progress: Progress) -> Job:
+    """Resolve and check everything that can be refused without reading weights; raises BadInputError."""
+    if run.task is not None:
+        task_prompt(run.task)
+    method = load_method(run.method)
+    observers = choose_observers(run.observers)
+    config = method.config(run.options)
+    source = resolve_model(run.model)
+    reader = CheckpointReader(source.folder)
+    quantization = reader.config.get("quantization_config")
+    if quantization is not None:
+        kind = quantization.get("quant_method", "unknown method")
+        raise CheckpointError(f"{source.folder}: is already quantized ({kind}); give the full-precision checkpoint")
+    model = HunYuanVL(reader, pick_device(run.device))
+    plan = make_plan(model, config.ignore, quant_vit=config.quant_vit, misread=config.misread)
+    method.check_layers(plan.quantized, config)
+    quantization_config = method.checkpoint_config(plan.names, config)
+    records: Sequence[Record] = ()
+    processor = None
+    if method.spec.needs_calibration and config.needs_calibration:
+        if run.calib == "synthetic":
+            progress.say("no --calib given: calibrating on rendered text pages, your own pages would serve better")
+        records = draw_pages(
+            run.calib, run.task, run.num_samples, run.seed, keep_duplicates=run.keep_duplicates, say=progress.say
+        )
+        if run.answers != "data":
+            records = [replace(record, answer=None) for record in records]
+        processor = load_processor(source.folder)
+    return Job(
+        run, method, config, source, reader, model, plan, quantization_config, records, processor, observers, progress
+    )
+
+
+def estimate(job: Job) -> Needs:
+    """Estimate memory and disk from the plan and the first few samples."""
+    weights = [f"{name}.weight" for name in job.plan.quantized]
+    linears = sum(job.reader.tensors[name].nbytes for name in weights)
+    activations = _activation_bytes(job)
+    # No method packs to more than the full-precision weight.
+    on_disk = required_disk(job.reader, weights, linears) + activations * (2 if job.run.spill else 1)
+    if job.model.device.type != "cpu":
+        return Needs(None, on_disk)
+    front = sum(info.nbytes for info in job.reader.tensors.values()) - linears if job.records else 0
+    blocks = job.model.vision_blocks + job.model.decoder_blocks if job.config.quant_vit else job.model.decoder_blocks
+    block = 6 * linears // len(blocks) + (0 if job.run.spill else activations)
+    whole = _generating_bytes(job) if job.lacks_answers else 0
+    return Needs(RUNTIME_BYTES + max(front, block, whole), on_disk)
+
+
+def _activation_bytes(job: Job) -> int:
+    if not job.records:
+        return 0
+    tokens, patches = sample_size(job.records, job.processor)
+    sizes = tokens * job.model.config.text_config.hidden_size
+    if job.config.quant_vit:
+        sizes += patches * job.model.config.vision_config.hidden_size
+    return int(len(job.records) * sizes * job.model.dtype.itemsize)
+
+
+def _generating_bytes(job: Job) -> int:
+    """The whole model, and the keys and values of the largest batch of pages."""
+    text = job.model.config.text_config
+    per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * job.model.dtype.itemsize
+    weights = sum(info.nbytes for info in job.reader.tensors.values())
+    return int(weights + min(BATCH_TOKENS, len(job.records) * MAX_TOKENS) * per_token)
+
+
+def check_resources(job: Job) -> Needs:
+    """Estimate what the run needs; raise BadInputError when it would not fit into memory or on the disk."""
+    needs = estimate(job)
+    check_disk(job.run.output, needs.disk)
+    if needs.memory is not None:
+        advice = "--answers data or none, " if job.lacks_answers else ""
+        check_memory(needs.memory, f"use {advice}fewer samples, or --spill")
+    return needs
+
+
+def check_norms(job: Job) -> None:
+    """Raise CheckpointError for a norm that a method which rescales could fold no scale into; reads norms only."""
+    if not job.method.spec.rescales_block:
+        return
+    places = (*(job.model.vision_blocks if job.config.quant_vit else ()), *job.model.decoder_blocks)
+    names = [name for place in places for name in job.model.smoothed_norms(place)]
+    for name, weight in job.reader.read(names).items():
+        zeros = (weight == 0).nonzero().flatten().tolist()
+        if zeros:
+            shard = job.source.folder / job.reader.tensors[name].shard
+            raise CheckpointError(
+                f"{shard}: {name} is zero in channel {zeros[0]}, so that {job.method.spec.name} cannot fold a scale "
+                "into it; use a method that does not rescale, or mend the checkpoint"
+            )

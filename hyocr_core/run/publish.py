@@ -1,0 +1,173 @@
+"""The last step of a run: quantized blocks become a checkpoint, which reads and is judged if asked to, and appears."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyocr_core._version import __version__
+from hyocr_core.checkpoint.journal import Journal
+from hyocr_core.checkpoint.quant_report import (
+    FILE_NAME,
+    CalibrationRecord,
+    LayerRecord,
+    MethodRecord,
+    ModelRecord,
+    QuantReport,
+)
+from hyocr_core.checkpoint.writer import StagedCheckpoint, unaccepted_folder
+from hyocr_core.errors import RunError
+from hyocr_core.evaluation.recorded.record_folder import save_evaluation
+from hyocr_core.evaluation.recorded.summary import summarize
+from hyocr_core.evaluation.scores.gate import failures, judge
+from hyocr_core.pages.sources import source_name
+from hyocr_core.report.card import FILE_NAME as CARD_NAME
+from hyocr_core.report.card import model_card
+from hyocr_core.resources import peak_rss_bytes, versions
+from hyocr_core.run.embedding import EmbeddedSamples
+from hyocr_core.run.job import Job
+from hyocr_core.run.trial import Trial, hold_trial, named
+from hyocr_core.settings.run_config import RunConfig
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What the blocks' loop left.
+
+    samples: that calibrated it, None without. digests: of the model's files. resumed_after: see QuantReport.
+    """
+
+    stage: StagedCheckpoint
+    journal: Journal
+    samples: EmbeddedSamples | None
+    digests: dict[str, str]
+    resumed_after: int | None
+
+
+def publish(job: Job, done: Quantized, trial: Trial | None) -> QuantReport:
+    """Build the checkpoint and let it appear: under the output's name, or beside it when it fails its gate."""
+    job.progress.start("write", 1)
+    report = _build(job, done)
+    _describe(job, done.stage, report)
+    job.progress.step()
+    if trial is not None:
+        report = _try(job, done.stage, report, trial)
+    done.stage.publish(accepted=_under_its_name(job.run, report))
+    return report
+
+
+def published_at(run: RunConfig, report: QuantReport) -> Path:
+    """Where the checkpoint of a run with this report is."""
+    output = run.output.expanduser()
+    # Resolved, as the stage was: a link may lead elsewhere.
+    return output if _under_its_name(run, report) else unaccepted_folder(output.resolve())
+
+
+def refuse_shortcomings(run: RunConfig, report: QuantReport) -> None:
+    """Raise RunError for a checkpoint that is there but not as it should be: its gate failed, or layers fell back."""
+    problems = []
+    if report.gate is not None and not report.gate.accepted:
+        problems.append(f"gate failed: {failures(report.gate)}; the checkpoint is in {published_at(run, report)}")
+    if report.degraded and not run.allow_degraded:
+        problems.append(
+            f"{len(report.degraded)} layers are degraded, the first is {report.degraded[0].name}; "
+            "--allow-degraded accepts it"
+        )
+    if problems:
+        raise RunError("; ".join(problems))
+
+
+def _under_its_name(run: RunConfig, report: QuantReport) -> bool:
+    return report.gate is None or report.gate.accepted or run.keep
+
+
+def _build(job: Job, done: Quantized) -> QuantReport:
+    """Build the checkpoint, without what describes it."""
+    places = (*job.model.vision_blocks, *job.model.decoder_blocks)
+    entries = done.journal.entries
+    blocks = {place.key: entries[place.key] for place in places if place.key in entries}
+    rescaled = [name for block in blocks.values() for name in block["rescaled"]]
+    replaced = {f"{name}.weight" for name in job.plan.quantized} | set(rescaled)
+    carried = [name for name in job.reader.tensors if name not in replaced]
+    config = job.reader.config | {"quantization_config": job.quantization_config}
+    files = done.stage.build(job.reader, carried, list(blocks), config)
+    layers = [layer for block in blocks.values() for layer in block["layers"]]
+    return QuantReport(
+        hyocr=__version__,
+        method=MethodRecord(
+            name=job.method.spec.name,
+            distribution=job.method.entry.distribution,
+            version=job.method.entry.version,
+            config=job.config.model_dump(mode="json"),
+        ),
+        model=ModelRecord(
+            source=job.source.repo_id or job.source.folder.resolve().name,
+            revision=job.source.revision,
+            sha256=done.digests,
+        ),
+        calibration=_calibration_record(job, done.samples),
+        ignored=job.plan.ignored,
+        rescaled=tuple(rescaled),
+        layers=tuple(LayerRecord.model_validate(layer) for layer in layers),
+        output_sha256=files,
+        weight_bytes_before=sum(info.nbytes for info in job.reader.tensors.values()),
+        weight_bytes_after=sum(job.reader.tensors[name].nbytes for name in carried)
+        + sum(block["bytes"] for block in blocks.values()),
+        phases=_phases(job),
+        peak_rss_bytes=peak_rss_bytes(),
+        resumed_after_block=done.resumed_after,
+        environment=versions() | {"device": str(job.model.device), "platform": platform.platform()},
+        observers=job.observed,
+    )
+
+
+def _phases(job: Job) -> dict[str, float]:
+    return {name: round(seconds, 3) for name, seconds in job.watch.phases.items()}
+
+
+def _calibration_record(job: Job, samples: EmbeddedSamples | None) -> CalibrationRecord | None:
+    if samples is None:
+        return None
+    return CalibrationRecord(
+        source=source_name(job.run.calib),
+        seed=job.run.seed,
+        samples=len(samples.names),
+        tokens=samples.tokens,
+        failures=samples.failures,
+        sha256=samples.sha256,
+        answers=job.run.answers,
+        page_sha256=samples.page_sha256,
+    )
+
+
+def _describe(job: Job, stage: StagedCheckpoint, report: QuantReport) -> None:
+    """Write report and card into the built checkpoint."""
+    stage.add_file(FILE_NAME, (report.model_dump_json(indent=2) + "\n").encode())
+    card = model_card(
+        report,
+        stage.target.name,
+        job.quantization_config,
+        job.source.folder / CARD_NAME,
+        from_hub=job.source.repo_id is not None,
+    )
+    stage.add_file(CARD_NAME, card.encode())
+
+
+def _try(job: Job, stage: StagedCheckpoint, report: QuantReport, trial: Trial) -> QuantReport:
+    """Let the built checkpoint read and the gate judge, and put what came of it into the checkpoint."""
+    with job.watch.phase("evaluate"):
+        result = hold_trial(job, trial, stage.checkpoint, stage.folder / "eval")
+    gate = None if job.run.gate is None else judge(job.run.gate, result)
+    changes: Mapping[str, object] = {
+        "evaluation": summarize(result, source_name(trial.source)),
+        "gate": gate,
+        "phases": _phases(job),
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+    report = report.model_copy(update=changes)
+    result = named(result, job, str(published_at(job.run, report)))
+    save_evaluation(stage.checkpoint, result, trial.records)
+    _describe(job, stage, report)
+    return report

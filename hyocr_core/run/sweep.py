@@ -1,0 +1,180 @@
+"""Many quantizations of one model from one file: which is the smallest that still reads?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
+from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
+from hyocr_core.checkpoint.quant_report import QuantReport, read_report
+from hyocr_core.checkpoint.writer import check_target, is_unfinished
+from hyocr_core.contract.config import FrozenModel, parse_config
+from hyocr_core.errors import ConfigError, HyocrError, OutputError
+from hyocr_core.progress import Progress, Silent
+from hyocr_core.run.job import prepare
+from hyocr_core.run.publish import refuse_shortcomings
+from hyocr_core.run.quantize import quantize
+from hyocr_core.run.trial import trial_pages, trial_readers
+from hyocr_core.settings.run_config import RunConfig
+
+BEGUN_NAME = "sweep.json"
+"""In the sweep's folder: name -> the configuration of every run that was begun there."""
+
+
+class SweepEntry(FrozenModel):
+    """A method with its options, and the options of which every combination is tried."""
+
+    method: str = Field(min_length=1, description="name of the method, or distribution:name")
+    options: dict[str, Any] = Field({}, description="options of the method that stay the same")
+    grid: dict[str, list[Any]] = Field({}, description="option -> the values to try; all combinations are")
+
+    @field_validator("grid")
+    @classmethod
+    def _values_given(cls, value: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        empty = [key for key, values in value.items() if not values]
+        if empty:
+            raise ValueError(f"{empty[0]} has no values to try")
+        return value
+
+
+class SweepConfig(FrozenModel):
+    """The file of `hyocr sweep`. Keys of a run that are not named here are the defaults of `hyocr quant`."""
+
+    model: str = Field(min_length=1, description="checkpoint folder, or the id of a model on the Hugging Face hub")
+    output: Path = Field(description="folder to write; every quantization becomes a folder in it")
+    eval: str = Field(min_length=1, description="pages with transcripts that every quantization reads")
+    calib: str = Field("synthetic", min_length=1, description="calibration source, as for hyocr quant")
+    run: dict[str, Any] = Field({}, description="further keys of hyocr quant for every run, such as num_samples")
+    runs: list[SweepEntry] = Field(min_length=1, description="methods, each with its options and grid")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run. name: of its folder. done: it is there already, from the same options."""
+
+    name: str
+    run: RunConfig
+    done: bool
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """done: the folders with a finished checkpoint, in the order of the file. failed: name -> why."""
+
+    done: tuple[Path, ...]
+    failed: Mapping[str, str]
+
+
+def plan_sweep(config: SweepConfig, where: str) -> list[Planned]:
+    """Every run of a sweep, checked as `hyocr quant` would check it before its first long step.
+
+    Raises BadInputError that begins with `where` and the run's name.
+    """
+    planned: dict[str, Planned] = {}
+    begun = _read_begun(config.output)
+    for entry in config.runs:
+        for values in product(*entry.grid.values()):
+            varied = dict(zip(entry.grid, values, strict=True))
+            name = _name(entry, varied)
+            if name in planned:
+                raise ConfigError(f"{where}: {name} stands there twice; give each run options of its own")
+            # The pages to read are the same for all.
+            first = all(earlier.done for earlier in planned.values())
+            run = _run_config(config, entry, varied, name, where)
+            planned[name] = _plan(run, name, where, begun, pages=config.eval if first else None)
+    return list(planned.values())
+
+
+def run_sweep(planned: Sequence[Planned], progress: Progress | None = None) -> SweepOutcome:
+    """Quantize and evaluate what is not there yet; a run that fails does not keep the others from being tried.
+
+    An interrupted sweep goes on where it stopped, within a run too.
+    """
+    progress = progress or Silent()
+    finished, failed = [], {}
+    for number, each in enumerate(planned, 1):
+        there = ": is there already" if each.done else ""
+        progress.say(f"{each.name} ({number} of {len(planned)}){there}")
+        try:
+            refuse_shortcomings(each.run, read_report(each.run.output) if each.done else _make(each, progress))
+        except HyocrError as error:
+            progress.say(f"{each.name}: failed: {error}")
+            failed[each.name] = str(error)
+        else:
+            finished.append(each.run.output)
+    return SweepOutcome(tuple(finished), failed)
+
+
+def _make(planned: Planned, progress: Progress) -> QuantReport:
+    folder = planned.run.output.parent
+    begun = _read_begun(folder) | {planned.name: planned.run.model_dump(mode="json")}
+    with writing(folder / BEGUN_NAME):
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / BEGUN_NAME) as partial:
+            save_bytes(partial, (json.dumps(begun, indent=2) + "\n").encode())
+    return quantize(planned.run, resume=is_unfinished(planned.run.output), progress=progress)
+
+
+def _name(entry: SweepEntry, varied: Mapping[str, Any]) -> str:
+    """Such as `gptq-group_size=64`; safe as a folder's name."""
+    parts = [entry.method.replace(":", "."), *(f"{key}={_short(value)}" for key, value in varied.items())]
+    return "-".join(parts)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    kept = "".join(char if char.isalnum() or char in "._,=+" else "_" for char in text).strip("_")
+    return kept or "none"
+
+
+def _run_config(config: SweepConfig, entry: SweepEntry, varied: Mapping[str, Any], name: str, where: str) -> RunConfig:
+    own = {
+        "model": config.model,
+        "output": config.output / name,
+        "method": entry.method,
+        "options": {**entry.options, **varied},
+        "calib": config.calib,
+        "eval": config.eval,
+    }
+    for key in config.run:
+        if key in own:
+            raise ConfigError(f"{where}: run.{key}: is given elsewhere in this file; remove it from run")
+        if key in ("gate", "keep"):
+            raise ConfigError(f"{where}: run.{key}: a sweep compares and judges nothing; remove it")
+    return parse_config(RunConfig, config.run | own, f"{where}: {name}")
+
+
+def _plan(run: RunConfig, name: str, where: str, begun: Mapping[str, Any], *, pages: str | None) -> Planned:
+    """Check one run. pages: the source of the evaluation if it is to be checked with it."""
+    try:
+        if name in begun and (run.output / REPORT_NAME).is_file():
+            if begun[name] != run.model_dump(mode="json"):
+                raise OutputError(f"{run.output} was made with other options; give the sweep another output")
+            return Planned(name, run, done=True)
+        check_target(run.output, resume=is_unfinished(run.output))
+        job = prepare(run, Silent())
+        if pages is not None:
+            trial_pages(job, pages)
+        trial_readers(job)
+    except HyocrError as error:
+        error.args = (f"{where}: {name}: {error}",)
+        raise
+    return Planned(name, run, done=False)
+
+
+def _read_begun(folder: Path) -> dict[str, Any]:
+    path = folder / BEGUN_NAME
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be read; delete it, and the folders beside it, to start anew") from error
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,149 @@
+"""What the user gave, a YAML file and flags, becomes the configuration of one run."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hyocr_core.contract.config import parse_config, show
+from hyocr_core.errors import ConfigError
+from hyocr_core.plugin.registry import installed_methods
+from hyocr_core.settings.angelslim import METHODS, is_reference, translate
+from hyocr_core.settings.run_config import RunConfig
+
+_OBSERVE = re.compile(r"(?P<name>[^=]+?)(:(?P<option>[^:=]+=.*))?", re.DOTALL)
+
+
+class Merged(NamedTuple):
+    """notes: one line for each key of the file that is honoured in another way than it says."""
+
+    run: RunConfig
+    notes: tuple[str, ...]
+
+
+def merge_run_config(
+    file: Path | None, flags: Mapping[str, Any], overrides: Sequence[str], observers: Sequence[str] = ()
+) -> Merged:
+    """Make the configuration of a run from a YAML file, flags, `-o` overrides and `--observe` arguments.
+
+    The file has RunConfig's keys or is in the schema of `hyocr_core.settings.angelslim`, whose names of methods are
+    understood everywhere. A flag wins over the file unless it is None; an override is set in `options`. Raises
+    ConfigError.
+    """
+    where = f"run configuration ({file})" if file else "run configuration"
+    data = load_yaml(file) if file else {}
+    notes: tuple[str, ...] = ()
+    if is_reference(data):
+        data, notes = translate(data, where)
+    given = {key: value for key, value in flags.items() if value is not None}
+    data = data | given
+    options = data.get("options")
+    data["options"] = {} if options is None else deepcopy(options)
+    fixed = _name_method(data)
+    if "method" in given and isinstance(data["options"], dict):
+        data["options"] = {key: value for key, value in data["options"].items() if key not in fixed}
+    for override in overrides:
+        _set_option(data["options"], override)
+    _fix_options(data["options"], fixed, where)
+    if observers:
+        data["observers"] = _with_observers(data.get("observers"), observers)
+    return Merged(parse_config(RunConfig, data, where), notes)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; raises ConfigError with the line for bad syntax, duplicate keys, tags and non-mappings."""
+    try:
+        data = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: line 1: must be a mapping of keys to values, not {show(data)}")
+    return data
+
+
+def parse_override(text: str, flag: str = "-o") -> tuple[str, Any]:
+    """Split `key=value` given with `flag`; the value is a YAML scalar or list, the key may be dotted.
+
+    Raises ConfigError.
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"{flag} {text}: write key=value, such as -o group_size=64")
+    # A glob such as `*.q_proj` would be an alias in YAML, where it means nothing on its own.
+    return key, value if value.startswith("*") else _parse_yaml(value, f"{flag} {text}")
+
+
+def _with_observers(given: Any, arguments: Sequence[str]) -> Any:
+    """Add what each `NAME[:KEY=VALUE]` names to the observers of the file."""
+    if not isinstance(given, dict | None):
+        return given
+    observers: dict[str, Any] = deepcopy(given) if given else {}
+    for argument in arguments:
+        # NAME may be distribution:name, and a value may hold colons.
+        found = _OBSERVE.fullmatch(argument)
+        if found is None:
+            raise ConfigError(f"--observe {argument}: write NAME or NAME:KEY=VALUE, such as dump-stats:folder=stats")
+        options = observers.setdefault(found["name"], {})
+        if found["option"] is not None and isinstance(options, dict):
+            key, value = parse_override(found["option"], "--observe")
+            options[key] = value
+    return observers
+
+
+def _name_method(data: dict[str, Any]) -> Mapping[str, str]:
+    """Put our name in the place of the reference's, and return the options that its name stands for.
+
+    A plugin that has the very name goes first.
+    """
+    name = data.get("method")
+    if not isinstance(name, str) or name not in METHODS or any(entry.name == name for entry in installed_methods()):
+        return {}
+    data["method"], fixed = METHODS[name]
+    return fixed
+
+
+def _fix_options(options: Any, fixed: Mapping[str, str], where: str) -> None:
+    for key, value in fixed.items():
+        if not isinstance(options, dict):
+            return
+        if options.setdefault(key, value) != value:
+            raise ConfigError(
+                f"{where}: options.{key} = {show(options[key])} contradicts the method's name, which says {value}"
+            )
+
+
+def _set_option(options: Any, override: str) -> None:
+    key, value = parse_override(override)
+    *parents, last = key.split(".")
+    for parent in parents:
+        options = options.setdefault(parent, {}) if isinstance(options, dict) else None
+    if not isinstance(options, dict):
+        raise ConfigError(f"-o {override}: {'.'.join(['options', *parents])} is not a mapping")
+    options[last] = value
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    # Imported here because `hyocr quant --help` needs no YAML and should come at once.
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(io.StringIO(text))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        problem = _first_line(error.problem or "")
+        hint = "; quote a value that begins with *" if "undefined alias" in problem else ""
+        raise ConfigError(f"{where}: line {line}: {problem}{hint}") from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else _first_line(str(error))
+        raise ConfigError(f"{where}: is not valid YAML: {reason}") from error
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

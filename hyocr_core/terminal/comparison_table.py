@@ -1,0 +1,45 @@
+"""Several quantizations of one model as a table for the terminal."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from hyocr_core.evaluation.recorded.comparison import Candidate, Several
+from hyocr_core.pages.sources import source_name
+from hyocr_core.report.text import NONE, count, number, percent, points, signed_span, span
+
+
+def several_table(several: Several) -> Table:
+    """One row per checkpoint; of those marked * no other is both smaller and better."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    pages = f"{count(several.pages, 'page')} of {source_name(several.data)}"
+    table.title = escape(f"{pages}; * no other is smaller and better")
+    table.add_column("", no_wrap=True)
+    table.add_column("checkpoint", overflow="fold")
+    for title in ("method", "MB", "CER", "95 %", "to baseline", "95 %", "to best", "95 %", "agreement", "KL", "loops"):
+        table.add_column(title, justify="left" if title == "method" else "right")
+    table.add_column("pages/s", justify="right")
+    table.add_column("runtime")
+    for row in several.candidates:
+        table.add_row("*" if row.front else "", escape(row.name), *_cells(row))
+    return table
+
+
+def _cells(row: Candidate) -> tuple[str, ...]:
+    megabytes = NONE if row.weight_bytes is None else f"{row.weight_bytes / 1e6:.1f}"
+    return (
+        escape(", ".join(filter(None, (row.method, row.format)))),
+        megabytes,
+        percent(row.cer),
+        span(row.cer_interval),
+        points(row.cer_difference),
+        signed_span(row.cer_difference_interval),
+        points(row.behind_best),
+        signed_span(row.behind_best_interval),
+        percent(row.agreement),
+        number(row.kl),
+        percent(row.loop_rate),
+        number(row.pages_per_second),
+        row.runtime,
+    )

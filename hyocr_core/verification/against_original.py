@@ -1,0 +1,109 @@
+"""Checks against the full-precision checkpoint that a quantized one was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hyocr_core.checkpoint.quant_report import QuantReport
+from hyocr_core.progress import Progress
+from hyocr_core.verification.bounds import Bound, bound_of, group_gains, sqnr_db
+from hyocr_core.verification.faults import Fault
+from hyocr_core.verification.original import Original
+from hyocr_core.verification.subject import Linear, Subject
+from hyocr_core.verification.unfold import find_folds, source_parameters
+
+FEW = 0.25
+"""Where a smaller share of a layer's groups is wrong, the rest of the layer is right: the groups are the fault."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """One dequantized linear beside the original. decibels: None when it is exact. least: what is asked for."""
+
+    name: str
+    shape: tuple[int, int]
+    decibels: float | None
+    least: float
+
+
+def check_carried(
+    subject: Subject, original: Original, report: QuantReport | None, progress: Progress
+) -> tuple[list[Fault], set[str]]:
+    """Hold what is not quantized against the original, byte for byte.
+
+    Return faults, and the in-memory names of parameters that differ because scales were folded into them.
+    """
+    plain = {f"{linear.memory}.weight": linear.plain for linear in subject.linears.values() if linear.plain}
+    foldable = source_parameters(subject)
+    faults, rescaled = [], set()
+    for memory, name in (subject.others | plain).items():
+        before, now = original.read(memory), subject.reader.read([name])[name]
+        if before is None:
+            faults.append(Fault(name, "is not in the original"))
+        elif not _same_bytes(before, now):
+            if memory in foldable and _was_folded(before, now, name, report):
+                rescaled.add(memory)
+            else:
+                faults.append(Fault(name, f"differs from the original{_first_difference(before, now)}"))
+        progress.step(name)
+    return faults, rescaled
+
+
+def check_weights(
+    subject: Subject, original: Original, rescaled: set[str], progress: Progress
+) -> tuple[list[Fault], list[Match]]:
+    """Hold every dequantized linear against the original, with the scales that were folded into it."""
+    folds, bound = find_folds(subject, original, rescaled), bound_of(subject.format)
+    faults, matches = [], []
+    for published, linear in subject.readable.items():
+        before = original.weight(linear)
+        if before is None:
+            faults.append(Fault(linear.name, "has no counterpart of its shape in the original"))
+        else:
+            expected, found = folds.apply(published, before), subject.weight(linear)
+            matches.append(Match(linear.name, linear.shape, sqnr_db(expected, found), bound.decibels))
+            faults += _check_weight(subject, linear, expected, found, bound)
+        progress.step(linear.name)
+    return faults, matches
+
+
+def _same_bytes(left: Tensor, right: Tensor) -> bool:
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    return torch.equal(left.reshape(-1).view(torch.uint8), right.reshape(-1).view(torch.uint8))
+
+
+def _was_folded(before: Tensor, now: Tensor, name: str, report: QuantReport | None) -> bool:
+    """Whether a change of a scale's source may be a fold: reported, or, by another tool, of most channels."""
+    if before.shape != now.shape:
+        return False
+    if report is not None:
+        return name in report.rescaled
+    return bool((before != now).float().mean() > 0.5)
+
+
+def _first_difference(before: Tensor, now: Tensor) -> str:
+    if before.shape != now.shape or before.dtype != now.dtype:
+        return f": it was {before.dtype} {list(before.shape)}"
+    places = (before.float() != now.float()).nonzero()
+    return f" in {len(places)} of {before.numel()} values, first at {places[0].tolist()}" if len(places) else ""
+
+
+def _check_weight(subject: Subject, linear: Linear, expected: Tensor, found: Tensor, bound: Bound) -> Iterator[Fault]:
+    decibels = sqnr_db(expected, found)
+    gains = group_gains(expected, found, subject.groups(linear))
+    bad = ~((gains > bound.low) & (gains < bound.high))
+    if decibels is not None and decibels < bound.decibels and not 0 < bad.float().mean() < FEW:
+        yield Fault(linear.name, f"is not the original's weight: {decibels:.1f} dB, at least {bound.decibels:g} is due")
+    elif bad.any():
+        output, group = bad.nonzero()[0].tolist()
+        more = f", and {int(bad.sum()) - 1} more groups" if bad.sum() > 1 else ""
+        yield Fault(
+            linear.name,
+            f"group {group} of output {output} is {gains[output, group]:.3g} times the original's{more}: "
+            "its scale or its codes are wrong",
+        )

@@ -1,0 +1,93 @@
+"""What a verification says, for programs and as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import Field
+from rich.table import Table
+
+from hyocr_core.contract.config import FrozenModel
+
+
+class FaultRecord(FrozenModel):
+    place: str = Field(description="file, tensor or layer")
+    problem: str
+
+
+class RuntimeRecord(FrozenModel):
+    name: str
+    loads: Literal["yes", "no", "unsure"]
+    why: str
+
+
+class LayerMatch(FrozenModel):
+    name: str
+    shape: tuple[int, int]
+    sqnr_db: float | None = Field(description="signal-to-quantization-noise ratio; null when nothing was lost")
+    least_db: float = Field(description="what the format promises at least")
+
+
+class LoadRecord(FrozenModel):
+    """What a runtime made of the checkpoint. text: what it read, of a page that says `page`."""
+
+    runtime: str
+    outcome: Literal["read", "failed", "cannot be tried here"]
+    detail: str = Field(description="why it failed or cannot be tried")
+    page: str
+    text: str
+
+
+class VerifyResult(FrozenModel):
+    """The whole verification; a checkpoint without faults is sound."""
+
+    schema_version: int = 1
+    hyocr: str
+    folder: str
+    quant_method: str
+    quantized: int = Field(description="linears that are quantized")
+    plain: int = Field(description="linears that are not")
+    faults: tuple[FaultRecord, ...]
+    notes: tuple[str, ...] = Field(description="what could not be checked, and why")
+    runtimes: tuple[RuntimeRecord, ...] = Field(description="which runtimes are known to load such a checkpoint")
+    layers: tuple[LayerMatch, ...] = Field(description="with --original: every quantized linear beside it")
+    load: LoadRecord | None
+
+
+def layer_table(layers: Sequence[LayerMatch]) -> Table:
+    """One row per layer; what is too far from the original in red."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layer", no_wrap=True)
+    for title in ("shape", "SQNR dB", "at least"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for layer in layers:
+        ratio, shape = layer.sqnr_db, f"{layer.shape[0]}x{layer.shape[1]}"
+        style = "red" if ratio is not None and ratio < layer.least_db else None
+        found = "exact" if ratio is None else f"{ratio:.1f}"
+        table.add_row(layer.name, shape, found, f"{layer.least_db:g}", style=style)
+    return table
+
+
+def runtime_table(runtimes: Sequence[RuntimeRecord]) -> Table:
+    """One row per runtime."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("runtime", no_wrap=True)
+    table.add_column("loads")
+    table.add_column("why")
+    for runtime in runtimes:
+        table.add_row(runtime.name, runtime.loads, runtime.why)
+    return table
+
+
+def lines(result: VerifyResult) -> Iterator[str]:
+    """The rest, as lines: notes, what a runtime read, and every fault."""
+    yield f"{result.quant_method}: {result.quantized} linears quantized, {result.plain} left as they are"
+    for note in result.notes:
+        yield f"note: {note}"
+    if result.load is not None and result.load.outcome == "read":
+        yield f"{result.load.runtime} read {result.load.text!r} on a page that says {result.load.page!r}"
+    for fault in result.faults:
+        yield f"fault: {fault.place}: {fault.problem}"
+    count = len(result.faults)
+    yield "no faults" if not count else "1 fault" if count == 1 else f"{count} faults"

@@ -1,0 +1,173 @@
+"""The gate's bounds: how they are written, what they compare, and what they say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hyocr_core.contract.config import parse_config
+from hyocr_core.errors import BadInputError, ConfigError
+from hyocr_core.evaluation.scores.gate import failures, judge, needs_transcripts
+from hyocr_core.evaluation.scores.result import Comparison, EvalResult, ModelScore, PageResult
+from hyocr_core.settings.run_config import Gate, RunConfig, parse_gate
+
+RUN = {"model": "m", "output": "o", "method": "gptq"}
+
+
+def score(**values: Any) -> ModelScore:
+    empty = dict.fromkeys(
+        ("cer_interval", "page_cer", "page_cer_interval", "wer_interval", "page_wer", "page_wer_interval")
+    )
+    more = dict.fromkeys(("revision", "edit_distance", "exact_match", "length_ratio", "first_token_seconds"))
+    numbers = {"loop_rate": 0.0, "tokens": 1, "seconds": 1.0, "pages_per_second": 1.0, "tokens_per_second": 1.0}
+    data = {"model": "m", "runtime": "dequant", "weight_bytes": 1, "part_bytes": {}, "cer": 0.02, "wer": 0.1}
+    return ModelScore.model_validate({**data, "cut_pages": 0, **empty, **more, **numbers, **values})
+
+
+def page(loop: bool, baseline_loop: bool) -> PageResult:
+    return PageResult(name="p", text="", loop=loop, baseline_loop=baseline_loop)
+
+
+def result(loops: tuple[int, int] = (0, 0), **changes: Any) -> EvalResult:
+    """An evaluation of 10 pages: CER 2.57 % against 2 %, WER 11 % against 10 %, and so on."""
+    comparison = Comparison(
+        cer_difference=0.0057,
+        cer_difference_interval=None,
+        identical_pages=7,
+        length_ratio=None,
+        tokens=100,
+        agreement=0.97,
+        kl=0.03,
+    )
+    data = {
+        **dict.fromkeys(("reference_characters", "reference_words")),
+        **{"hyocr": "0", "data": "d", "seed": 0, "max_new_tokens": 9, "peak_rss_bytes": 0},
+        **{"environment": {}, "failures": {}, "comparison": comparison},
+        "model": score(cer=0.0257, wer=0.11, cut_pages=3),
+        "baseline": score(cut_pages=1),
+        "pages": tuple(page(index < loops[0], index < loops[1]) for index in range(10)),
+    }
+    return EvalResult.model_validate(data | changes)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "figure", "failure"),
+    [
+        ({"cer": 0.57}, 0.57, ""),
+        ({"cer": 0.56}, 0.57, "cer 0.57 > 0.56"),
+        ({"wer": 1.0}, 1.0, ""),
+        ({"wer": 0.999}, 1.0, "wer 1 > 0.999"),
+        ({"agreement": 0.97}, 0.97, ""),
+        ({"agreement": 0.98}, 0.97, "agreement 0.97 < 0.98"),
+        ({"kl": 0.03}, 0.03, ""),
+        ({"kl": 0.02}, 0.03, "kl 0.03 > 0.02"),
+        ({"loops": 2}, 2, ""),
+        ({"loops": 1}, 2, "loops 2 > 1"),
+        ({"cut": 2}, 2, ""),
+        ({"cut": 1}, 2, "cut 2 > 1"),
+        ({"identical": 0.7}, 0.7, ""),
+        ({"identical": 0.8}, 0.7, "identical 0.7 < 0.8"),
+    ],
+)
+def test_a_bound_holds_up_to_its_value(bounds: dict[str, float], figure: float, failure: str) -> None:
+    record = judge(Gate.model_validate(bounds), result(loops=(3, 1)))
+    assert [(each.metric, each.bound, each.value) for each in record.figures] == [(*next(iter(bounds.items())), figure)]
+    assert (record.accepted, failures(record)) == (not failure, failure)
+
+
+def test_every_metric_of_a_gate_has_a_figure() -> None:
+    gate = Gate.model_validate(dict.fromkeys(Gate.model_fields, 0))
+    assert [each.metric for each in judge(gate, result()).figures] == list(Gate.model_fields)
+
+
+def test_a_better_checkpoint_passes() -> None:
+    better = result(loops=(0, 2), model=score(cer=0.01, wer=0.05), baseline=score(cut_pages=2))
+    assert judge(Gate(cer=0, wer=0, loops=0, cut=0), better).accepted
+
+
+def test_every_failing_figure_is_named() -> None:
+    record = judge(Gate(cer=0.5, agreement=0.98, kl=1, loops=0), result(loops=(1, 0)))
+    assert failures(record) == "cer 0.57 > 0.5, agreement 0.97 < 0.98, loops 1 > 0"
+
+
+def test_a_figure_just_beside_its_bound_does_not_look_equal_to_it() -> None:
+    record = judge(Gate(cer=0.5), result(model=score(cer=0.02500001)))
+    assert failures(record) == "cer 0.500001 > 0.5"
+
+
+@pytest.mark.parametrize(
+    ("gate", "changes", "message"),
+    [
+        (Gate(loops=0), {"baseline": None, "comparison": None}, "a gate needs a baseline"),
+        (Gate(cer=0), {"model": score(cer=None)}, "pages without transcripts gives no cer"),
+        (
+            Gate(kl=0),
+            {
+                "model": score(runtime="endpoint"),
+                "comparison": result().comparison.model_copy(update={"kl": None}),  # type: ignore[union-attr]
+            },
+            "the runtime endpoint gives no kl",
+        ),
+    ],
+)
+def test_what_was_not_measured_cannot_be_judged(gate: Gate, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        judge(gate, result(**changes))
+
+
+def test_transcripts_are_needed_for_error_rates_alone() -> None:
+    assert needs_transcripts(Gate(cer=1))
+    assert needs_transcripts(Gate(wer=1, loops=0))
+    assert not needs_transcripts(Gate(agreement=0.9, kl=1, loops=0, cut=0, identical=0.5))
+
+
+def test_text_and_mapping_say_the_same() -> None:
+    expected = Gate(cer=0.5, agreement=0.98, loops=0)
+    assert parse_gate(" cer=0.5, agreement = .98,loops=0", "--gate") == expected
+    for gate in ("cer=0.5,agreement=0.98,loops=0", {"cer": 0.5, "agreement": 0.98, "loops": 0}):
+        assert parse_config(RunConfig, {**RUN, "eval": "pages", "gate": gate}, "run").gate == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cre=0.5", "cre: unknown key; did you mean cer?"),
+        ("speed=1", "speed: unknown key; valid keys: cer, wer, agreement, kl, loops, cut, identical"),
+        ("cer=x", "cer = 'x': should be a valid number"),
+        ("cer=nan", "cer = 'nan': should be a finite number"),
+        ("cer=-0.1", "cer = '-0.1': should be greater than or equal to 0"),
+        ("agreement=98", "agreement = '98': should be less than or equal to 1"),
+        ("loops=0.5", "loops = '0.5': should be a valid integer"),
+        ("cer", "'cer': write METRIC=BOUND"),
+        ("cer=1,", "'': write METRIC=BOUND"),
+        ("cer=1,cer=2", "cer is there twice"),
+    ],
+)
+def test_a_bad_bound_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_gate(text, "--gate")
+    assert str(caught.value).startswith("--gate: ")
+    with pytest.raises(ConfigError) as in_file:
+        parse_config(RunConfig, {**RUN, "eval": "pages", "gate": text}, "run")
+    for line in (str(caught.value), str(in_file.value)):
+        assert message in line
+        assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"gate": {}, "eval": "pages"}, "gate: asks nothing; give bounds, such as cer=0.5"),
+        ({"gate": {"cre": 1}, "eval": "pages"}, "gate.cre: unknown key; did you mean cer?"),
+        ({"gate": "cer=1"}, "gate needs eval"),
+        ({"eval_samples": 3}, "eval_samples needs eval"),
+        ({"keep": True}, "keep needs a gate"),
+        ({"keep": True, "eval": "pages"}, "keep needs a gate"),
+        ({"eval": "pages", "eval_samples": 0}, "eval_samples = 0"),
+    ],
+)
+def test_a_gate_without_what_it_needs_is_refused(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(RunConfig, {**RUN, **more}, "run")
+    assert message in str(caught.value)

@@ -1,0 +1,150 @@
+"""Folders, synthetic pages, unknown sources, and the seeded choice among records."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hyocr_core.errors import CalibrationError
+from hyocr_core.pages.sources import Record, open_source, select, source_name
+
+Picture = Callable[..., Path]
+
+
+def records(count: int) -> list[Record]:
+    return open_source(f"synthetic:{count}")
+
+
+def names(found: list[Record]) -> list[str]:
+    return [record.name for record in found]
+
+
+def test_a_folder_is_listed_in_depth_and_sorted(tmp_path: Path, picture: Picture) -> None:
+    for name in ("b.png", "a.JPG", "sub/c.webp", "sub/deeper/d.tiff", "Z.gif", ".hidden.png", ".cache/e.png"):
+        picture(name)
+    (tmp_path / "notes.md").write_text("no image")
+    assert names(open_source(str(tmp_path))) == ["Z.gif", "a.JPG", "b.png", "sub/c.webp", "sub/deeper/d.tiff"]
+
+
+def test_a_transcript_lies_beside_its_image(tmp_path: Path, picture: Picture) -> None:
+    picture("a.png", color="red")
+    picture("b.png")
+    (tmp_path / "a.txt").write_bytes("\ufeffGröße 5 €\r\n  zweite Zeile \n\n".encode())
+    first, second = open_source(str(tmp_path))
+    assert first.answer == "Größe 5 €\n  zweite Zeile \n"
+    assert second.answer is None
+    assert first.question is None
+    assert first.open_image().getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_a_transcript_that_is_not_utf8_is_named(tmp_path: Path, picture: Picture) -> None:
+    picture("a.png")
+    (tmp_path / "a.txt").write_bytes(b"ab\xff")
+    with pytest.raises(CalibrationError, match=r"a\.txt: the transcript is not UTF-8 \(byte 2\)"):
+        open_source(str(tmp_path))
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(CalibrationError, match=r"no image in this folder; looked for .*\.png"):
+        open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("spec", ["", "no-such-place", "synthetc", "a.jsonl,", "pages,synthetic:1"])
+def test_an_unknown_source_lists_the_valid_forms(spec: str) -> None:
+    with pytest.raises(CalibrationError, match=r"no such file or folder; give a folder of images, a JSONL or PDF file"):
+        open_source(spec)
+
+
+def test_a_single_image_is_no_source(picture: Picture) -> None:
+    with pytest.raises(CalibrationError, match="is a single image"):
+        open_source(str(picture("a.png")))
+
+
+@pytest.mark.parametrize("count", ["", "0", "-3", "many", "1.5", "10001", "9" * 5000, "²"])
+def test_a_wrong_number_of_synthetic_pages_is_refused(count: str) -> None:
+    with pytest.raises(CalibrationError, match="a number of pages from 1 to 10000"):
+        open_source(f"synthetic:{count}")
+
+
+def test_synthetic_is_a_source() -> None:
+    assert names(records(3)) == ["synthetic:0", "synthetic:1", "synthetic:2"]
+    assert len(open_source("synthetic")) == 512
+
+
+def test_sources_are_joined_by_commas(tmp_path: Path, picture: Picture) -> None:
+    picture("pages/a.png")
+    picture("b.png")
+    (tmp_path / "rows.jsonl").write_text('{"img_path": "b.png"}\n{"img_path": "b.png"}\n')
+    found = open_source(f"{tmp_path / 'rows.jsonl'},synthetic:2,{tmp_path / 'pages'}")
+    assert names(found) == ["rows.jsonl:1", "rows.jsonl:2", "synthetic:0", "synthetic:1", "a.png"]
+
+
+def test_a_comma_in_a_path_that_exists_is_part_of_it(tmp_path: Path, picture: Picture) -> None:
+    picture("a,b/one.png")
+    picture("a/two.png")
+    picture("c, d,e/three.png")
+    both, alone, last = (str(tmp_path / name) for name in ("a,b", "a", "c, d,e"))
+    assert names(open_source(both)) == ["one.png"]
+    assert names(open_source(f"{alone},{both}")) == ["two.png", "one.png"]
+    assert names(open_source(f"{both},synthetic:1,{last}")) == ["one.png", "synthetic:0", "three.png"]
+
+
+def test_pages_of_one_name_are_told_apart(tmp_path: Path, picture: Picture) -> None:
+    picture("a/page.png", color="red")
+    picture("b/page.png", color="blue")
+    first, second = open_source(f"{tmp_path / 'a'},{tmp_path / 'b'}")
+    assert (first.name, second.name) == ("page.png", "page.png (source 2)")
+    assert second.open_image().getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_an_error_names_its_part(tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match=r"^synthetic:many: synthetic:N takes"):
+        open_source("synthetic:1,synthetic:many")
+
+
+def test_the_draw_is_over_the_whole_mixture(tmp_path: Path, picture: Picture) -> None:
+    for place in range(30):
+        picture(f"pages/{place:02}.png", size=(16 + place, 16))
+    found = select(open_source(f"synthetic:30,{tmp_path / 'pages'}"), 20, seed=5)
+    rendered = sum(name.startswith("synthetic") for name in names(found))
+    assert 0 < rendered < 20
+
+
+def test_a_report_names_sources_without_local_paths(tmp_path: Path, picture: Picture) -> None:
+    picture("scans/a.png")
+    source = f"{tmp_path / 'scans'}/,synthetic:3,{tmp_path / 'rows.jsonl'}"
+    assert source_name(source) == "scans,synthetic:3,rows.jsonl"
+
+
+def test_the_choice_is_seeded_without_repeats_and_in_order() -> None:
+    found = records(50)
+    chosen = names(select(found, 8, seed=1))
+    assert chosen == names(select(found, 8, seed=1))
+    assert chosen != names(select(found, 8, seed=2))
+    assert len(set(chosen)) == 8
+    assert chosen == sorted(chosen, key=names(found).index)
+
+
+def test_fewer_records_than_asked_are_all_taken() -> None:
+    found = records(5)
+    assert select(found, 5, seed=0) == found
+    assert select(found, 99, seed=0) == found
+
+
+def test_no_samples_asked_for_is_refused() -> None:
+    with pytest.raises(CalibrationError, match="at least 1"):
+        select(records(2), 0, seed=0)
+
+
+def test_sources_import_no_heavy_library() -> None:
+    code = (
+        "import sys; from hyocr_core.pages import sources, prompts, synthetic, jsonl, images;"
+        "print(sorted({'torch', 'transformers', 'PIL', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
