@@ -14,12 +14,17 @@ from hyocr_core.contract.types import (
     Batch,
     Batches,
     Block,
+    Collected,
     HookCall,
     Layer,
+    LayerSpec,
     MethodSpec,
+    Model,
+    Prepared,
     QuantizedLayer,
     QuantizedNames,
     Smoothing,
+    Stat,
     Stats,
 )
 from hyocr_core.errors import (
@@ -41,8 +46,6 @@ if TYPE_CHECKING:
     from hyocr_core.api import evaluate, quantize, verify
     from hyocr_core.checkpoint.quant_report import QuantReport
     from hyocr_core.evaluation.scores.result import EvalResult
-    from hyocr_core.kit.checks import check_weights, is_finite
-    from hyocr_core.kit.inputs import observe_inputs, observe_weighted
     from hyocr_core.verification.verdict import VerifyResult
 
 __all__ = [
@@ -53,19 +56,23 @@ __all__ = [
     "Block",
     "CalibrationError",
     "CheckpointError",
+    "Collected",
     "ConfigError",
     "EvalResult",
     "HookCall",
     "HookError",
     "HyocrError",
     "Layer",
+    "LayerSpec",
     "MethodConfig",
     "MethodError",
     "MethodSpec",
+    "Model",
     "Observer",
     "ObserverConfig",
     "ObserverError",
     "OutputError",
+    "Prepared",
     "Progress",
     "QuantReport",
     "QuantizedLayer",
@@ -73,15 +80,12 @@ __all__ = [
     "RunConfig",
     "RunError",
     "Smoothing",
+    "Stat",
     "Stats",
     "VerifyResult",
     "WeightedConfig",
-    "check_weights",
     "evaluate",
     "hookimpl",
-    "is_finite",
-    "observe_inputs",
-    "observe_weighted",
     "quantize",
     "verify",
 ]
@@ -92,11 +96,7 @@ _LAZY = {
     "EvalResult": "hyocr_core.evaluation.scores.result",
     "QuantReport": "hyocr_core.checkpoint.quant_report",
     "VerifyResult": "hyocr_core.verification.verdict",
-    "check_weights": "hyocr_core.kit.checks",
     "evaluate": "hyocr_core.api",
-    "is_finite": "hyocr_core.kit.checks",
-    "observe_inputs": "hyocr_core.kit.inputs",
-    "observe_weighted": "hyocr_core.kit.inputs",
     "quantize": "hyocr_core.api",
     "verify": "hyocr_core.api",
 }

@@ -6,37 +6,41 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.errors import OutputError
 
-_FORMAT = 1
+Record = TypeVar("Record", bound=BaseModel)
+
+_FORMAT = 2
 _ABSENT = "absent"
 
 
-class Journal:
-    """A JSON file that is rewritten atomically with every entry.
+class Journal(Generic[Record]):
+    """A JSON file that is rewritten atomically with every `save`.
 
     fingerprint: everything the result depends on (configuration, inputs, versions); nested dicts are compared key
-    by key. entries: what was recorded, as JSON gives it back, so that a resumed run sees what the first run saw.
+    by key. record: what is done so far; a resumed run sees what the first run saw.
     """
 
-    def __init__(self, path: Path, fingerprint: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, fingerprint: Mapping[str, Any], record: Record) -> None:
         self._path = path
         self._fingerprint = fingerprint
-        self.entries: dict[str, Any] = dict(entries)
+        self.record = record
 
     @classmethod
-    def start(cls, path: Path, fingerprint: Mapping[str, Any]) -> Journal:
-        """Begin an empty journal on disk. Raises RunError when it cannot be written."""
-        journal = cls(path, _as_json(fingerprint), {})
-        journal._save()
+    def start(cls, path: Path, fingerprint: Mapping[str, Any], record: Record) -> Journal[Record]:
+        """Begin a journal on disk. Raises RunError when it cannot be written."""
+        journal = cls(path, _as_json(fingerprint), record)
+        journal.save()
         return journal
 
     @classmethod
-    def resume(cls, path: Path, fingerprint: Mapping[str, Any]) -> Journal:
-        """Read the journal of an unfinished run of the same fingerprint.
+    def resume(cls, path: Path, fingerprint: Mapping[str, Any], kind: type[Record]) -> Journal[Record]:
+        """Read the journal of an unfinished run of the same fingerprint; kind: the class of its record.
 
         Raises OutputError when the journal is unreadable, or naming every key that changed with both values.
         """
@@ -48,18 +52,14 @@ class Journal:
                 f"cannot resume, this is not the run that was begun: {changes}; "
                 f"undo the change, or delete {path.parent} to start anew"
             )
-        return cls(path, wanted, stored["entries"])
+        try:
+            return cls(path, wanted, kind.model_validate(stored["record"]))
+        except ValidationError as error:
+            raise _unreadable(path) from error
 
-    def record(self, key: str, value: Any) -> None:
-        """Note `value` (anything JSON holds) under `key`; it is on disk when this returns.
-
-        Raises RunError when it cannot be written.
-        """
-        self.entries[key] = _as_json(value)
-        self._save()
-
-    def _save(self) -> None:
-        content = {"format": _FORMAT, "fingerprint": self._fingerprint, "entries": self.entries}
+    def save(self) -> None:
+        """Write the record as it is now; it is on disk when this returns. Raises RunError when it cannot be written."""
+        content = {"format": _FORMAT, "fingerprint": self._fingerprint, "record": self.record.model_dump(mode="json")}
         with writing(self._path), replacing(self._path) as partial:
             save_bytes(partial, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -71,16 +71,16 @@ def _as_json(value: Any) -> Any:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        sound = (
-            content["format"] == _FORMAT
-            and isinstance(content["fingerprint"], dict)
-            and isinstance(content["entries"], dict)
-        )
+        sound = content["format"] == _FORMAT and isinstance(content["fingerprint"], dict) and "record" in content
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise OutputError(f"cannot resume: {path} is unreadable; delete {path.parent} to start anew") from error
+        raise _unreadable(path) from error
     if not sound:
         raise OutputError(f"cannot resume: {path} is of another hyocr; delete {path.parent} to start anew")
     return dict(content)
+
+
+def _unreadable(path: Path) -> OutputError:
+    return OutputError(f"cannot resume: {path} is unreadable; delete {path.parent} to start anew")
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

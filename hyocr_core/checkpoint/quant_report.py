@@ -44,6 +44,7 @@ class LayerRecord(FrozenModel):
     seconds: float
     metrics: dict[str, float]
     degraded: str | None
+    options: dict[str, Any] = Field({}, description="options of the method that this layer does not share with the run")
 
 
 class ScoreRecord(FrozenModel):
@@ -112,6 +113,7 @@ class QuantReport(FrozenModel):
     calibration: CalibrationRecord | None
     ignored: tuple[str, ...]
     rescaled: tuple[str, ...] = Field(description="tensors that are not quantized but were changed by folded scales")
+    prepared: tuple[str, ...] = Field((), description="tensors that the method replaced before the first block")
     layers: tuple[LayerRecord, ...]
     output_sha256: dict[str, str] = Field(description="digest of every weight file of the result")
     weight_bytes_before: int

@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import torch
@@ -141,15 +141,16 @@ class StagedCheckpoint:
         carried: Iterable[str],
         part_names: Sequence[str],
         config: Mapping[str, Any],
+        replaced: Mapping[str, str] = MappingProxyType({}),
         shard_bytes: int = SHARD_BYTES,
     ) -> dict[str, str]:
         """Build the checkpoint at `checkpoint`, anew if it is there; return the SHA-256 of each weight file by name.
 
-        carried: tensors to copy from `reader` byte for byte. config: the new config.json. The reader's side files are
-        copied along.
+        carried: tensors to copy from `reader` byte for byte, those in `replaced` from the part named there instead.
+        config: the new config.json. The reader's side files are copied along.
         Raises RunError when it cannot be written or a tensor would be written twice; the stage then stays resumable.
         """
-        sources = self._sources(reader, carried, part_names)
+        sources = self._sources(reader, carried, part_names, replaced)
         with writing(self.target):
             shutil.rmtree(self.checkpoint, ignore_errors=True)
             self.checkpoint.mkdir()
@@ -163,6 +164,24 @@ class StagedCheckpoint:
         """Write a further file of the built checkpoint. Raises RunError when it cannot be written."""
         with writing(self.target):
             save_bytes(self.checkpoint / name, content)
+
+    def take_files(self, folder: Path) -> dict[str, str]:
+        """Move files into the built checkpoint; return the SHA-256 of each by its name.
+
+        Raises RunError when it cannot be done, or a file would take the place of another.
+        """
+        digests = {}
+        with writing(self.target):
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                name = str(path.relative_to(folder))
+                place = self.checkpoint / name
+                if place.exists():
+                    raise RunError(f"{name} would take the place of a file of the checkpoint")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                sync(path)
+                path.rename(place)
+                digests[name] = digest(place)
+        return digests
 
     def publish(self, *, accepted: bool = True) -> Path:
         """Rename the built checkpoint to the target, or to `unaccepted_folder`, and delete the stage.
@@ -224,9 +243,12 @@ class StagedCheckpoint:
                 path.unlink()
 
     def _sources(
-        self, reader: CheckpointReader, carried: Iterable[str], part_names: Sequence[str]
+        self, reader: CheckpointReader, carried: Iterable[str], part_names: Sequence[str], replaced: Mapping[str, str]
     ) -> dict[str, tuple[Path, TensorInfo]]:
         sources = {name: (reader.folder / reader.tensors[name].shard, reader.tensors[name]) for name in carried}
+        for name, part in replaced.items():
+            path = self._part(part)
+            sources[name] = (path, scan_shard(path)[name])
         for part in part_names:
             path = self._part(part)
             for name, info in scan_shard(path).items():

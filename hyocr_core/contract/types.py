@@ -3,39 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from hyocr_core.contract.config import MethodConfig
 
 API_VERSION = 1
 
+Kind: TypeAlias = Literal["linear", "embedding", "head"]
+"""What a layer is: a linear of a block, the token embedding, or the head that predicts tokens."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """A tensor that `calibrate` gathered over calibration tokens.
+
+    merge: how the tensors of two sets of samples become that of both, element by element: `sum`, or `max`. What is
+    neither (a mean, a choice, a scale) is made of merged ones, in `settle`.
+    """
+
+    value: Tensor
+    merge: Literal["sum", "max"]
+
+
+Collected: TypeAlias = dict[str, Stat]
+"""What `calibrate` gathers for one layer, by name."""
+
 Stats: TypeAlias = "dict[str, Tensor]"
-"""What `calibrate` learns about one layer: tensors only, so that the core can move, reduce and save them."""
+"""What is known of one layer once all samples are merged and settled: tensors only, by name."""
 
 
 @dataclass(frozen=True)
 class MethodSpec:
     """What a method says of itself without importing torch.
 
-    api_version: the number of the contract the plugin was written for, as a literal; hyocr_core.API_VERSION is the
-    number this core speaks.
+    api_version: the number of the contract the plugin was written for, or several that it keeps, as literals;
+    hyocr_core.API_VERSION is the number this core speaks.
+    rescales_block: `settle` may change the block's parameters if its output stays the same.
+    inputs: what `calibrate` sees. block: once for each block, the inputs of the block, all of whose layers are still as
+    they were. group: once for each group of layers that share an input, that input, made by the layers before it as
+    they are once quantized.
+    reference_inputs: every batch brings, as `reference`, the same input on the full-precision path, where nothing is
+    quantized.
     """
 
     name: str
     config_class: type[MethodConfig]
     summary: str
-    api_version: int = field(kw_only=True)
+    api_version: int | tuple[int, ...] = field(kw_only=True)
     needs_calibration: bool = True
     rescales_block: bool = False
+    inputs: Literal["block", "group"] = "block"
+    reference_inputs: bool = False
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """A layer without its weight.
+
+    name: on-disk module name, such as `model.layers.0.self_attn.q_proj`. shape: (out_features, in_features), of an
+    embedding (tokens, hidden_size). dtype: of the full-precision weight.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    kind: Kind = "linear"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One linear to quantize.
+    """One layer to quantize.
 
     name: on-disk module name, such as `model.layers.0.self_attn.q_proj`.
     weight: (out_features, in_features), in the checkpoint's dtype; never modified in place.
@@ -43,6 +86,13 @@ class Layer:
 
     name: str
     weight: Tensor
+    kind: Kind = "linear"
+
+    @property
+    def spec(self) -> LayerSpec:
+        """The layer without its weight."""
+        outputs, inputs = self.weight.shape
+        return LayerSpec(self.name, (outputs, inputs), self.weight.dtype, self.kind)
 
 
 @dataclass(frozen=True)
@@ -74,7 +124,8 @@ class QuantizedNames:
 class HookCall:
     """One call of a hook that a method's plugin has answered, as an observer of the run sees it.
 
-    layer: name of the layer, of the block for `calibrate`, of all layers of the group for `quantize_group`.
+    layer: name of the layer, of the block for `calibrate` and `settle`, of all layers of the group for `quantize_group`
+    and where these two see a group.
     arguments: what the hook was given, by name. result: what it returned. seconds: how long it took.
     """
 
@@ -87,19 +138,22 @@ class HookCall:
 
 @dataclass(frozen=True)
 class Batch:
-    """One calibration sample at the input of a block, without padding.
+    """One calibration sample at the input of a block, or of a group of its layers, without padding.
 
-    hidden_states: (1, tokens, hidden_size); in the vision tower tokens are patches.
+    hidden_states: (1, tokens, hidden_size), of a group (1, tokens, in_features); tokens are patches in the vision
+    tower.
     context: what else the block takes, its own for every sample: `position_embeddings`, (cos, sin) of (1, tokens,
     head_dim) each, in the decoder; lengths and sizes of the images in the vision tower.
     weights: how much each token counts in statistics, (tokens,) fp32, with mean 1 over all samples; None: all the same.
     See `hyocr_core.WeightedConfig`.
+    reference: as hidden_states, on the full-precision path; None unless the method's spec asks for it.
     """
 
     name: str
     hidden_states: Tensor
     context: Mapping[str, Any]
     weights: Tensor | None = None
+    reference: Tensor | None = None
 
 
 class Batches(Protocol):
@@ -139,10 +193,13 @@ class Block:
     name: on-disk module name, such as `model.layers.0`.
     layers: on-disk name -> live linear, only those to quantize, in order of execution.
     groups: the names in `layers`, those that share one input together.
-    run: computes the block's output, (1, tokens, hidden_size), for one batch.
+    run: computes the block's output, (1, tokens, hidden_size), for one batch; where a method sees groups, the outputs
+    of the group's layers side by side, (1, tokens, sum of out_features).
+    configs: the options that hold for each of `layers`.
     smoothing: where scales can be folded, in order of execution.
     cached: modules whose outputs the attention keeps in its cache, by the layer they belong to: k_proj's and v_proj's
     name -> the module; empty where there is no cache.
+    of_group: whether this is one group, and the batches are at its input.
     """
 
     index: int
@@ -153,3 +210,42 @@ class Block:
     run: Callable[[Batch], Tensor]
     smoothing: tuple[Smoothing, ...] = ()
     cached: Mapping[str, nn.Module] = field(default_factory=dict)
+    configs: Mapping[str, MethodConfig] = field(default_factory=dict)
+    of_group: bool = False
+
+
+class Model(Protocol):
+    """A full-precision model as `prepare` sees it: never in memory as a whole."""
+
+    @property
+    def layers(self) -> Mapping[str, LayerSpec]:
+        """Every linear, the embedding and a head of its own, by on-disk name, in model order."""
+        ...
+
+    @property
+    def tensors(self) -> Mapping[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Every tensor of the checkpoint: on-disk name -> shape and dtype."""
+        ...
+
+    def read(self, *names: str) -> dict[str, Tensor]:
+        """Tensors by their on-disk names, as copies."""
+        ...
+
+    def blocks(self) -> Iterator[AbstractContextManager[Block]]:
+        """The decoder's blocks in order, each in memory inside `with` only; what is changed there is lost."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` decided about the whole model.
+
+    overrides: options of layers, as the user's `overrides`, which come first.
+    tensors: on-disk name -> what takes the place of the tensor, in its shape and dtype; the model must compute the
+    same.
+    config: keys of config.json to add or replace.
+    """
+
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)

@@ -6,14 +6,17 @@ others wrote. N = out_features, K = in_features, g = group_size.
 
 from hyocr_core.formats.awq import AwqFormat
 from hyocr_core.formats.base import Format, TensorLayout
+from hyocr_core.formats.cache import CACHE_SCALES
 from hyocr_core.formats.fp8 import CompressedFp8Format, Fp8Format, Fp8Weight
 from hyocr_core.formats.gptq import GptqFormat
 from hyocr_core.formats.pack_quantized import PackQuantizedFormat
 from hyocr_core.formats.read import read_format, read_ignored
 from hyocr_core.formats.runtimes import Runtime, runtimes
 from hyocr_core.formats.shapes import MISREAD, check_shapes
+from hyocr_core.formats.whole import checkpoint_config
 
 __all__ = [
+    "CACHE_SCALES",
     "MISREAD",
     "AwqFormat",
     "CompressedFp8Format",
@@ -25,6 +28,7 @@ __all__ = [
     "Runtime",
     "TensorLayout",
     "check_shapes",
+    "checkpoint_config",
     "read_format",
     "read_ignored",
     "runtimes",

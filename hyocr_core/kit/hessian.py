@@ -5,12 +5,14 @@ The output error of a linear over all those tokens is tr(dW H dW^T) (Frantar et 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core.contract.types import Batches, Block, Stats
+from hyocr_core.contract.types import Batches, Block, Collected, Stat, Stats
 from hyocr_core.errors import RunError
+from hyocr_core.kit.checks import is_finite
 from hyocr_core.kit.inputs import observe_weighted
 from hyocr_core.kit.threads import exact_matmul
 
@@ -21,8 +23,11 @@ STRIPE = 256
 """Rows of the symmetric sum computed at once; only those left of the diagonal's end are."""
 
 
-def collect_hessians(block: Block, batches: Batches) -> dict[str, Stats]:
-    """Return {"hessian": (K, K) fp32, "tokens": ()} for each layer; layers with one input share one object."""
+def collect_hessians(block: Block, batches: Batches) -> dict[str, Collected]:
+    """Return {"hessian": (K, K) fp32, "tokens": ()}, both sums, for each layer; layers with one input share one object.
+
+    hessian: the lower half of the sum of w x x^T; `settle_hessians` makes the Hessian of it. For `calibrate`.
+    """
     sums: dict[tuple[str, ...], Stats] = {}
 
     def observe(names: tuple[str, ...], inputs: Tensor, weights: Tensor | None) -> None:
@@ -34,11 +39,32 @@ def collect_hessians(block: Block, batches: Batches) -> dict[str, Stats]:
         sums[names]["tokens"] += len(inputs)
 
     observe_weighted(block, batches, observe)
-    for names in block.groups:
-        if names not in sums or sums[names]["tokens"] == 0:
+    return by_layer(block.groups, {names: summed(own) for names, own in sums.items()})
+
+
+def by_layer(groups: Iterable[tuple[str, ...]], collected: Mapping[tuple[str, ...], Collected]) -> dict[str, Collected]:
+    """Statistics of groups as those of their layers, by name. Raises RunError for a group that no token reached."""
+    for names in groups:
+        if names not in collected:
             raise RunError(f"{names[0]}: no calibration token reached it; give other samples or ignore the layer")
-        finish(sums[names])
-    return {name: sums[names] for names in block.groups for name in names}
+    return {name: collected[names] for names in groups for name in names}
+
+
+def summed(tensors: Stats) -> Collected:
+    """Say of all these tensors that they are sums over tokens."""
+    return {name: Stat(tensor, "sum") for name, tensor in tensors.items()}
+
+
+def settle_hessians(stats: Mapping[str, Stats]) -> None:
+    """Make the Hessian of each layer's sum, in place, once where layers share it. For `settle`.
+
+    Raises RunError naming a layer that no token reached, or whose sum overflowed.
+    """
+    done: set[int] = set()
+    for name, own in stats.items():
+        if id(own) not in done:
+            done.add(id(own))
+            _settle(name, own)
 
 
 def add_outer(total: Tensor, inputs: Tensor, weights: Tensor | None = None) -> None:
@@ -62,10 +88,14 @@ def _add_outer(total: Tensor, inputs: Tensor, weight: float) -> None:
             total[start:stop, :stop].addmm_(values[:, start:stop].T, values[:, :stop], alpha=weight)
 
 
-def finish(stats: Stats) -> None:
+def _settle(name: str, stats: Stats) -> None:
     """Turn the lower half of the sum into the Hessian, in place."""
-    hessian = stats["hessian"]
+    hessian, tokens = stats["hessian"], int(stats["tokens"].item())
+    if tokens == 0:
+        raise RunError(f"{name}: no calibration token reached it; give other samples or ignore the layer")
     for start in range(0, len(hessian), STRIPE):
         stop = start + STRIPE
         hessian[start:stop, stop:] = hessian[stop:, start:stop].T
-    hessian.mul_(2 / stats["tokens"].item())
+    hessian.mul_(2 / tokens)
+    if not is_finite(hessian):
+        raise RunError(f"{name}: its inputs are so large that their squares overflow float32")

@@ -14,14 +14,15 @@ from hyocr_core.kit.checks import is_finite
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Observer = Callable[[tuple[str, ...], "Tensor"], None]
+InputsObserver = Callable[[tuple[str, ...], "Tensor"], None]
 WeightedObserver = Callable[[tuple[str, ...], "Tensor", "Tensor | None"], None]
 
 
-def observe_inputs(block: Block, batches: Batches, observe: Observer) -> None:
-    """Run `block` over `batches` and call `observe(names, inputs)` for each group of layers that share an input.
+def observe_inputs(block: Block, batches: Batches, observe: InputsObserver) -> None:
+    """Call `observe(names, inputs)` for every batch and each group of layers that share an input.
 
-    inputs: (tokens, in_features), in the model's dtype, real tokens only.
+    inputs: (tokens, in_features), in the model's dtype, real tokens only. The block is run over the batches, unless it
+    is one group, whose input they are.
     Raises RunError naming the layer and the sample when an input is NaN or infinite.
     """
     observe_weighted(block, batches, lambda names, inputs, _weights: observe(names, inputs))
@@ -31,13 +32,14 @@ def observe_inputs(block: Block, batches: Batches, observe: Observer) -> None:
 def observe_weighted(block: Block, batches: Batches, observe: WeightedObserver) -> None:
     """The same with `observe(names, inputs, weights)`, for methods that weigh tokens; weights: see `Batch`."""
     batch: Batch
+    if block.of_group:
+        for batch in batches:
+            observe(block.groups[0], _finite(batch.hidden_states, block.groups[0][0], batch), batch.weights)
+        return
 
     def watch(names: tuple[str, ...]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            inputs = args[0].detach().flatten(0, -2)
-            if not is_finite(inputs):
-                raise RunError(f"{names[0]}: its input is NaN or infinite for the sample {batch.name}")
-            observe(names, inputs, batch.weights)
+            observe(names, _finite(args[0].detach(), names[0], batch), batch.weights)
 
         return hook
 
@@ -48,3 +50,10 @@ def observe_weighted(block: Block, batches: Batches, observe: WeightedObserver) 
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _finite(inputs: Tensor, layer: str, batch: Batch) -> Tensor:
+    """The inputs (..., K) of a layer as (tokens, K)."""
+    if not is_finite(inputs):
+        raise RunError(f"{layer}: its input is NaN or infinite for the sample {batch.name}")
+    return inputs.flatten(0, -2)

@@ -13,6 +13,7 @@ from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
 from hyocr_core.checkpoint.quant_report import QuantReport, read_report
 from hyocr_core.checkpoint.reader import CheckpointReader, TensorInfo
 from hyocr_core.contract.config import MethodConfig
+from hyocr_core.contract.types import LayerSpec
 from hyocr_core.errors import CheckpointError
 from hyocr_core.formats import read_format
 from hyocr_core.formats.cache import split_name
@@ -76,7 +77,7 @@ class DequantizedCheckpoint:
                 _emulate(linear, partial(self._linears.quantize_inputs, tensors=local, layer=name))
 
     def _local(self, layer: str) -> dict[str, Tensor]:
-        return _local_names(self._reader.read(self._packed[layer]))
+        return local_names(self._reader.read(self._packed[layer]))
 
 
 class _OfMethod:
@@ -86,10 +87,11 @@ class _OfMethod:
         self._method = load_method(f"{report.method.distribution}:{report.method.name}")
         self._config = self._method.config(report.method.config)
         self.shapes = {layer.name: layer.shape for layer in report.layers}
-        self.quantizes_inputs = self._method.quantizes_inputs
+        self.quantizes_inputs = self._method.implements("quantize_inputs")
 
     def unpack(self, layer: str, tensors: Mapping[str, Tensor]) -> Tensor:
-        return self._method.unpack(tensors, self._config, layer)
+        spec = LayerSpec(layer, self.shapes[layer], torch.bfloat16)
+        return self._method.unpack(tensors, spec, self._config)
 
     def quantize_inputs(self, inputs: Tensor, tensors: Mapping[str, Tensor], layer: str) -> Tensor:
         return self._method.quantize_inputs(inputs, tensors, self._config, layer)
@@ -131,28 +133,25 @@ def packed_tensors(names: Iterable[str], layers: Iterable[str]) -> dict[str, lis
     return packed
 
 
-def unpack_layer(layer: str, tensors: Mapping[str, Tensor], method: Method, config: MethodConfig) -> Tensor:
-    """The dequantized weight of a layer from its tensors under their stored names."""
-    return method.unpack(_local_names(tensors), config, layer)
-
-
 def emulate_inputs(
-    linears: Mapping[str, nn.Linear], tensors: Mapping[str, Tensor], method: Method, config: MethodConfig
+    linears: Mapping[str, nn.Linear],
+    tensors: Mapping[str, Tensor],
+    method: Method,
+    configs: Mapping[str, MethodConfig],
 ) -> list[RemovableHandle]:
     """Let each linear see its inputs as `method`'s `quantize_inputs` leaves them; nothing for a method without it.
 
-    linears: by on-disk name. tensors: their packed ones, under their stored names.
+    linears: by on-disk name. tensors: their packed ones, under their stored names. configs: the options of each.
     """
-    if not method.quantizes_inputs:
+    if not method.implements("quantize_inputs"):
         return []
     handles = []
     for layer, names in packed_tensors(tensors, linears).items():
         if names:
             device = linears[layer].weight.device
-            local = _local_names({name: tensors[name].to(device) for name in names})
-            handles.append(
-                _emulate(linears[layer], partial(method.quantize_inputs, tensors=local, config=config, layer=layer))
-            )
+            local = local_names({name: tensors[name].to(device) for name in names})
+            quantize = partial(method.quantize_inputs, tensors=local, config=configs[layer], layer=layer)
+            handles.append(_emulate(linears[layer], quantize))
     return handles
 
 
@@ -160,5 +159,6 @@ def _emulate(linear: nn.Linear, quantize_inputs: Callable[[Tensor], Tensor]) -> 
     return linear.register_forward_pre_hook(lambda _module, args: (quantize_inputs(args[0]), *args[1:]))
 
 
-def _local_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def local_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a layer by their local names instead of their stored ones."""
     return {split_name(name)[1]: value for name, value in tensors.items()}

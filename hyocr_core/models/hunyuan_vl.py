@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,7 +17,7 @@ from transformers.models.hunyuan_vl.modeling_hunyuan_vl import HunYuanVLRotaryEm
 from transformers.vision_utils import get_vision_cu_seqlens
 
 from hyocr_core.checkpoint.source import TensorSource
-from hyocr_core.contract.types import Batch, Block
+from hyocr_core.contract.types import Batch, Block, Kind, LayerSpec
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.wiring import DECODER, MERGER, Place, smoothing_of
 from hyocr_core.models.wiring import VISION as VISION_LAYER
@@ -26,6 +26,7 @@ ARCHITECTURE = "HunYuanVLForConditionalGeneration"
 VISION = "model.vision_tower"
 BLOCKS = "model.language_model.layers"
 EMBEDDING = "model.language_model.embed_tokens"
+NORM = "model.language_model.norm"
 
 
 ModelInputs: TypeAlias = Mapping[str, Tensor]
@@ -189,6 +190,11 @@ class HunYuanVL:
         """On-disk names of a block's linears, those that share an input together."""
         return tuple(tuple(self.disk_module(f"{place.path}.{part}") for part in group) for group in place.wiring.groups)
 
+    def linear_paths(self, place: Place) -> dict[str, str]:
+        """On-disk name of a block's linear -> its in-memory path in the block."""
+        paths = (path for group in place.wiring.groups for path in group)
+        return {self.disk_module(f"{place.path}.{path}"): path for path in paths}
+
     def block_name(self, place: Place) -> str:
         """On-disk name of a block: what the names of its tensors begin with."""
         parts = zip(*(name.split(".") for name in self.parameter_names(place).values()), strict=False)
@@ -257,6 +263,26 @@ class HunYuanVL:
         """What `embed` needs in memory: the token embedding and, unless features are given, the vision tower."""
         with self._materialized(*([VISION] if vision else []), EMBEDDING):
             yield
+
+    @contextmanager
+    def head(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """What makes logits of the decoder's output (1, tokens, hidden_size), computed in fp32."""
+        own = "lm_head" if "lm_head.weight" in self._disk_names else EMBEDDING
+        with self._materialized(NORM, own):
+            norm = self.skeleton.get_submodule(NORM)
+            weight = self.skeleton.get_submodule(own).get_parameter("weight").float()
+            yield lambda states: nn.functional.linear(norm.float()(states), weight)
+
+    def layer_specs(self) -> dict[str, LayerSpec]:
+        """Every linear, the embedding and a head of its own, by on-disk name, in the checkpoint's order."""
+        embedding = self.disk_module(EMBEDDING)
+        shapes = self.linears | {embedding: self.parameters[f"{EMBEDDING}.weight"]}
+        kinds: dict[str, Kind] = {embedding: "embedding", "lm_head": "head"}
+        dtypes = {name: self.reader.tensors[f"{name}.weight"].dtype for name in shapes}
+        return {
+            name: LayerSpec(name, (shape[0], shape[1]), dtypes[name], kinds.get(name, "linear"))
+            for name, shape in shapes.items()
+        }
 
     @contextmanager
     def patch_embedding(self) -> Iterator[None]:

@@ -30,6 +30,7 @@ class Wiring:
     groups: its linears in order of execution, those that share an input together.
     fused: whether runtimes fuse the linears of a group into one weight.
     cached: linear -> the module whose output the attention caches in its place.
+    last: linear -> the module of the block whose output is that linear's, and for attention a tuple of it and more.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -37,6 +38,7 @@ class Wiring:
     fused: bool = False
     links: tuple[Link, ...] = ()
     cached: Mapping[str, str] = field(default_factory=dict)
+    last: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ def _run_merger(module: Any, batch: Batch) -> Tensor:
     return torch.cat([module(image, size=(h, w)) for image, (_, h, w) in zip(images, grids, strict=True)], dim=1)
 
 
+ATTENTION = "self_attn"
+"""The module of a block that returns its output and more."""
+
 _QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 _VALUES = Link("self_attn.v_proj", ("self_attn.o_proj",), "self_attn.o_proj")
 
@@ -80,6 +85,7 @@ DECODER = Wiring(
     ),
     # Keys are rotated and normed before they are cached.
     cached={"self_attn.k_proj": "self_attn.key_layernorm", "self_attn.v_proj": "self_attn.v_proj"},
+    last={"self_attn.o_proj": ATTENTION, "mlp.down_proj": "mlp"},
 )
 # A GELU stands between fc1 and fc2: no scale passes it.
 VISION = Wiring(
@@ -87,6 +93,7 @@ VISION = Wiring(
     run=_run_vision,
     fused=True,
     links=(Link("layer_norm1", _QKV, "self_attn"), _VALUES, Link("layer_norm2", ("mlp.fc1",), "mlp")),
+    last={"self_attn.o_proj": ATTENTION, "mlp.fc2": "mlp"},
 )
 MERGER = Wiring(groups=(("mlp",),), run=_run_merger)
 

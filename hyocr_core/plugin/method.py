@@ -7,33 +7,45 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hyocr_core.contract.config import MethodConfig, parse_config
 from hyocr_core.contract.hookspecs import ENTRY_POINT_GROUP
-from hyocr_core.contract.types import Batches, Block, HookCall, Layer, MethodSpec, QuantizedLayer, QuantizedNames, Stats
+from hyocr_core.contract.types import (
+    Batches,
+    Block,
+    Collected,
+    HookCall,
+    Layer,
+    LayerSpec,
+    MethodSpec,
+    Model,
+    Prepared,
+    QuantizedLayer,
+    QuantizedNames,
+    Stats,
+)
 from hyocr_core.errors import BadInputError, HookError, HyocrError, MethodError
+from hyocr_core.plugin import guards
 from hyocr_core.plugin.entry_points import PluginEntry, brief
 from hyocr_core.plugin.results import (
     checkpoint_config_problem,
+    collected_problem,
     group_problem,
     inputs_problem,
+    nothing_problem,
     packed_problem,
+    prepared_problem,
     quantized_problem,
-    same_bytes,
     stats_problem,
-    verdict_problem,
-    versions,
+    unpacked_problem,
     weight_problem,
 )
 
 if TYPE_CHECKING:
     import pluggy
     from torch import Tensor
-
-
-RESCALED_CHANGE = 0.02
-"""How much rescaling may change a block's output, relative; rounding folded weights to bf16 takes a few thousandths."""
 
 
 @dataclass(frozen=True)
@@ -62,72 +74,115 @@ class Method:
     hooks: pluggy.HookRelay = field(repr=False, compare=False)
     watch: Callable[[HookCall], None] | None = field(default=None, repr=False, compare=False)
 
-    def config(self, options: Mapping[str, Any]) -> MethodConfig:
-        """Validate the method's options; raises ConfigError naming the key and what is allowed."""
+    def implements(self, hook: str) -> bool:
+        """Whether the plugin has this hook."""
+        return bool(getattr(self.hooks, hook).get_hookimpls())
+
+    def config(self, options: Mapping[str, Any], where: str = "options") -> MethodConfig:
+        """Validate the method's options; raises ConfigError naming `where`, the key and what is allowed."""
         with self._blame():
-            return parse_config(self.spec.config_class, options, "options")
+            return parse_config(self.spec.config_class, options, where)
 
     def check_layers(self, shapes: Mapping[str, tuple[int, int]], config: MethodConfig) -> None:
         """Let the method refuse layers, name -> (N, K), before any weight is read."""
-        self._call("check_layers", "", verdict_problem, shapes=shapes, config=config)
+        self._call("check_layers", "", nothing_problem, shapes=shapes, config=config)
 
-    def calibrate(self, block: Block, batches: Batches, config: MethodConfig) -> dict[str, Stats]:
-        """Return the statistics of every layer of `block`, by name.
+    def prepare(self, model: Model, batches: Batches, config: MethodConfig, seed: int) -> Prepared:
+        """Let the method decide on the whole model; what has no hook for that decides nothing."""
+        if not self.implements("prepare"):
+            return Prepared()
 
-        A method that rescales the block must keep its output; any other must leave the block alone.
-        """
-        if not self._implements("calibrate"):
+        def check(result: object) -> str | None:
+            return prepared_problem(result, model)
+
+        arguments = {"model": model, "batches": batches, "config": config, "seed": seed}
+        return self._call("prepare", "", check, **arguments) or Prepared()
+
+    def calibrate(self, block: Block, batches: Batches, config: MethodConfig) -> dict[str, Collected]:
+        """Return what the samples say of every layer of `block`, by name, still to be merged and settled."""
+        if not self.implements("calibrate"):
             return {}
-        kept = self._output_kept if self.spec.rescales_block else self._parameters_kept
 
         def check(result: object) -> str | None:
             return stats_problem(result, block)
 
         arguments = {"block": block, "batches": batches, "config": config}
-        return dict(self._call("calibrate", block.name, check, kept(block, batches), **arguments))
+        kept = guards.parameters_kept(block, "calibrate only gathers, and settle may rescale")
+        found = dict(self._call("calibrate", block.name, check, kept, **arguments))
+        if problem := collected_problem(found):
+            raise MethodError(f"{self.entry.at('calibrate', block.name)}: {problem}")
+        return found
 
-    def quantize_layer(self, layer: Layer, stats: Stats | None, config: MethodConfig) -> QuantizedLayer:
+    def settle(
+        self, block: Block, batches: Batches, stats: dict[str, Stats], config: MethodConfig, seed: int
+    ) -> dict[str, Stats]:
+        """Return what `quantize_group` needs, by layer name, of merged statistics.
+
+        A method that rescales the block must keep its output; any other must leave the block alone.
+        """
+        if not self.implements("settle"):
+            return stats
+
+        def check(result: object) -> str | None:
+            return stats_problem(result, block, plain=True)
+
+        arguments = {"block": block, "batches": batches, "stats": stats, "config": config, "seed": seed}
+        if self.spec.rescales_block:
+            kept = guards.output_kept(block, batches)
+        else:
+            kept = guards.parameters_kept(block, "its method_spec does not say rescales_block")
+        return dict(self._call("settle", block.name, check, kept, **arguments))
+
+    def quantize_layer(self, layer: Layer, stats: Stats | None, config: MethodConfig, seed: int = 0) -> QuantizedLayer:
         """Quantize one weight (N, K)."""
 
         def check(result: object) -> str | None:
             return quantized_problem(result, layer)
 
-        arguments = {"layer": layer, "stats": stats, "config": config}
-        kept = self._inputs_kept("quantize_layer", [layer], stats)
+        arguments = {"layer": layer, "stats": stats, "config": config, "seed": seed}
+        kept = guards.inputs_kept([layer], stats)
         result: QuantizedLayer = self._call("quantize_layer", layer.name, check, kept, **arguments)
         return result
 
     def quantize_group(
-        self, layers: Sequence[Layer], stats: Mapping[str, Stats] | None, config: MethodConfig
+        self, layers: Sequence[Layer], stats: Mapping[str, Stats] | None, config: MethodConfig, seed: int = 0
     ) -> list[QuantizedLayer]:
         """Quantize layers that share one input, in order; one by one when the plugin has no `quantize_group`.
 
-        stats: what `calibrate` returned for the block, by layer name; the hook gets the first layer's.
+        stats: what is known of the block's layers, by name; the hook gets the first layer's.
         """
-        if not self._implements("quantize_group"):
-            return [self.quantize_layer(layer, _of(stats, layer), config) for layer in layers]
+        if not self.implements("quantize_group"):
+            return [self.quantize_layer(layer, _of(stats, layer), config, seed) for layer in layers]
 
         def check(result: object) -> str | None:
             return group_problem(result, layers)
 
-        arguments = {"layers": layers, "stats": _of(stats, layers[0]), "config": config}
+        arguments = {"layers": layers, "stats": _of(stats, layers[0]), "config": config, "seed": seed}
         names = ", ".join(layer.name for layer in layers)
-        kept = self._inputs_kept("quantize_group", layers, None)
+        kept = guards.inputs_kept(layers, None)
         return list(self._call("quantize_group", names, check, kept, **arguments))
 
     def pack(self, layer: QuantizedLayer, config: MethodConfig) -> dict[str, Tensor]:
         """Return the checkpoint's tensors of one layer under local names (`qweight`, not `layers.0.qweight`)."""
         return dict(self._call("pack", layer.name, packed_problem, layer=layer, config=config))
 
-    def unpack(self, tensors: Mapping[str, Tensor], config: MethodConfig, layer: str = "") -> Tensor:
-        """Return the dequantized weight (N, K) of packed tensors; `layer` is the name that errors show."""
-        weight: Tensor = self._call("unpack", layer, weight_problem, tensors=dict(tensors), config=config)
+    def unpack(self, tensors: Mapping[str, Tensor], layer: LayerSpec, config: MethodConfig) -> Tensor:
+        """Return the dequantized weight (N, K) of packed tensors."""
+
+        def check(result: object) -> str | None:
+            return weight_problem(result, layer)
+
+        weight: Tensor = self._call("unpack", layer.name, check, tensors=dict(tensors), layer=layer, config=config)
         return weight
 
-    @property
-    def quantizes_inputs(self) -> bool:
-        """Whether the plugin has the hook `quantize_inputs`."""
-        return self._implements("quantize_inputs")
+    def pack_exactly(self, layer: QuantizedLayer, config: MethodConfig) -> dict[str, Tensor]:
+        """`pack`, and hold what `unpack` makes of it against the layer's `dequantized`, bit for bit."""
+        packed = self.pack(layer, config)
+        outputs, inputs = layer.dequantized.shape
+        spec = LayerSpec(layer.name, (outputs, inputs), layer.dequantized.dtype)
+        if problem := unpacked_problem(self.unpack(packed, spec, config), layer.dequantized):
+            raise self._broken("pack", layer.name, f"lost something: unpack does not give the weight back: {problem}")
+        return packed
 
     def quantize_inputs(
         self, inputs: Tensor, tensors: Mapping[str, Tensor], config: MethodConfig, layer: str = ""
@@ -141,12 +196,29 @@ class Method:
         seen: Tensor = self._call("quantize_inputs", layer, check, **arguments)
         return seen
 
-    def checkpoint_config(self, names: QuantizedNames, config: MethodConfig) -> dict[str, Any]:
-        """Return the `quantization_config` of config.json."""
-        return dict(self._call("checkpoint_config", "", checkpoint_config_problem, names=names, config=config))
+    def checkpoint_config(
+        self, names: QuantizedNames, layers: Mapping[str, MethodConfig], config: MethodConfig
+    ) -> dict[str, Any]:
+        """Return the `quantization_config` of config.json; layers: in-memory name -> the options that hold for it."""
+        arguments = {"names": names, "layers": layers, "config": config}
+        return dict(self._call("checkpoint_config", "", checkpoint_config_problem, **arguments))
 
-    def _implements(self, hook: str) -> bool:
-        return bool(getattr(self.hooks, hook).get_hookimpls())
+    def original_basis(self, layer: LayerSpec, weight: Tensor, config: MethodConfig) -> Tensor:
+        """Turn a dequantized weight (N, K) back into the basis of the original checkpoint."""
+        if not self.implements("original_basis"):
+            return weight
+
+        def check(result: object) -> str | None:
+            return weight_problem(result, layer)
+
+        turned: Tensor = self._call("original_basis", layer.name, check, layer=layer, weight=weight, config=config)
+        return turned
+
+    def export(self, checkpoint: Path, folder: Path, config: MethodConfig) -> None:
+        """Let the method write files of its own, into the empty `folder`."""
+        if self.implements("export"):
+            kept = guards.written_inside(folder, checkpoint, checkpoint.parent)
+            self._call("export", "", nothing_problem, kept, checkpoint=checkpoint, folder=folder, config=config)
 
     def _call(
         self,
@@ -158,11 +230,14 @@ class Method:
         **arguments: object,
     ) -> Any:
         """Call a hook and return what `check` finds no problem with; `kept` refuses it when it is left."""
-        # A plugin's print must not end up in the JSON that `--json` writes to stdout.
-        with kept or nullcontext(), self._blame(hook, layer), redirect_stdout(sys.stderr):
-            start = time.perf_counter()
-            result = getattr(self.hooks, hook)(**arguments)
-            seconds = time.perf_counter() - start
+        try:
+            # A plugin's print must not end up in the JSON that `--json` writes to stdout.
+            with kept or nullcontext(), self._blame(hook, layer), redirect_stdout(sys.stderr):
+                start = time.perf_counter()
+                result = getattr(self.hooks, hook)(**arguments)
+                seconds = time.perf_counter() - start
+        except guards.PromiseBroken as broken:
+            raise broken.kind(f"{self.entry.at(hook, broken.layer or layer)}: {broken}") from None
         problem = check(result)
         if problem:
             raise self._broken(hook, layer, problem)
@@ -183,47 +258,6 @@ class Method:
 
     def _broken(self, hook: str, layer: str, problem: str) -> HookError:
         return HookError(f"{self.entry.at(hook, layer)}: {problem}")
-
-    @contextmanager
-    def _parameters_kept(self, block: Block, _batches: Batches) -> Iterator[None]:
-        """Refuse a `calibrate` that writes into the block; the copies are one block's weights."""
-        copies = {name: parameter.detach().clone() for name, parameter in block.module.named_parameters()}
-        yield
-        for name, parameter in block.module.named_parameters():
-            if not same_bytes(parameter.detach(), copies[name]):
-                problem = f"changed {name}, but its method_spec does not say rescales_block"
-                raise self._broken("calibrate", block.name, problem)
-
-    @contextmanager
-    def _output_kept(self, block: Block, batches: Batches) -> Iterator[None]:
-        """Refuse a `calibrate` that changes what the block computes, on the first sample and in fp32."""
-        from hyocr_core.kit.smoothing import exact_output
-
-        batch = next(iter(batches))
-        before = exact_output(block, batch)
-        yield
-        change = ((exact_output(block, batch) - before).norm() / before.norm()).item()
-        # Written so that NaN is refused too.
-        if not change <= RESCALED_CHANGE:
-            problem = f"changed the block's output by {change:.1%}; rescaling must preserve it"
-            raise self._broken("calibrate", block.name, problem)
-
-    @contextmanager
-    def _inputs_kept(self, hook: str, layers: Sequence[Layer], stats: Stats | None) -> Iterator[None]:
-        """Refuse a hook that writes into the weights it was given, or into stats that other layers share.
-
-        Weights are compared with copies, exactly: a tensor's version counter misses writes through `.data` and NumPy,
-        and a checksum can miss a permutation. The copies are one group's weights and cost about a second per billion.
-        """
-        copies = [layer.weight.clone() for layer in layers]
-        before = versions(stats)
-        yield
-        for layer, copy in zip(layers, copies, strict=True):
-            if not same_bytes(layer.weight, copy):
-                raise self._broken(hook, layer.name, "wrote into the weight it was given; work on a copy")
-        # A hook that damps its Hessian in place would spoil the next layer.
-        if versions(stats) != before:
-            raise self._broken(hook, layers[0].name, "wrote into its stats, which other layers share")
 
 
 def _of(stats: Mapping[str, Stats] | None, layer: Layer) -> Stats | None:

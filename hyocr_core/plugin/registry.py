@@ -100,6 +100,8 @@ def _checked_spec(entry: MethodEntry, impls: Impls) -> MethodSpec:
     if not isinstance(spec, MethodSpec):
         raise MethodError(f"hook method_spec must return a MethodSpec, not {type(spec).__name__}")
     check_api_version(spec.api_version, entry)
+    if spec.rescales_block and spec.inputs == "group":
+        raise MethodError('its method_spec says rescales_block and inputs="group"; only a whole block can be rescaled')
     if spec.name != entry.name:
         raise MethodError(f"its method_spec says the name {spec.name!r}, its entry point {entry.name!r}")
     check_config_class(spec.config_class, MethodConfig, entry)
@@ -107,9 +109,11 @@ def _checked_spec(entry: MethodEntry, impls: Impls) -> MethodSpec:
 
 
 def check_api_version(version: object, entry: PluginEntry) -> None:
-    """Refuse, by the error of the plugin's kind, one that was written for another contract."""
-    if version != API_VERSION:
-        newer = isinstance(version, int) and version > API_VERSION
+    """Refuse, by the error of the plugin's kind, one that was written for other contracts; version: one or several."""
+    spoken = version if isinstance(version, tuple) else (version,)
+    if API_VERSION not in spoken:
+        newer = all(isinstance(each, int) and each > API_VERSION for each in spoken)
+        version = " and ".join(map(str, spoken))
         upgrade = "hyocr-core" if newer else entry.distribution
         raise entry.error(
             f"it speaks plugin API {version}, this hyocr-core speaks {API_VERSION};"

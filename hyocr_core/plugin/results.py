@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hyocr_core.contract.types import Block, Layer, QuantizedLayer, Stats
+from hyocr_core.contract.types import Block, Layer, LayerSpec, Model, Prepared, QuantizedLayer, Stat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,13 +27,9 @@ def same_bytes(left: Tensor, right: Tensor) -> bool:
     return torch.equal(left.contiguous().view(torch.uint8), right.contiguous().view(torch.uint8))
 
 
-def versions(stats: Stats | None) -> list[int]:
-    return [tensor._version for tensor in (stats or {}).values() if not tensor.is_inference()]
-
-
-def verdict_problem(value: object) -> str | None:
-    """Why `value` is no answer of `check_layers`."""
-    return None if value is None else "returned a value; a layer is refused by raising ConfigError"
+def nothing_problem(value: object) -> str | None:
+    """Why `value` is no answer of a hook that returns nothing."""
+    return None if value is None else f"must return nothing, not {_kind(value)}; what is wrong is raised as ConfigError"
 
 
 def _tensors_problem(value: object) -> str | None:
@@ -71,8 +67,32 @@ def inputs_problem(value: object, inputs: Tensor) -> str | None:
     return None
 
 
-def weight_problem(value: object) -> str | None:
-    """Why `value` is no finite weight (N, K)."""
+def bits_differ(left: Tensor, right: Tensor) -> str:
+    """How two tensors differ, bit for bit; empty when they do not."""
+    import torch
+
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return f"{left.dtype} {tuple(left.shape)} instead of {right.dtype} {tuple(right.shape)}"
+    size = max(1, left.element_size())
+    first, second = (
+        tensor.detach().contiguous().reshape(-1).view(torch.uint8).view(-1, size) for tensor in (left, right)
+    )
+    places = (first != second).any(1).nonzero().flatten().tolist()
+    if not places:
+        return ""
+    where = [int(index) for index in torch.unravel_index(torch.tensor(places[0]), left.shape)]
+    now, then = (tensor.reshape(-1)[places[0]].item() for tensor in (left, right))
+    return f"{len(places)} of {left.numel()} values differ, the first at {where}: {now:g} instead of {then:g}"
+
+
+def unpacked_problem(found: Tensor, due: Tensor) -> str:
+    """How an unpacked weight differs from the one that was packed, bit for bit; empty when it does not."""
+    # Adding 0 makes -0 to 0: integer codes know only one of them, and no output depends on it.
+    return bits_differ(found + 0, due + 0)
+
+
+def weight_problem(value: object, layer: LayerSpec | None = None) -> str | None:
+    """Why `value` is no finite weight (N, K), of the layer's shape if that is given."""
     import torch
 
     from hyocr_core.kit.checks import is_finite
@@ -81,18 +101,58 @@ def weight_problem(value: object) -> str | None:
         return f"must return a tensor, not {_kind(value)}"
     if value.ndim != 2 or not value.is_floating_point():
         return f"must return a floating-point weight (N, K), not {value.dtype} {tuple(value.shape)}"
+    if layer is not None and tuple(value.shape) != layer.shape:
+        return f"returned a weight of shape {list(value.shape)}, the layer has {list(layer.shape)}"
     return None if is_finite(value) else "returned NaN or infinite values"
 
 
-def stats_problem(value: object, block: Block) -> str | None:
-    """Why `value` is not one Stats for each layer of `block`."""
+def prepared_problem(value: object, model: Model) -> str | None:
+    """Why `value` is nothing that `prepare` may decide."""
+    if value is None:
+        return None
+    if not isinstance(value, Prepared):
+        return f"must return Prepared or None, not {_kind(value)}"
+    if problem := _tensors_problem(value.tensors):
+        return problem
+    for name, tensor in value.tensors.items():
+        if name not in model.tensors:
+            return f"replaces {name!r}, which is no tensor of the checkpoint"
+        if model.tensors[name] != (tuple(tensor.shape), tensor.dtype):
+            shape, dtype = model.tensors[name]
+            return f"replaces {name} by {tensor.dtype} {tuple(tensor.shape)}, it is {dtype} {shape}"
+    return _json_problem(dict(value.config)) or _json_problem(dict(value.overrides))
+
+
+def stats_problem(value: object, block: Block, *, plain: bool = False) -> str | None:
+    """Why `value` is not one dict for each layer of `block`; plain: of tensors."""
     if not isinstance(value, Mapping):
         return f"must return a dict of stats by layer name, not {_kind(value)}"
     missing = [name for name in block.layers if name not in value]
     unknown = [name for name in value if name not in block.layers]
     if missing or unknown:
         return f"returned no stats for {missing[0]}" if missing else f"returned stats for {unknown[0]!r}, no layer"
-    return next((f"{name}: {problem}" for name in value if (problem := _tensors_problem(value[name]))), None)
+    check = _tensors_problem if plain else _stats_kind_problem
+    return next((f"{name}: {problem}" for name in value if (problem := check(value[name]))), None)
+
+
+def _stats_kind_problem(value: object) -> str | None:
+    return None if isinstance(value, Mapping) else f"must be a dict of Stat, not {_kind(value)}"
+
+
+def collected_problem(found: Mapping[str, Mapping[str, object]]) -> str | None:
+    """Why statistics cannot be merged with those of other samples; one that does not say how is refused."""
+    import torch
+
+    for layer, stats in found.items():
+        for name, stat in stats.items():
+            if not isinstance(stat, Stat):
+                return (
+                    f"{layer}: {name!r} is {_kind(stat)}, which does not say how it merges with that of other samples; "
+                    'return Stat(tensor, "sum") or Stat(tensor, "max")'
+                )
+            if stat.merge not in ("sum", "max") or not isinstance(stat.value, torch.Tensor):
+                return f"{layer}: {name!r} must be a tensor that merges by sum or max, not {stat.merge!r}"
+    return None
 
 
 def group_problem(value: object, layers: Sequence[Layer]) -> str | None:
@@ -124,6 +184,10 @@ def checkpoint_config_problem(value: object) -> str | None:
         return f"must return a dict, not {_kind(value)}"
     if not isinstance(value.get("quant_method"), str):
         return "must return a dict with 'quant_method'; runtimes choose their kernels by it"
+    return _json_problem(value)
+
+
+def _json_problem(value: object) -> str | None:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -31,27 +31,12 @@ def load_embedded(path: Path) -> Embedded:
     return Embedded(**dict(iterate_shard(path, ("hidden_states", "places"))))
 
 
-@dataclass(frozen=True)
-class CachedBatches:
-    """The inputs of one block as a method sees them: sized, and iterable as often as needed."""
-
-    cache: ActivationCache
-    on_sample: Callable[[str], None]
-
-    def __len__(self) -> int:
-        return len(self.cache.names)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for index, name in enumerate(self.cache.names):
-            self.on_sample(name)
-            yield self.cache.batch(index)
-
-
 class ActivationCache:
     """Starts from the embedded samples in `folder`; `put` replaces one sample's hidden states by a block's output.
 
     The files in `folder` stay as they are, so that a resumed run can start from them; with `spill`, what `put`
-    stores goes to files beside them instead of memory. weights: of every sample's tokens; see `Batch`.
+    stores goes to files beside them instead of memory, named for the `stream`. weights: of every sample's tokens; see
+    `Batch`.
     """
 
     def __init__(
@@ -62,8 +47,10 @@ class ActivationCache:
         *,
         spill: bool,
         weights: Sequence[Tensor] | None = None,
+        stream: str = "quantized",
     ) -> None:
         self.names = names
+        self._stream = stream
         self._to_batch = to_batch
         self._weights = weights
         self._folder = folder
@@ -84,12 +71,16 @@ class ActivationCache:
             return batch
         return replace(batch, weights=self._weights[index].to(batch.hidden_states.device))
 
+    def spilled_path(self, index: int, what: str) -> Path | None:
+        """Where something of a sample goes on the disk; None when it stays in memory."""
+        return self._folder / f"{index:05d}.{self._stream}.{what}.safetensors" if self._spill else None
+
     def put(self, index: int, hidden_states: Tensor) -> None:
         embedded = Embedded(hidden_states.to("cpu"), self.get(index).places)
-        if not self._spill:
+        path = self.spilled_path(index, "output")
+        if path is None:
             self._samples[index] = embedded
             return
-        path = self._folder / f"{index:05d}.spilled.safetensors"
         # No resumed run reads it, so it need be neither atomic nor on the disk for sure.
         with writing(path):
             save_file(vars(embedded), path)

@@ -2,154 +2,232 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.checkpoint.quant_report import LayerRecord
 from hyocr_core.checkpoint.writer import StagedCheckpoint
-from hyocr_core.contract.types import Block, Layer, Stats
-from hyocr_core.errors import RunError
+from hyocr_core.contract.types import Batches, Block, Layer, LayerSpec, QuantizedLayer, Stats
 from hyocr_core.formats.cache import stored_name
-from hyocr_core.kit.checks import is_finite
-from hyocr_core.models.dequantized import emulate_inputs, packed_tensors, unpack_layer
+from hyocr_core.kit.statistics import values_of
+from hyocr_core.models.dequantized import emulate_inputs, local_names, packed_tensors
+from hyocr_core.models.stages import lone_group
 from hyocr_core.models.wiring import Place
-from hyocr_core.run.activations import ActivationCache, CachedBatches
 from hyocr_core.run.job import Job
+from hyocr_core.run.run_record import BlockRecord, RunJournal
+from hyocr_core.run.streams import BlockBatches, Forward, GroupBatches, StagedStream, Streams, propagate
+
+
+@dataclass
+class Worked:
+    """A block at work.
+
+    original: its module as it was, for the full-precision path; None without that. hooks: what is to be undone at the
+    end. tensors: what is written of it. rescaled: names among them that are not quantized. records: of its layers.
+    """
+
+    place: Place
+    block: Block
+    original: nn.Module | None
+    hooks: ExitStack
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    rescaled: tuple[str, ...] = ()
+    records: list[LayerRecord] = field(default_factory=list)
+    emulated: bool = False
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What computes the block's output of a sample, by its index and input. reference: on the full-precision path."""
+
+    quantized: Forward
+    reference: Forward | None
 
 
 def quantize_blocks(
     job: Job,
     stage: StagedCheckpoint,
-    journal: Journal,
+    journal: RunJournal,
     places: Sequence[Place],
-    cache: ActivationCache | None,
+    streams: Streams | None,
     *,
     through_last: bool = False,
 ) -> None:
     """Quantize these blocks one after the other; those in the journal are restored instead, if samples go on from them.
 
-    cache: the samples at the input of the first block, carried on by the quantized blocks; after the last one only
+    streams: the samples at the input of the first block, carried on by the blocks; after the last one only
     `through_last`. None for a run without calibration data.
     """
     job.progress.start("vision blocks" if through_last else "blocks", len(places))
     for index, place in enumerate(places):
-        goes_on = cache is not None and (through_last or place is not places[-1])
-        if place.key in journal.entries and not goes_on:
+        going_on = streams if through_last or place is not places[-1] else None
+        if place.key in journal.record.blocks and going_on is None:
             # Read all the same: a damaged part is refused here, with what to do about it.
             stage.read_part(place.key)
             job.progress.step(job.model.block_name(place))
             continue
-        with job.model.block(place, index, job.plan.quantized) as block:
-            tensors = _restored(job, block, place, stage) if place.key in journal.entries else None
-            if tensors is None:
-                tensors = _quantize_block(job, block, place, stage, journal, cache)
-            if cache is not None and goes_on:
-                with job.watch.phase("propagate"), _emulated(job, block, tensors):
-                    _propagate(job, block, cache)
+        with job.model.block(place, index, job.plan.quantized) as block, ExitStack() as hooks:
+            worked = Worked(place, _with_options(job, block), _copied(block, streams), hooks)
+            if place.key in journal.record.blocks:
+                _restore(job, worked, stage)
+                paths = _whole(worked)
+            else:
+                paths = _quantize_block(job, worked, streams)
+                _write(job, worked, stage, journal)
+            if going_on is not None:
+                with job.watch.phase("propagate"):
+                    _carry_on(job, worked, paths, going_on)
         job.progress.step(block.name)
 
 
-def _quantize_block(
-    job: Job, block: Block, place: Place, stage: StagedCheckpoint, journal: Journal, cache: ActivationCache | None
-) -> dict[str, Tensor]:
-    """Quantize one block in memory and on disk; return its tensors as they are written."""
+def _with_options(job: Job, block: Block) -> Block:
+    return replace(block, configs={name: job.options[name] for name in block.layers})
+
+
+def _copied(block: Block, streams: Streams | None) -> nn.Module | None:
+    needed = streams is not None and streams.reference is not None
+    return copy.deepcopy(block.module) if needed else None
+
+
+def _quantize_block(job: Job, worked: Worked, streams: Streams | None) -> Paths:
+    """Quantize one block in memory; return how the samples go on through it."""
+    block = worked.block
+    if streams is not None and block.layers and job.method.spec.inputs == "group":
+        return _quantize_in_stages(job, worked, streams)
     stats: dict[str, Stats] | None = None
-    tensors: dict[str, Tensor] = {}
-    if cache is not None and block.layers:
+    if streams is not None and block.layers:
         with job.watch.phase("calibrate"):
-            batches = CachedBatches(cache, lambda name: job.progress.detail(f"{block.name}: calibrate {name}"))
-            before = _left_alone(job, block, place)
-            stats = job.method.calibrate(block, batches, job.config)
-            after = _left_alone(job, block, place)
-            tensors |= {name: after[name] for name in after if not torch.equal(after[name], before[name])}
-    rescaled = list(tensors)
-    records: list[LayerRecord] = []
-    with job.watch.phase("quantize"):
-        for group in block.groups:
-            job.progress.detail(f"quantize {', '.join(group)}")
-            records += _quantize_group(job, block, group, stats, tensors)
-    with job.watch.phase("write"):
-        stage.add_part(place.key, tensors)
-    size = sum(tensor.nbytes for tensor in tensors.values())
-    layers = [record.model_dump(mode="json") for record in records]
-    journal.record(place.key, {"layers": layers, "bytes": size, "rescaled": rescaled})
-    return tensors
+            before = _left_alone(job, worked)
+            stats = _learn(job, block, BlockBatches(streams, _telling(job, block, "calibrate")))
+            after = _left_alone(job, worked)
+            changed = {name: after[name] for name in after if not torch.equal(after[name], before[name])}
+            worked.tensors |= changed
+            worked.rescaled = tuple(changed)
+    for group in block.groups:
+        _quantize_group(job, worked, group, stats)
+    return _whole(worked)
 
 
-def _left_alone(job: Job, block: Block, place: Place) -> dict[str, Tensor]:
+def _quantize_in_stages(job: Job, worked: Worked, streams: Streams) -> Paths:
+    """Quantize a block group by group, each seeing what the groups before it make of the samples by then."""
+    block, paths = worked.block, job.model.linear_paths(worked.place)
+    quantized = StagedStream(block.module, worked.place, paths, streams.quantized)
+    reference = None
+    if streams.reference is not None and worked.original is not None:
+        reference = StagedStream(worked.original, worked.place, paths, streams.reference)
+    for group in block.groups:
+        with job.watch.phase("calibrate"):
+            for stream in filter(None, (quantized, reference)):
+                stream.enter(group, _telling(job, block, "forward"))
+            batches = GroupBatches(streams.quantized, quantized, reference, _telling(job, block, "calibrate"))
+            stats = _learn(job, lone_group(block, group), batches)
+        _quantize_group(job, worked, group, stats)
+        _emulate(job, worked, group)
+    return Paths(quantized.finish, None if reference is None else reference.finish)
+
+
+def _whole(worked: Worked) -> Paths:
+    """Run the block from its beginning."""
+    original, wiring = worked.original, worked.place.wiring
+    reference = None if original is None else lambda _index, batch: wiring.run(original, batch)
+    return Paths(lambda _index, batch: worked.block.run(batch), reference)
+
+
+def _learn(job: Job, block: Block, batches: Batches) -> dict[str, Stats]:
+    config = job.options[block.groups[0][0]] if block.of_group else job.config
+    collected = job.method.calibrate(block, batches, config)
+    return job.method.settle(block, batches, values_of(collected), config, job.run.seed)
+
+
+def _telling(job: Job, block: Block, what: str) -> Callable[[str], None]:
+    return lambda name: job.progress.detail(f"{block.name}: {what} {name}")
+
+
+def _left_alone(job: Job, worked: Worked) -> dict[str, Tensor]:
     """Copies of the parameters that are not to be quantized, by on-disk name, if the method may rescale them."""
     if not job.method.spec.rescales_block:
         return {}
-    quantized = {f"{name}.weight" for name in block.layers}
-    names = job.model.parameter_names(place)
+    quantized = {f"{name}.weight" for name in worked.block.layers}
+    names = job.model.parameter_names(worked.place)
     return {
         names[name]: parameter.detach().clone()
-        for name, parameter in block.module.named_parameters()
+        for name, parameter in worked.block.module.named_parameters()
         if names[name] not in quantized
     }
 
 
-def _quantize_group(
-    job: Job, block: Block, group: tuple[str, ...], stats: dict[str, Stats] | None, tensors: dict[str, Tensor]
-) -> list[LayerRecord]:
-    """Quantize layers that share an input, put their packed tensors into `tensors` and their weights into the block."""
-    layers = [Layer(name, block.layers[name].weight.detach()) for name in group]
-    start = time.perf_counter()
-    results = job.method.quantize_group(layers, stats, job.config)
-    seconds = (time.perf_counter() - start) / len(layers)
-    for result in results:
-        packed = job.method.pack(result, job.config)
-        tensors |= {stored_name(result.name, local): value for local, value in packed.items()}
-        block.layers[result.name].weight.data = result.dequantized
-        if result.degraded is not None:
-            job.progress.say(f"{result.name}: degraded, {result.degraded}")
-    return [
-        LayerRecord(
-            name=result.name,
-            shape=job.plan.quantized[result.name],
-            seconds=seconds,
-            metrics=dict(result.metrics),
-            degraded=result.degraded,
-        )
-        for result in results
-    ]
+def _quantize_group(job: Job, worked: Worked, group: tuple[str, ...], stats: dict[str, Stats] | None) -> None:
+    """Quantize layers that share an input; note their packed tensors, and put their weights into the block."""
+    block, config = worked.block, job.options[group[0]]
+    with job.watch.phase("quantize"):
+        job.progress.detail(f"quantize {', '.join(group)}")
+        layers = [Layer(name, block.layers[name].weight.detach()) for name in group]
+        start = time.perf_counter()
+        results = job.method.quantize_group(layers, stats, config, job.run.seed)
+        seconds = (time.perf_counter() - start) / len(layers)
+        for result in results:
+            packed = job.method.pack_exactly(result, config)
+            worked.tensors |= {stored_name(result.name, local): value for local, value in packed.items()}
+            block.layers[result.name].weight.data = result.dequantized
+            worked.records.append(_record(job, result, seconds))
 
 
-def _restored(job: Job, block: Block, place: Place, stage: StagedCheckpoint) -> dict[str, Tensor]:
+def _record(job: Job, result: QuantizedLayer, seconds: float) -> LayerRecord:
+    if result.degraded is not None:
+        job.progress.say(f"{result.name}: degraded, {result.degraded}")
+    return LayerRecord(
+        name=result.name,
+        shape=job.plan.quantized[result.name],
+        seconds=seconds,
+        metrics=dict(result.metrics),
+        degraded=result.degraded,
+        options=job.options_of_its_own(result.name),
+    )
+
+
+def _write(job: Job, worked: Worked, stage: StagedCheckpoint, journal: RunJournal) -> None:
+    with job.watch.phase("write"):
+        stage.add_part(worked.place.key, worked.tensors)
+    size = sum(tensor.nbytes for tensor in worked.tensors.values())
+    done = BlockRecord(layers=tuple(worked.records), bytes=size, rescaled=worked.rescaled)
+    journal.record.blocks[worked.place.key] = done
+    journal.save()
+
+
+def _restore(job: Job, worked: Worked, stage: StagedCheckpoint) -> None:
     """Give a finished block the parameters it was left with, so that the blocks after it see the same inputs."""
-    tensors = stage.read_part(place.key)
+    block, tensors = worked.block, stage.read_part(worked.place.key)
     packed = packed_tensors(tensors, block.layers)
-    for layer, names in packed.items():
-        local = {name: tensors[name].to(job.model.device) for name in names}
-        block.layers[layer].weight.data = unpack_layer(layer, local, job.method, job.config)
+    for name, names in packed.items():
+        local = local_names({stored: tensors[stored].to(job.model.device) for stored in names})
+        spec = LayerSpec(name, job.plan.quantized[name], block.layers[name].weight.dtype)
+        block.layers[name].weight.data = job.method.unpack(local, spec, block.configs[name])
     rescaled = tensors.keys() - {name for names in packed.values() for name in names}
-    for name, disk in job.model.parameter_names(place).items():
+    for name, disk in job.model.parameter_names(worked.place).items():
         if disk in rescaled:
             block.module.get_parameter(name).data = tensors[disk].to(job.model.device)
-    return tensors
+    worked.tensors = tensors
 
 
-@contextmanager
-def _emulated(job: Job, block: Block, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let the block's layers see their inputs as the runtime's kernels do."""
-    handles = emulate_inputs(block.layers, tensors, job.method, job.config)
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _carry_on(job: Job, worked: Worked, paths: Paths, streams: Streams) -> None:
+    """Bring all samples to the input of the next block, on both paths."""
+    telling = _telling(job, worked.block, "forward")
+    if not worked.emulated:
+        _emulate(job, worked, tuple(worked.block.layers))
+    propagate(worked.block, paths.quantized, streams.quantized, telling)
+    if paths.reference is not None and streams.reference is not None:
+        propagate(worked.block, paths.reference, streams.reference, telling)
 
 
-@torch.no_grad()
-def _propagate(job: Job, block: Block, cache: ActivationCache) -> None:
-    batches = CachedBatches(cache, lambda name: job.progress.detail(f"{block.name}: forward {name}"))
-    for index, batch in enumerate(batches):
-        output = block.run(batch)
-        if not is_finite(output):
-            raise RunError(f"{block.name}: its output is NaN or infinite for the sample {batch.name}")
-        cache.put(index, output)
+def _emulate(job: Job, worked: Worked, layers: tuple[str, ...]) -> None:
+    """Let layers of the block see their inputs as the runtime's kernels do."""
+    linears = {name: worked.block.layers[name] for name in layers}
+    for handle in emulate_inputs(linears, worked.tensors, job.method, worked.block.configs):
+        worked.hooks.callback(handle.remove)
+    worked.emulated = True

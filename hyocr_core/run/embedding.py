@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.errors import OutputError, RunError
 from hyocr_core.kit.checks import is_finite
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
@@ -17,6 +16,7 @@ from hyocr_core.pages.samples import MAX_TOKENS, Failure, Sample, check_failures
 from hyocr_core.pages.sources import Record
 from hyocr_core.progress import Progress
 from hyocr_core.run.activations import sample_path, save_embedded
+from hyocr_core.run.run_record import RunJournal
 from hyocr_core.run.token_weights import token_kinds
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class EmbeddedSamples:
 class Embedding:
     """How samples reach the input of one tower.
 
-    name: of the progress bar and, in `folder`'s journal, of the samples. embed: takes a sample's index and inputs.
+    name: of the progress bar. key: what the journal calls the samples. embed: takes a sample's index and inputs.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Embedding:
 
 
 def embed_samples(
-    how: Embedding, records: Sequence[Record], processor: Any, max_tokens: int, journal: Journal, progress: Progress
+    how: Embedding, records: Sequence[Record], processor: Any, max_tokens: int, journal: RunJournal, progress: Progress
 ) -> EmbeddedSamples:
     """Embed every record; what a killed run has embedded is kept if the sample is still the same."""
     how.folder.mkdir(exist_ok=True)
@@ -86,10 +86,10 @@ def embed_samples(
     return EmbeddedSamples(how.folder, names, kinds, reasons, digest.hexdigest(), pages)
 
 
-def _embed_one(how: Embedding, sample: Sample, index: int, journal: Journal) -> None:
+def _embed_one(how: Embedding, sample: Sample, index: int, journal: RunJournal) -> None:
     path = sample_path(how.folder, index)
     key = f"{how.key}-{path.stem}"
-    recorded = journal.entries.get(key)
+    recorded = journal.record.samples.get(key)
     if recorded is not None and recorded != sample.digest:
         raise OutputError(f"cannot resume: the calibration sample {sample.name} has changed since the run began")
     if recorded is not None and path.is_file():
@@ -98,7 +98,8 @@ def _embed_one(how: Embedding, sample: Sample, index: int, journal: Journal) -> 
     if not is_finite(embedded.hidden_states):
         raise RunError(f"vision tower: its output is NaN or infinite for the sample {sample.name}")
     save_embedded(path, embedded)
-    journal.record(key, sample.digest)
+    journal.record.samples[key] = sample.digest
+    journal.save()
 
 
 def sample_size(records: Sequence[Record], processor: Any) -> tuple[int, int]:

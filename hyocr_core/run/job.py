@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from hyocr_core.plugin.watch import Chosen, choose_observers
 from hyocr_core.progress import Progress
 from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory
 from hyocr_core.run.embedding import sample_size
+from hyocr_core.run.overrides import Overrides, by_options, differences, layer_options
 from hyocr_core.run.plan import Plan, make_plan
 from hyocr_core.settings.run_config import RunConfig
 
@@ -34,14 +35,16 @@ BATCH_TOKENS = 1 << 14
 class Job:
     """One run.
 
-    quantization_config: what config.json will say. records: what to calibrate on, empty when these options need none;
-    without answers until the model has written its own, if it is to. observers: those to run beside the hooks;
-    observed: what became of them.
+    options: of each layer, by on-disk name. quantization_config: what config.json will say. records: what to calibrate
+    on, empty when these options need none; without answers until the model has written its own, if it is to.
+    observers: those to run beside the hooks; observed: what became of them. prepared: tensors that the method replaced;
+    config_changes: what it adds to config.json.
     """
 
     run: RunConfig
     method: Method
     config: MethodConfig
+    options: Mapping[str, MethodConfig]
     source: ResolvedModel
     reader: CheckpointReader
     model: HunYuanVL
@@ -53,6 +56,17 @@ class Job:
     progress: Progress
     watch: Stopwatch = field(default_factory=Stopwatch)
     observed: tuple[ObserverRecord, ...] = ()
+    prepared: tuple[str, ...] = ()
+    config_changes: dict[str, Any] = field(default_factory=dict)
+
+    def options_of_its_own(self, layer: str) -> dict[str, Any]:
+        """The options that a layer does not share with the run."""
+        return differences(self.options[layer], self.config)
+
+    def set_options(self, overrides: Overrides) -> None:
+        """Let these options of layers hold; raises ConfigError when the method or its format cannot do so."""
+        self.options = layer_options(self.method, self.run.options, overrides, self.model, self.plan)
+        self.quantization_config = written_config(self.method, self.config, self.options, self.model, self.plan)
 
     @property
     def lacks_answers(self) -> bool:
@@ -89,8 +103,8 @@ def prepare(run: RunConfig, progress: Progress) -> Job:
         raise CheckpointError(f"{source.folder}: is already quantized ({kind}); give the full-precision checkpoint")
     model = HunYuanVL(reader, pick_device(run.device))
     plan = make_plan(model, config.ignore, quant_vit=config.quant_vit, misread=config.misread)
-    method.check_layers(plan.quantized, config)
-    quantization_config = method.checkpoint_config(plan.names, config)
+    options = layer_options(method, run.options, run.overrides, model, plan)
+    quantization_config = written_config(method, config, options, model, plan)
     records: Sequence[Record] = ()
     processor = None
     if method.spec.needs_calibration and config.needs_calibration:
@@ -103,8 +117,29 @@ def prepare(run: RunConfig, progress: Progress) -> Job:
             records = [replace(record, answer=None) for record in records]
         processor = load_processor(source.folder)
     return Job(
-        run, method, config, source, reader, model, plan, quantization_config, records, processor, observers, progress
+        run=run,
+        method=method,
+        config=config,
+        options=options,
+        source=source,
+        reader=reader,
+        model=model,
+        plan=plan,
+        quantization_config=quantization_config,
+        records=records,
+        processor=processor,
+        observers=observers,
+        progress=progress,
     )
+
+
+def written_config(
+    method: Method, config: MethodConfig, options: Mapping[str, MethodConfig], model: HunYuanVL, plan: Plan
+) -> dict[str, Any]:
+    """What config.json will say, once the method has accepted every layer with its options; raises ConfigError."""
+    for own, names in by_options(options):
+        method.check_layers({name: plan.quantized[name] for name in names}, own)
+    return method.checkpoint_config(plan.names, {model.memory_names[name]: options[name] for name in options}, config)
 
 
 def estimate(job: Job) -> Needs:

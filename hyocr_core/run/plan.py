@@ -66,8 +66,9 @@ def _matched(memory_names: Mapping[str, str], patterns: Iterable[str]) -> set[st
 
 def ignored_by(patterns: Iterable[str], *names: str) -> str | None:
     """The first pattern that matches one of the names, whole or as a parent module."""
-    return next((pattern for pattern in patterns if any(_matches(pattern, name) for name in names)), None)
+    return next((pattern for pattern in patterns if any(matches(pattern, name) for name in names)), None)
 
 
-def _matches(pattern: str, name: str) -> bool:
+def matches(pattern: str, name: str) -> bool:
+    """Whether a name or glob means this module, or a parent of it."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyocr_core._version import __version__
-from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.checkpoint.quant_report import (
     FILE_NAME,
     CalibrationRecord,
-    LayerRecord,
     MethodRecord,
     ModelRecord,
     QuantReport,
@@ -27,7 +25,10 @@ from hyocr_core.report.card import FILE_NAME as CARD_NAME
 from hyocr_core.report.card import model_card
 from hyocr_core.resources import peak_rss_bytes, versions
 from hyocr_core.run.embedding import EmbeddedSamples
+from hyocr_core.run.export import export_files
 from hyocr_core.run.job import Job
+from hyocr_core.run.prepare_model import PART
+from hyocr_core.run.run_record import RunJournal
 from hyocr_core.run.trial import Trial, hold_trial, named
 from hyocr_core.settings.run_config import RunConfig
 
@@ -40,7 +41,7 @@ class Quantized:
     """
 
     stage: StagedCheckpoint
-    journal: Journal
+    journal: RunJournal
     samples: EmbeddedSamples | None
     digests: dict[str, str]
     resumed_after: int | None
@@ -86,14 +87,15 @@ def _under_its_name(run: RunConfig, report: QuantReport) -> bool:
 def _build(job: Job, done: Quantized) -> QuantReport:
     """Build the checkpoint, without what describes it."""
     places = (*job.model.vision_blocks, *job.model.decoder_blocks)
-    entries = done.journal.entries
-    blocks = {place.key: entries[place.key] for place in places if place.key in entries}
-    rescaled = [name for block in blocks.values() for name in block["rescaled"]]
+    finished = done.journal.record.blocks
+    blocks = {place.key: finished[place.key] for place in places if place.key in finished}
+    rescaled = [name for block in blocks.values() for name in block.rescaled]
     replaced = {f"{name}.weight" for name in job.plan.quantized} | set(rescaled)
     carried = [name for name in job.reader.tensors if name not in replaced]
-    config = job.reader.config | {"quantization_config": job.quantization_config}
-    files = done.stage.build(job.reader, carried, list(blocks), config)
-    layers = [layer for block in blocks.values() for layer in block["layers"]]
+    prepared = {name: PART for name in job.prepared if name in carried}
+    config = job.reader.config | job.config_changes | {"quantization_config": job.quantization_config}
+    files = done.stage.build(job.reader, carried, list(blocks), config, prepared)
+    files |= export_files(job, done.stage)
     return QuantReport(
         hyocr=__version__,
         method=MethodRecord(
@@ -110,11 +112,12 @@ def _build(job: Job, done: Quantized) -> QuantReport:
         calibration=_calibration_record(job, done.samples),
         ignored=job.plan.ignored,
         rescaled=tuple(rescaled),
-        layers=tuple(LayerRecord.model_validate(layer) for layer in layers),
+        prepared=job.prepared,
+        layers=tuple(layer for block in blocks.values() for layer in block.layers),
         output_sha256=files,
         weight_bytes_before=sum(info.nbytes for info in job.reader.tensors.values()),
         weight_bytes_after=sum(job.reader.tensors[name].nbytes for name in carried)
-        + sum(block["bytes"] for block in blocks.values()),
+        + sum(block.bytes for block in blocks.values()),
         phases=_phases(job),
         peak_rss_bytes=peak_rss_bytes(),
         resumed_after_block=done.resumed_after,

@@ -50,6 +50,11 @@ class RunConfig(FrozenModel):
     output: Path = Field(description="folder to write; must be new or empty")
     method: str = Field(min_length=1, description="name of the quantization method, or distribution:name")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
+    overrides: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="options of single layers: name or glob, on-disk or in-memory -> options of the method; the first "
+        "that matches counts",
+    )
     calib: str = Field(
         "synthetic",
         min_length=1,

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from hyocr_core.contract.config import MethodConfig
-from hyocr_core.contract.types import Batch, Block, Layer, QuantizedLayer, Stats
+from hyocr_core.contract.types import Batch, Block, Collected, Layer, QuantizedLayer, Stats
 from hyocr_core.errors import HookError, HyocrError
 from hyocr_core.kit.grid import decode, fit_grid, join_columns, round_to_nearest
+from hyocr_core.kit.inputs import observe_inputs
 from hyocr_core.kit.smoothing import exact_output
+from hyocr_core.kit.statistics import values_of
+from hyocr_core.models.dequantized import emulate_inputs
+from hyocr_core.models.stages import lone_group
 from hyocr_core.plugin.method import Method
+from hyocr_core.plugin.results import bits_differ, unpacked_problem
+
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -41,31 +47,85 @@ class Bench:
         return self.method.spec.needs_calibration and self.config.needs_calibration
 
     def calibrate(self, block: Block, batches: Sequence[Batch]) -> dict[str, Stats] | None:
-        """The block's statistics, if these options need any."""
-        return self.method.calibrate(block, batches, self.config) if self.calibrates else None
+        """The settled statistics of a block, or of the one group that it is, if these options need any."""
+        if not self.calibrates:
+            return None
+        return self.settle(block, batches, self.collect(block, batches))
+
+    def collect(self, block: Block, batches: Sequence[Batch]) -> dict[str, Collected]:
+        """What the method gathers over these samples."""
+        block, batches = self._given(block, batches)
+        return self.method.calibrate(block, batches, self.config)
+
+    def settle(self, block: Block, batches: Sequence[Batch], collected: Mapping[str, Collected]) -> dict[str, Stats]:
+        """What the method makes of what it gathered."""
+        block, batches = self._given(block, batches)
+        return self.method.settle(block, batches, values_of(collected), self.config, SEED)
 
     def quantize(self, block: Block, batches: Sequence[Batch]) -> list[Quantized]:
         """Take a block all the way, as a run does; its linears end up with their dequantized weights."""
         shapes = {name: (linear.out_features, linear.in_features) for name, linear in block.layers.items()}
         self.method.check_layers(shapes, self.config)
-        stats = self.calibrate(block, batches)
-        return [item for group in block.groups for item in self.quantize_group(block, group, stats)]
+        return [item for part, seen in self.parts(block, batches) for item in self.quantize_part(part, seen)]
+
+    def parts(self, block: Block, batches: Sequence[Batch]) -> Iterator[tuple[Block, Sequence[Batch]]]:
+        """What the method calibrates at once, and what it sees of the samples by then: the block, or each group."""
+        if self.method.spec.inputs == "block":
+            yield block, batches
+            return
+        references = [_inputs_of_groups(block, batch) for batch in batches]
+        for group in block.groups:
+            seen = []
+            for batch, reference in zip(batches, references, strict=True):
+                inputs = _inputs_of_groups(block, batch)[group]
+                seen.append(replace(batch, hidden_states=inputs, reference=reference[group]))
+            yield lone_group(block, group), seen
+
+    def quantize_part(self, part: Block, batches: Sequence[Batch]) -> list[Quantized]:
+        """Calibrate and quantize a block, or the one group that it is."""
+        stats = self.calibrate(part, batches)
+        return [item for group in part.groups for item in self.quantize_group(part, group, stats)]
 
     def quantize_group(
         self, block: Block, group: Sequence[str], stats: Mapping[str, Stats] | None
     ) -> Iterator[Quantized]:
         """Quantize linears of a block that share one input."""
         layers = [Layer(name, block.layers[name].weight.detach()) for name in group]
-        for layer, result in zip(layers, self.method.quantize_group(layers, stats, self.config), strict=True):
+        for layer, result in zip(layers, self.method.quantize_group(layers, stats, self.config, SEED), strict=True):
             packed = self.method.pack(result, self.config)
             block.layers[layer.name].weight.data = result.dequantized
             yield Quantized(layer, stats[layer.name] if stats else None, result, packed)
 
     def unpack_problem(self, item: Quantized, packed: Mapping[str, Tensor]) -> str:
         """How the weight of packed tensors differs from the layer's `dequantized`; empty when it does not."""
-        found = self.method.unpack(packed, self.config, item.layer.name)
-        # Adding 0 makes -0 to 0: integer codes know only one of them, and no output depends on it.
-        return bits_differ(found + 0, item.result.dequantized + 0)
+        return unpacked_problem(self.method.unpack(packed, item.layer.spec, self.config), item.result.dequantized)
+
+    @contextmanager
+    def emulated(self, block: Block, items: Sequence[Quantized]) -> Iterator[None]:
+        """Let the linears of a block see their inputs as a runtime's kernels do."""
+        tensors = {f"{item.layer.name}.{local}": value for item in items for local, value in item.packed.items()}
+        configs = dict.fromkeys(block.layers, self.config)
+        handles = emulate_inputs(block.layers, tensors, self.method, configs)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _given(self, block: Block, batches: Sequence[Batch]) -> tuple[Block, Sequence[Batch]]:
+        """The block with the options of its layers; the samples with what the method asks for, and nothing more."""
+        if not self.method.spec.reference_inputs:
+            batches = [replace(batch, reference=None) for batch in batches]
+        elif not block.of_group:
+            batches = [replace(batch, reference=batch.hidden_states) for batch in batches]
+        return replace(block, configs=dict.fromkeys(block.layers, self.config)), batches
+
+
+def _inputs_of_groups(block: Block, batch: Batch) -> dict[tuple[str, ...], Tensor]:
+    """The input, (1, tokens, K), of each group of a block as it is now."""
+    seen: dict[tuple[str, ...], Tensor] = {}
+    observe_inputs(block, [batch], lambda group, inputs: seen.update({group: inputs[None].clone()}))
+    return seen
 
 
 def block_error(exact: Sequence[Tensor], block: Block, batches: Sequence[Batch]) -> float:
@@ -82,21 +142,6 @@ def rounded_to_nearest(weight: Tensor, bits: int, group_size: int) -> Tensor:
     uneven = group_size != -1 and len(columns) % group_size
     grid = fit_grid(columns, weight.dtype, bits=bits, group_size=-1 if uneven else group_size, sym=True, mse=False)
     return decode(round_to_nearest(columns, grid), grid).T.contiguous()
-
-
-def bits_differ(left: Tensor, right: Tensor) -> str:
-    """How two tensors differ, bit for bit; empty when they do not."""
-    if left.shape != right.shape or left.dtype != right.dtype:
-        return f"{left.dtype} {tuple(left.shape)} instead of {right.dtype} {tuple(right.shape)}"
-    size = max(1, left.element_size())
-    pairs = (tensor.detach().contiguous().reshape(-1).view(torch.uint8).view(-1, size) for tensor in (left, right))
-    first, second = pairs
-    places = (first != second).any(1).nonzero().flatten().tolist()
-    if not places:
-        return ""
-    where = [int(index) for index in torch.unravel_index(torch.tensor(places[0]), left.shape)]
-    now, then = (tensor.reshape(-1)[places[0]].item() for tensor in (left, right))
-    return f"{len(places)} of {left.numel()} values differ, the first at {where}: {now:g} instead of {then:g}"
 
 
 def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

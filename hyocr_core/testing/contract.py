@@ -21,12 +21,12 @@ from hyocr_core.contract.types import Batch, Block
 from hyocr_core.errors import ConfigError
 from hyocr_core.kit.smoothing import exact_output
 from hyocr_core.plugin.registry import installed_methods, load_method
+from hyocr_core.plugin.results import bits_differ
 from hyocr_core.progress import Silent
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.testing.bench import (
     Bench,
     Quantized,
-    bits_differ,
     block_error,
     failing_in_one_line,
     left_alone,
@@ -41,6 +41,7 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 HEAVY = ("torch", "transformers")
 IMPORTS = """
 import json, sys
+from hyocr_core.plugin.results import bits_differ
 from hyocr_core.plugin.registry import load_method
 method = load_method(sys.argv[1])
 method.config(json.loads(sys.argv[2]))
@@ -378,8 +379,8 @@ def _pack_again(bench: Bench, item: Quantized, states: Tensor) -> None:
     with left_alone("pack", result=result.tensors, dequantized=result.dequantized):
         packed = bench.method.pack(result, bench.config)
     with left_alone("unpack", tensors=packed):
-        bench.method.unpack(packed, bench.config, item.layer.name)
-    if bench.method.quantizes_inputs:
+        bench.method.unpack(packed, item.layer.spec, bench.config)
+    if bench.method.implements("quantize_inputs"):
         inputs = states[..., :1].expand(*states.shape[:-1], item.layer.weight.shape[1]).contiguous()
         with left_alone("quantize_inputs", inputs=inputs, tensors=packed):
             bench.method.quantize_inputs(inputs, packed, bench.config, item.layer.name)

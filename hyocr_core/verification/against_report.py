@@ -49,7 +49,12 @@ def check_config(subject: Subject, report: QuantReport) -> Iterator[Fault]:
         tuple(memory[name] for name in known if name not in quantized),
     )
     try:
-        written = method.checkpoint_config(names, method.config(report.method.config))
+        layers = {
+            memory[layer.name]: method.config(report.method.config | layer.options)
+            for layer in report.layers
+            if layer.name in memory
+        }
+        written = method.checkpoint_config(names, layers, method.config(report.method.config))
     except MethodError:
         raise
     except HyocrError as error:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hyocr_core.checkpoint.quant_report import QuantReport
+from hyocr_core.contract.types import LayerSpec
 from hyocr_core.errors import HyocrError
 from hyocr_core.plugin.registry import load_method
 
@@ -30,16 +31,16 @@ class OwnFormat:
     def problems(self, layer: str, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Iterator[str]:
         """Say why these tensors are no weight of this shape (N, K)."""
         try:
-            found = tuple(self.method.unpack(tensors, self._config, layer).shape)
+            found = tuple(self.method.unpack(tensors, LayerSpec(layer, shape, torch.bfloat16), self._config).shape)
         except HyocrError as error:
             yield str(error)
             return
         if found != shape:
             yield f"unpacks to {list(found)}, config.json asks for {list(shape)}"
 
-    def dequantize(self, tensors: Mapping[str, Tensor], _shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    def dequantize(self, tensors: Mapping[str, Tensor], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """Return the weight (N, K) in `dtype`."""
-        return self.method.unpack(tensors, self._config).to(dtype)
+        return self.method.unpack(tensors, LayerSpec("", shape, torch.bfloat16), self._config).to(dtype)
 
     def groups(self, _shape: tuple[int, int]) -> int:
         """The groups of an output that are compared with the original each on its own: one."""

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core.kit.grid import Grid
-from hyocr_core.kit.threads import one_thread
+from hyocr_core.kit import Grid, one_thread
 from hyocr_plugin_awq.columns import piece_grid, pieces, rounded
 
 if TYPE_CHECKING:

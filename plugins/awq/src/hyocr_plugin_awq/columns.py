@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core.kit.grid import Grid, decode, fit_grid, round_to_nearest
-from hyocr_core.kit.threads import one_thread
+from hyocr_core.kit import Grid, decode, fit_grid, one_thread, round_to_nearest
 
 if TYPE_CHECKING:
     from torch import Tensor

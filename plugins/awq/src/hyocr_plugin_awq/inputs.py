@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core import Batches, Block, RunError, Stats, is_finite, observe_weighted
-from hyocr_core.kit.hessian import add_outer, finish
+from hyocr_core import Batches, Block, Collected, Stats
+from hyocr_core.kit import add_outer, by_layer, observe_weighted, summed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,19 +15,12 @@ if TYPE_CHECKING:
     Group = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The input that a group of layers shares, over all calibration tokens, each with its weight w.
+def collect_inputs(block: Block, batches: Batches) -> dict[str, Collected]:
+    """Return sums over the input of each layer; layers with one input share one object.
 
-    hessian: (K, K) fp32, 2 / tokens * sum of w x x^T. magnitudes: (K,) fp32, 1 / tokens * sum of w |x|.
+    hessian: (K, K) fp32, see `hyocr_core.kit.collect_hessians`. magnitudes: (K,) fp32, of w |x|, w a token's weight.
+    tokens: () int64.
     """
-
-    hessian: Tensor
-    magnitudes: Tensor
-
-
-def collect_inputs(block: Block, batches: Batches) -> dict[Group, Inputs]:
-    """Return the inputs of each of `block.groups`; raise RunError naming a layer whose inputs tell nothing."""
     sums: dict[Group, Stats] = {}
 
     def observe(names: Group, inputs: Tensor, weights: Tensor | None) -> None:
@@ -45,13 +37,4 @@ def collect_inputs(block: Block, batches: Batches) -> dict[Group, Inputs]:
         sums[names]["tokens"] += len(inputs)
 
     observe_weighted(block, batches, observe)
-    return {names: _finished(names[0], sums.get(names)) for names in block.groups}
-
-
-def _finished(name: str, sums: Stats | None) -> Inputs:
-    if sums is None or sums["tokens"] == 0:
-        raise RunError(f"{name}: no calibration token reached it; give other samples or ignore the layer")
-    finish(sums)
-    if not is_finite(sums["hessian"]):
-        raise RunError(f"{name}: its inputs are so large that their squares overflow float32")
-    return Inputs(sums["hessian"], sums["magnitudes"] / sums["tokens"].item())
+    return by_layer(block.groups, {names: summed(own) for names, own in sums.items()})

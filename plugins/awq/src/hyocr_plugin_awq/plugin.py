@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hyocr_core import Batches, Block, Layer, MethodSpec, QuantizedLayer, QuantizedNames, Stats, hookimpl
+from hyocr_core import (
+    Batches,
+    Block,
+    Collected,
+    Layer,
+    MethodSpec,
+    QuantizedLayer,
+    QuantizedNames,
+    Stats,
+    formats,
+    hookimpl,
+)
 from hyocr_core.formats import check_shapes
 from hyocr_plugin_awq.config import AwqConfig
 
@@ -28,10 +39,17 @@ def check_layers(shapes: Mapping[str, tuple[int, int]], config: AwqConfig) -> No
 
 
 @hookimpl
-def calibrate(block: Block, batches: Batches, config: AwqConfig) -> dict[str, Stats]:
+def calibrate(block: Block, batches: Batches) -> dict[str, Collected]:
+    from hyocr_plugin_awq.inputs import collect_inputs
+
+    return collect_inputs(block, batches)
+
+
+@hookimpl
+def settle(block: Block, batches: Batches, stats: dict[str, Stats]) -> dict[str, Stats]:
     from hyocr_plugin_awq import smooth
 
-    return smooth.calibrate(block, batches, config)
+    return smooth.settle(block, batches, stats)
 
 
 @hookimpl
@@ -43,18 +61,18 @@ def quantize_layer(layer: Layer, stats: Stats | None, config: AwqConfig) -> Quan
 
 @hookimpl
 def pack(layer: QuantizedLayer, config: AwqConfig) -> dict[str, Tensor]:
-    from hyocr_plugin_awq import layers
+    from hyocr_core.kit import pack_integers
 
-    return layers.pack(layer, config)
+    return pack_integers(layer, config.on_disk, config.bits)
 
 
 @hookimpl
 def unpack(tensors: dict[str, Tensor], config: AwqConfig) -> Tensor:
-    from hyocr_plugin_awq import layers
+    from hyocr_core.kit import unpack_integers
 
-    return layers.unpack(tensors, config)
+    return unpack_integers(tensors, config.on_disk)
 
 
 @hookimpl
-def checkpoint_config(names: QuantizedNames, config: AwqConfig) -> dict[str, Any]:
-    return config.on_disk.quantization_config(names)
+def checkpoint_config(names: QuantizedNames, layers: Mapping[str, AwqConfig]) -> dict[str, Any]:
+    return formats.checkpoint_config({name: config.on_disk for name, config in layers.items()}, names)

@@ -10,8 +10,8 @@ import torch
 from torch.func import functional_call
 
 from hyocr_core import Batch, Batches, Block, Smoothing
+from hyocr_core.kit import halved, output_energy
 from hyocr_plugin_awq.columns import smoothed_errors
-from hyocr_plugin_awq.errors import halved, output_energy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core.kit.e4m3 import LARGEST
+from hyocr_core.kit import E4M3_MAX
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ def scales_of(largest: Tensor, dtype: torch.dtype) -> Tensor:
 
     Never zero: 1 where `largest` is, the smallest normal number where the scale would vanish in `dtype`.
     """
-    scales = torch.where(largest == 0, 1.0, largest.float() / LARGEST).to(dtype)
+    scales = torch.where(largest == 0, 1.0, largest.float() / E4M3_MAX).to(dtype)
     return torch.where(scales == 0, torch.finfo(dtype).smallest_normal, scales)
 
 
@@ -27,4 +27,4 @@ def encode(weight: Tensor, scales: Tensor) -> Tensor:
     Divides in fp32: in bf16 the quotient would be rounded before it is rounded to a code.
     """
     # A scale that was rounded down puts the largest weights just above 448.
-    return (weight.float() / scales.float()).clamp_(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
+    return (weight.float() / scales.float()).clamp_(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)

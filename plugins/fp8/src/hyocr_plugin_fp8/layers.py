@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core import Layer, QuantizedLayer, RunError, Stats, check_weights, is_finite
-from hyocr_core.formats import Fp8Weight
-from hyocr_core.formats.cache import CACHE_SCALES
-from hyocr_core.kit.threads import one_thread
+from hyocr_core import Layer, QuantizedLayer, RunError, Stats
+from hyocr_core.formats import CACHE_SCALES, Fp8Weight
+from hyocr_core.kit import check_weights, is_finite, one_thread
 from hyocr_plugin_fp8.fp8 import encode, scales_of
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core import is_finite
-from hyocr_core.kit.e4m3 import round_scaled_
-from hyocr_core.kit.threads import one_thread
+from hyocr_core import Collected, Stat
+from hyocr_core.kit import is_finite, one_thread, round_to_e4m3_
 from hyocr_plugin_fp8.config import DEFAULT_PERCENTILE
 from hyocr_plugin_fp8.fp8 import scales_of
 
@@ -39,6 +38,19 @@ class Fit:
     scale: Tensor
     error: Tensor
 
+    @classmethod
+    def of(cls, largest: Tensor, counts: Tensor, config: Fp8Config, dtype: torch.dtype) -> Fit | None:
+        """Return the scale that `config.observer` chooses, in `dtype`; None when what was seen is not finite.
+
+        largest, counts: as `Magnitudes` collects them.
+        """
+        if not is_finite(largest):
+            return None
+        present = counts.nonzero().flatten()
+        values = present.to(torch.int16).view(torch.bfloat16).float()
+        with one_thread():
+            return fit_scale(values, counts[present], largest, config, dtype)
+
 
 class Magnitudes:
     """Absolute values seen so far: the largest, and how often each occurred, weighted as its tokens are.
@@ -47,38 +59,33 @@ class Magnitudes:
     """
 
     def __init__(self, *, every: int) -> None:
-        self.largest: Tensor | None = None
+        self._largest: Tensor | None = None
         self._every = every
-        self._rows = 0
         self._counts: Tensor | None = None
 
-    def add(self, values: Tensor, weights: Tensor | None = None) -> None:
+    def add(self, values: Tensor, weights: Tensor | None = None, offset: int = 0) -> None:
         """Take note of activations (..., tokens, C); the largest value of all rows, the counts of one row in `every`.
 
-        weights: of the tokens, (tokens,); None: all 1.
+        weights: of the tokens, (tokens,); None: all 1. offset: the first row to count, modulo `every`; another one for
+        every sample, so that the first token of each, often far larger, gets no more than its share.
         """
         if values.numel() == 0:
             return
         rows = values.flatten(0, -2)
-        # On from where the last sample ended: the first token of each, often far larger, gets no more than its share.
-        picked = slice(-self._rows % self._every, None, self._every)
+        picked = slice(offset % min(self._every, len(rows)), None, self._every)
         of_rows = None if weights is None else weights.expand(values.shape[:-1]).flatten()[picked]
         with one_thread():
             low, high = torch.aminmax(rows)
             counts = _count_magnitudes(rows[picked], of_rows)
         largest = torch.maximum(-low, high).float()
-        self._rows += len(rows)
-        self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
+        self._largest = largest if self._largest is None else torch.maximum(self._largest, largest)
         self._counts = counts if self._counts is None else self._counts + counts
 
-    def fit(self, config: Fp8Config, dtype: torch.dtype) -> Fit | None:
-        """Return the scale that `config.observer` chooses, in `dtype`; None when nothing finite was seen."""
-        if self.largest is None or self._counts is None or not is_finite(self.largest):
+    def collected(self, prefix: str) -> Collected | None:
+        """The largest value, () fp32, and the counts, (MAGNITUDES,); None when nothing was seen."""
+        if self._largest is None or self._counts is None:
             return None
-        present = self._counts.nonzero().flatten()
-        values = present.to(torch.int16).view(torch.bfloat16).float()
-        with one_thread():
-            return fit_scale(values, self._counts[present], self.largest, config, dtype)
+        return {f"{prefix}_largest": Stat(self._largest, "max"), f"{prefix}_counts": Stat(self._counts, "sum")}
 
 
 def _count_magnitudes(values: Tensor, weights: Tensor | None) -> Tensor:
@@ -128,5 +135,5 @@ def least_error_scale(values: Tensor, counts: Tensor, largest: Tensor, dtype: to
 
 def squared_error(values: Tensor, counts: Tensor, scale: Tensor) -> Tensor:
     """Return the sum of the squared errors of rounding each of `values` (V,) fp32, `counts` times: () fp64."""
-    rounded = round_scaled_(values.clone(), scale.float())
+    rounded = round_to_e4m3_(values.clone(), scale.float())
     return ((values.double() - rounded).square_() * counts).sum()

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from hyocr_core import (
     Batches,
     Block,
+    Collected,
     Layer,
     MethodSpec,
     QuantizedLayer,
     QuantizedNames,
     Stats,
+    formats,
     hookimpl,
 )
 from hyocr_plugin_fp8.config import Fp8Config
@@ -34,10 +36,17 @@ def check_layers(shapes: Mapping[str, tuple[int, int]]) -> None:
 
 
 @hookimpl
-def calibrate(block: Block, batches: Batches, config: Fp8Config) -> dict[str, Stats]:
+def calibrate(block: Block, batches: Batches) -> dict[str, Collected]:
     from hyocr_plugin_fp8 import calibration
 
-    return calibration.calibrate(block, batches, config)
+    return calibration.calibrate(block, batches)
+
+
+@hookimpl
+def settle(block: Block, stats: dict[str, Stats]) -> dict[str, Stats]:
+    from hyocr_plugin_fp8 import calibration
+
+    return calibration.settle(block, stats)
 
 
 @hookimpl
@@ -72,7 +81,6 @@ def quantize_inputs(inputs: Tensor, tensors: dict[str, Tensor], config: Fp8Confi
 
 
 @hookimpl
-def checkpoint_config(names: QuantizedNames, config: Fp8Config) -> dict[str, Any]:
-    if config.kv_cache:
-        check_cache(names.ignored)
-    return config.on_disk.quantization_config(names)
+def checkpoint_config(names: QuantizedNames, layers: Mapping[str, Fp8Config]) -> dict[str, Any]:
+    check_cache(names.ignored, layers)
+    return formats.checkpoint_config({name: config.on_disk for name, config in layers.items()}, names)

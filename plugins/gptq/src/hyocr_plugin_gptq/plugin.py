@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hyocr_core import (
     Batches,
     Block,
+    Collected,
     Layer,
     MethodSpec,
     QuantizedLayer,
@@ -24,6 +25,7 @@ __all__ = [
     "pack",
     "quantize_group",
     "quantize_layer",
+    "settle",
     "unpack",
 ]
 
@@ -35,10 +37,18 @@ def method_spec() -> MethodSpec:
 
 
 @hookimpl
-def calibrate(block: Block, batches: Batches) -> dict[str, Stats]:
-    from hyocr_core.kit.hessian import collect_hessians
+def calibrate(block: Block, batches: Batches) -> dict[str, Collected]:
+    from hyocr_core.kit import collect_hessians
 
     return collect_hessians(block, batches)
+
+
+@hookimpl
+def settle(stats: dict[str, Stats]) -> dict[str, Stats]:
+    from hyocr_core.kit import settle_hessians
+
+    settle_hessians(stats)
+    return stats
 
 
 @hookimpl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hyocr_core import QuantizedLayer, QuantizedNames, hookimpl
+from hyocr_core import QuantizedLayer, QuantizedNames, formats, hookimpl
 from hyocr_core.formats import check_shapes
 from hyocr_plugin_gptq.config import RtnConfig
 
@@ -29,18 +29,18 @@ def check_layers(shapes: Mapping[str, tuple[int, int]], config: RtnConfig) -> No
 
 @hookimpl
 def pack(layer: QuantizedLayer, config: RtnConfig) -> dict[str, Tensor]:
-    from hyocr_plugin_gptq import layers
+    from hyocr_core.kit import pack_integers
 
-    return layers.pack(layer, config)
+    return pack_integers(layer, config.on_disk, config.bits)
 
 
 @hookimpl
 def unpack(tensors: dict[str, Tensor], config: RtnConfig) -> Tensor:
-    from hyocr_plugin_gptq import layers
+    from hyocr_core.kit import unpack_integers
 
-    return layers.unpack(tensors, config)
+    return unpack_integers(tensors, config.on_disk)
 
 
 @hookimpl
-def checkpoint_config(names: QuantizedNames, config: RtnConfig) -> dict[str, Any]:
-    return config.on_disk.quantization_config(names)
+def checkpoint_config(names: QuantizedNames, layers: Mapping[str, RtnConfig]) -> dict[str, Any]:
+    return formats.checkpoint_config({name: config.on_disk for name, config in layers.items()}, names)

@@ -6,9 +6,14 @@ w, and outputs, so that no token is needed to compare candidates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+
+from hyocr_core.contract.types import Layer, Stats
+from hyocr_core.errors import RunError
+from hyocr_core.kit.checks import is_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +23,19 @@ STRIPE = 512
 
 MEASURED_OUTPUTS = 512
 """Outputs per layer, evenly spread, that its error metrics are taken from: enough to be right within percents."""
+
+
+def checked_hessian(layers: Sequence[Layer], stats: Stats | None) -> Tensor:
+    """The (K, K) Hessian of layers that share statistics; raises RunError naming the layer when it cannot be used."""
+    name, inputs = layers[0].name, layers[0].weight.shape[1]
+    if stats is None:
+        raise RunError(f"{name}: needs calibration statistics and was given none")
+    hessian = stats["hessian"].to(layers[0].weight.device)
+    if hessian.shape != (inputs, inputs):
+        raise RunError(f"{name}: the Hessian is {tuple(hessian.shape)}, its inputs have {inputs} channels")
+    if not is_finite(hessian):
+        raise RunError(f"{name}: the Hessian of its inputs holds NaN or infinite values")
+    return hessian
 
 
 def halved(hessian: Tensor) -> Tensor:
@@ -41,11 +59,12 @@ def output_energy(columns: Tensor, half: Tensor) -> float:
     return 2 * total
 
 
-def relative_error(columns: Tensor, values: Tensor, hessian: Tensor) -> float:
-    """Return sqrt(tr(E^T H E) / tr(W^T H W)), E = W - V, for `columns` W and what they were rounded to, V: (K, N)."""
+def relative_errors(columns: Tensor, rounded: Sequence[Tensor], hessian: Tensor) -> list[float]:
+    """Return sqrt(tr(E^T H E) / tr(W^T H W)), E = W - V, for columns W and each V that they were rounded to: (K, N)."""
     half = halved(hessian)
     whole = output_energy(columns, half)
-    return max(output_energy(columns - values, half) / whole, 0.0) ** 0.5 if whole > 0 else 0.0
+    lost = [output_energy(columns - values, half) for values in rounded]
+    return [max(each / whole, 0.0) ** 0.5 if whole > 0 else 0.0 for each in lost]
 
 
 def measured(outputs: int) -> slice:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core import is_finite
+from hyocr_core.kit.checks import is_finite
 from hyocr_core.kit.threads import one_thread
 
 if TYPE_CHECKING:
@@ -113,13 +113,3 @@ def quantize_columns(columns: Tensor, feedback: Tensor, grid: Grid, block_size: 
                 codes[places[k]] = code
                 errors[k].addcmul_(code.sub_(zeros[group]), scales[group], value=-1)
     return codes
-
-
-def output_energy(columns: Tensor, hessian: Tensor) -> Tensor:
-    """Return c^T H c for every column c of `columns` (K, N): (N,) fp32, good to about three digits.
-
-    For errors of weights this is their mean squared effect on the outputs, up to a factor. Multiplies in bf16, since it
-    only feeds reports.
-    """
-    product = hessian.bfloat16() @ columns.bfloat16()
-    return (product * columns).sum(0).clamp_(min=0)

@@ -1,0 +1,147 @@
+"""What a hook must leave alone while it is at work: each guard raises PromiseBroken when it did not."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hyocr_core.contract.types import Batches, Block, Layer, Stats
+from hyocr_core.errors import HookError, HyocrError, MethodError
+from hyocr_core.plugin.results import same_bytes
+
+RESCALED_CHANGE = 0.02
+"""How much rescaling may change a block's output, relative; rounding folded weights to bf16 takes a few thousandths."""
+
+
+class PromiseBroken(Exception):  # noqa: N818
+    """A hook did what it must not; `kind` is the error that the user sees, `layer` whose it is, if not the hook's."""
+
+    def __init__(self, problem: str, *, layer: str = "", kind: type[HyocrError] = HookError) -> None:
+        super().__init__(problem)
+        self.layer = layer
+        self.kind = kind
+
+
+@contextmanager
+def parameters_kept(block: Block, why: str) -> Iterator[None]:
+    """The block's parameters; the copies are one block's weights."""
+    copies = {name: parameter.detach().clone() for name, parameter in block.module.named_parameters()}
+    yield
+    for name, parameter in block.module.named_parameters():
+        if not same_bytes(parameter.detach(), copies[name]):
+            raise PromiseBroken(f"changed {name}, but {why}")
+
+
+@contextmanager
+def output_kept(block: Block, batches: Batches) -> Iterator[None]:
+    """What the block computes of the first sample, in fp32."""
+    from hyocr_core.kit.smoothing import exact_output
+
+    batch = next(iter(batches))
+    before = exact_output(block, batch)
+    yield
+    change = ((exact_output(block, batch) - before).norm() / before.norm()).item()
+    # Written so that NaN is refused too.
+    if not change <= RESCALED_CHANGE:
+        raise PromiseBroken(f"changed the block's output by {change:.1%}; rescaling must preserve it")
+
+
+@contextmanager
+def inputs_kept(layers: Sequence[Layer], stats: Stats | None) -> Iterator[None]:
+    """The weights that a hook was given, and statistics that other layers share.
+
+    Weights are compared with copies, exactly: a tensor's version counter misses writes through `.data` and NumPy, and a
+    checksum can miss a permutation. The copies are one group's weights and cost about a second per billion.
+    """
+    copies = [layer.weight.clone() for layer in layers]
+    before = _versions(stats)
+    yield
+    for layer, copy in zip(layers, copies, strict=True):
+        if not same_bytes(layer.weight, copy):
+            raise PromiseBroken("wrote into the weight it was given; work on a copy", layer=layer.name)
+    # A hook that damps its Hessian in place would spoil the next layer.
+    if _versions(stats) != before:
+        raise PromiseBroken("wrote into its stats, which other layers share", layer=layers[0].name)
+
+
+@contextmanager
+def written_inside(folder: Path, *others: Path) -> Iterator[None]:
+    """What lies anywhere but in `folder`, and of `others` also what other code than Python's writes there.
+
+    Scratch files in the folder for temporary ones are allowed.
+    """
+    before = {other: _entries(other) for other in others}
+    with _writing_only(folder.resolve(), Path(tempfile.gettempdir()).resolve(), Path("/dev")):
+        yield
+    for other in others:
+        changed = sorted(_entries(other) ^ before[other])
+        if changed:
+            raise _outside(other / changed[0][0])
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise PromiseBroken(f"left {path.name}, which is neither a file nor a folder", kind=MethodError)
+
+
+def _outside(path: object) -> PromiseBroken:
+    return PromiseBroken(f"wrote {path}, outside of the folder it was given", kind=MethodError)
+
+
+def _entries(folder: Path) -> set[tuple[str, int, int]]:
+    """Name, size and time of change of every file."""
+    found = ((path.name, path.lstat()) for path in folder.iterdir() if not path.is_dir())
+    return {(name, stat.st_size, stat.st_mtime_ns) for name, stat in found}
+
+
+_allowed: tuple[Path, ...] | None = None
+"""Where this process may write; None: anywhere. An audit hook cannot be removed, so that it looks here."""
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_TARGETS = {"os.mkdir": 0, "os.remove": 0, "os.rmdir": 0, "os.truncate": 0} | dict.fromkeys(
+    ("os.rename", "os.link", "os.symlink"), 1
+)
+"""Events of Python's audit that change the disk -> which argument is the path."""
+
+
+@contextmanager
+def _writing_only(*folders: Path) -> Iterator[None]:
+    """Refuse, where it happens, any write of Python code elsewhere; compiled modules of an import may be cached."""
+    global _allowed
+    _install_audit()
+    _allowed = folders
+    try:
+        yield
+    finally:
+        _allowed = None
+
+
+@cache
+def _install_audit() -> None:
+    sys.addaudithook(_audit)
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if _allowed is None:
+        return
+    if event == "open":
+        path, _, flags = arguments
+        writes = isinstance(flags, int) and flags & _WRITING
+    else:
+        writes = event in _TARGETS
+        path = arguments[_TARGETS[event]] if writes else None
+    if writes and isinstance(path, str | os.PathLike) and not _may_write(Path(path)):
+        raise _outside(path)
+
+
+def _may_write(path: Path) -> bool:
+    resolved = path.resolve()
+    return "__pycache__" in resolved.parts or any(resolved.is_relative_to(folder) for folder in _allowed or ())
+
+
+def _versions(stats: Stats | None) -> list[int]:
+    return [tensor._version for tensor in (stats or {}).values() if not tensor.is_inference()]

@@ -1,0 +1,24 @@
+"""Files that a method writes for a runtime which reads no safetensors, published with the checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+
+from hyocr_core.checkpoint.writer import StagedCheckpoint
+from hyocr_core.run.job import Job
+
+
+def export_files(job: Job, stage: StagedCheckpoint) -> dict[str, str]:
+    """Let the method export the built checkpoint; return the SHA-256 of each file that came of it, by name.
+
+    What an interrupted export left is made anew. Raises MethodError for a method that writes elsewhere.
+    """
+    if not job.method.implements("export"):
+        return {}
+    folder = stage.folder / "export"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    job.progress.detail("export")
+    with job.watch.phase("export"):
+        job.method.export(stage.checkpoint, folder, job.config)
+    return stage.take_files(folder)

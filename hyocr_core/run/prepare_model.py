@@ -1,0 +1,116 @@
+"""A method's look at the whole model before the first block: asked once, checked, and kept for resumed runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from hyocr_core.checkpoint.overlaid import OverlaidCheckpoint
+from hyocr_core.checkpoint.writer import StagedCheckpoint
+from hyocr_core.contract.types import Batches, Block, LayerSpec, Prepared
+from hyocr_core.errors import MethodError
+from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.models.predicted import predict, predicted_change
+from hyocr_core.pages.processor import load_processor
+from hyocr_core.pages.samples import build_sample
+from hyocr_core.pages.sources import draw_pages
+from hyocr_core.run.job import Job
+from hyocr_core.run.run_record import PreparedRecord, RunJournal
+
+PART = "prepared"
+"""The part of the stage that holds the replaced tensors."""
+
+PREPARED_CHANGE = 0.05
+"""How much replaced tensors may change the logits of a sample, relative; rotations rounded to bf16 take a percent."""
+
+
+class ModelView:
+    """The model as a method's `prepare` sees it; see `types.Model`."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    @cached_property
+    def layers(self) -> Mapping[str, LayerSpec]:
+        """Every linear, the embedding and a head of its own, by on-disk name."""
+        return self._job.model.layer_specs()
+
+    @cached_property
+    def tensors(self) -> Mapping[str, tuple[tuple[int, ...], torch.dtype]]:
+        """On-disk name -> shape and dtype."""
+        return {name: (tuple(info.shape), info.dtype) for name, info in self._job.reader.tensors.items()}
+
+    def read(self, *names: str) -> dict[str, Tensor]:
+        """Tensors by their on-disk names, as copies."""
+        return self._job.reader.read(names)
+
+    def blocks(self) -> Iterator[AbstractContextManager[Block]]:
+        """The decoder's blocks in order, each in memory inside `with` only."""
+        model = self._job.model
+        for index, place in enumerate(model.decoder_blocks):
+            yield model.block(place, index, model.linears)
+
+
+def prepare_model(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable[[], Batches]) -> None:
+    """Let the method decide on the whole model, unless it has; put what it decided into `job`.
+
+    embed: brings the samples to the input of the decoder. Raises MethodError when replaced tensors change what the
+    model predicts.
+    """
+    if not job.method.implements("prepare"):
+        return
+    if journal.record.prepared is None:
+        with job.watch.phase("prepare"):
+            _ask(job, stage, journal, embed)
+    prepared = journal.record.prepared
+    if prepared is None:
+        return
+    if prepared.tensors:
+        job.model = HunYuanVL(OverlaidCheckpoint(job.reader, stage.read_part(PART)), job.model.device)
+    job.prepared = prepared.tensors
+    job.config_changes = prepared.config
+    job.set_options({**job.run.overrides, **prepared.overrides})
+
+
+def _ask(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable[[], Batches]) -> None:
+    job.progress.start("prepare", 1)
+    found = job.method.prepare(ModelView(job), embed() if job.records else (), job.config, job.run.seed)
+    if found.tensors:
+        _check_output(job, found)
+        stage.add_part(PART, found.tensors)
+    if found.tensors or job.config.quant_vit:
+        _forget_samples(stage, journal)
+    journal.record.prepared = PreparedRecord(
+        overrides={pattern: dict(options) for pattern, options in found.overrides.items()},
+        tensors=tuple(found.tensors),
+        config=dict(found.config),
+    )
+    journal.save()
+    job.progress.step()
+
+
+def _forget_samples(stage: StagedCheckpoint, journal: RunJournal) -> None:
+    """Samples that were embedded with tensors which are about to change have to be embedded again."""
+    journal.record.samples.clear()
+    journal.save()
+    shutil.rmtree(stage.folder / "inputs", ignore_errors=True)
+
+
+def _check_output(job: Job, found: Prepared) -> None:
+    """Hold what the model predicts of one sample with the tensors replaced against what it predicted before."""
+    processor = job.processor or load_processor(job.source.folder)
+    [record, *_] = job.records or draw_pages("synthetic:1", None, 1, 0, keep_duplicates=True, say=job.progress.say)
+    inputs = build_sample(record, processor, with_answer=True).inputs
+    replaced = HunYuanVL(OverlaidCheckpoint(job.reader, found.tensors), job.model.device)
+    change = predicted_change(predict(job.model, inputs), predict(replaced, inputs))
+    # Written so that NaN is refused too.
+    if not change <= PREPARED_CHANGE:
+        raise MethodError(
+            f"{job.method.entry.at('prepare')}: the tensors that it replaced change the model's predictions by "
+            f"{change:.1%} on {record.name}; it must compute the same"
+        )

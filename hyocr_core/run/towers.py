@@ -1,0 +1,101 @@
+"""The samples on their way to the decoder: through the vision tower, quantized or not, and the token embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hyocr_core.checkpoint.writer import StagedCheckpoint
+from hyocr_core.contract.types import Batches
+from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
+from hyocr_core.run.activations import ActivationCache
+from hyocr_core.run.blocks import quantize_blocks
+from hyocr_core.run.embedding import EmbeddedSamples, Embedding, embed_samples
+from hyocr_core.run.job import Job
+from hyocr_core.run.run_record import RunJournal
+from hyocr_core.run.streams import BlockBatches, Streams
+from hyocr_core.run.token_weights import balanced_weights
+
+QUANTIZED, REFERENCE = "quantized", "reference"
+"""Names of the two streams, as their files have them."""
+
+
+@dataclass(frozen=True)
+class Towers:
+    """One run on its way to the decoder's first block."""
+
+    job: Job
+    stage: StagedCheckpoint
+    journal: RunJournal
+
+    def full_precision_batches(self) -> Batches:
+        """The samples at the input of the decoder, none of it quantized yet."""
+        samples = self._embed("inputs", "sample", None)
+        cache = ActivationCache(samples.folder, samples.names, self.job.model.batch, spill=self.job.run.spill)
+        return BlockBatches(Streams(cache), self.job.progress.detail)
+
+    def quantize_vision(self) -> Streams | None:
+        """Quantize the vision tower; return what it makes of the samples' images, None when nothing needs that."""
+        job, places = self.job, self.job.model.vision_blocks
+        if not job.records or self.journal.record.embedded is not None:
+            quantize_blocks(job, self.stage, self.journal, places, None)
+            return None
+
+        def patches(_index: int, inputs: ModelInputs) -> Embedded:
+            return job.model.embed_patches(inputs)
+
+        how = Embedding("patches", "patches", self.stage.folder / "patches", patches)
+        with job.watch.phase("vision"), job.model.patch_embedding():
+            samples = embed_samples(how, job.records, job.processor, job.model.max_tokens, self.journal, job.progress)
+        caches = [
+            ActivationCache(samples.folder, samples.names, job.model.vision_batch, spill=job.run.spill, stream=stream)
+            for stream in self._streams
+        ]
+        features = Streams(*caches)
+        quantize_blocks(job, self.stage, self.journal, places, features, through_last=True)
+        return features
+
+    def decoder_streams(self, features: Streams | None) -> tuple[EmbeddedSamples, Callable[[], Streams]]:
+        """Bring every sample to the input of the decoder; return the samples and what loads their streams.
+
+        features: of a quantized vision tower, on both paths.
+        """
+        samples = self._embed("inputs", "sample", None if features is None else features.quantized)
+        folders = {QUANTIZED: samples.folder}
+        if REFERENCE in self._streams:
+            # Where the vision tower stays as it is, both paths begin alike.
+            apart = self.job.config.quant_vit
+            reference = None if features is None else features.reference
+            folders[REFERENCE] = self._embed(REFERENCE, REFERENCE, reference).folder if apart else samples.folder
+        if self.journal.record.embedded is None:
+            self.journal.record.embedded = len(samples.names)
+            self.journal.save()
+        job = self.job
+        weights = balanced_weights(samples.kinds) if job.balances_tokens else None
+
+        def load() -> Streams:
+            caches = [
+                ActivationCache(
+                    folder, samples.names, job.model.batch, spill=job.run.spill, weights=weights, stream=stream
+                )
+                for stream, folder in folders.items()
+            ]
+            return Streams(*caches)
+
+        return samples, load
+
+    @property
+    def _streams(self) -> tuple[str, ...]:
+        return (QUANTIZED, REFERENCE) if self.job.method.spec.reference_inputs else (QUANTIZED,)
+
+    def _embed(self, folder: str, key: str, vision: ActivationCache | None) -> EmbeddedSamples:
+        """Bring every sample to the input of the decoder; vision: the features of a quantized vision tower."""
+        job = self.job
+
+        def embed(index: int, inputs: ModelInputs) -> Embedded:
+            features = None if vision is None else vision.get(index).hidden_states[0].to(job.model.device)
+            return job.model.embed(inputs, features)
+
+        how = Embedding("vision", key, self.stage.folder / folder, embed)
+        with job.watch.phase("vision"), job.model.front(vision=vision is None):
+            return embed_samples(how, job.records, job.processor, job.model.max_tokens, self.journal, job.progress)
