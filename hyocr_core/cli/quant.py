@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 @click.option("--model", help="Checkpoint folder, or a hub id such as tencent/HunyuanOCR.")
 @click.option("--output", help="Folder to write; new or empty.")
 @click.option("-o", "--option", "overrides", multiple=True, metavar="KEY=VALUE", help="Option of the method.")
+@click.option(
+    "--override",
+    "layers",
+    multiple=True,
+    metavar="LAYERS:KEY=VALUE",
+    help="Option of the method for the layers that a name or glob matches, such as '*.down_proj:group_size=64'.",
+)
 @click.option("--format", "format_", help="Checkpoint format; short for -o format=...")
 @click.option(
     "--calib",
@@ -64,6 +71,7 @@ if TYPE_CHECKING:
 def quant(
     file: Path | None,
     overrides: tuple[str, ...],
+    layers: tuple[str, ...],
     observers: tuple[str, ...],
     format_: str | None,
     resume: bool,
@@ -88,7 +96,7 @@ def quant(
     """
     if format_ is not None:
         overrides = (*overrides, f"format={format_}")
-    run, notes = merge_run_config(file, flags, overrides, observers)
+    run, notes = merge_run_config(file, flags, overrides, observers, layers)
     for note in notes:
         click.echo(one_line(f"{file}: {note}"), err=True)
     if dry_run:

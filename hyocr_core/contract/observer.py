@@ -10,7 +10,7 @@ from hyocr_core.contract.types import HookCall
 
 ENTRY_POINT_GROUP = "hyocr.observers"
 
-OBSERVED = ("calibrate", "quantize_layer", "quantize_group", "pack", "unpack", "quantize_inputs")
+OBSERVED = ("prepare", "calibrate", "settle", "quantize_layer", "quantize_group", "pack", "unpack", "quantize_inputs")
 """The hooks that work on layers while a run goes on."""
 
 

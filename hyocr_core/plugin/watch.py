@@ -17,7 +17,7 @@ from hyocr_core.errors import ObserverError
 from hyocr_core.plugin.entry_points import brief
 from hyocr_core.plugin.observers import LoadedObserver, ObserverEntry, load_observer
 
-ALIVE = ("block", "batches")
+ALIVE = ("block", "batches", "model")
 """Arguments that an observer could reach into the run by; what it may know of them is in the result."""
 
 

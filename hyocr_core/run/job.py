@@ -14,6 +14,7 @@ from hyocr_core.contract.config import MethodConfig, WeightedConfig
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import pick_device
+from hyocr_core.models.wiring import Place
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.prompts import task_prompt
 from hyocr_core.pages.samples import MAX_TOKENS
@@ -159,13 +160,24 @@ def estimate(job: Job) -> Needs:
 
 
 def _activation_bytes(job: Job) -> int:
+    """Of all samples at the input of a block, for a method that sees groups also inside it, on each path."""
     if not job.records:
         return 0
     tokens, patches = sample_size(job.records, job.processor)
-    sizes = tokens * job.model.config.text_config.hidden_size
+    sizes = tokens * _token_values(job, job.model.decoder_blocks, job.model.config.text_config.hidden_size)
     if job.config.quant_vit:
-        sizes += patches * job.model.config.vision_config.hidden_size
-    return int(len(job.records) * sizes * job.model.dtype.itemsize)
+        width = job.model.config.vision_config.hidden_size
+        sizes += patches * _token_values(job, job.model.vision_blocks, width)
+    streams = 2 if job.method.spec.reference_inputs else 1
+    return int(streams * len(job.records) * sizes * job.model.dtype.itemsize)
+
+
+def _token_values(job: Job, places: Sequence[Place], hidden_size: int) -> int:
+    """Values of one token that a sample has in a block of these at most."""
+    if job.method.spec.inputs == "block":
+        return hidden_size
+    widest = max(job.model.linears[name][1] for place in places for group in job.model.groups(place) for name in group)
+    return int(hidden_size * (1 + max(len(place.wiring.last) for place in places)) + widest)
 
 
 def _generating_bytes(job: Job) -> int:

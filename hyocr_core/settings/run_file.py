@@ -26,9 +26,13 @@ class Merged(NamedTuple):
 
 
 def merge_run_config(
-    file: Path | None, flags: Mapping[str, Any], overrides: Sequence[str], observers: Sequence[str] = ()
+    file: Path | None,
+    flags: Mapping[str, Any],
+    overrides: Sequence[str],
+    observers: Sequence[str] = (),
+    layers: Sequence[str] = (),
 ) -> Merged:
-    """Make the configuration of a run from a YAML file, flags, `-o` overrides and `--observe` arguments.
+    """Make the configuration of a run from a YAML file, flags, and arguments of `-o`, `--observe` and `--override`.
 
     The file has RunConfig's keys or is in the schema of `hyocr_core.settings.angelslim`, whose names of methods are
     understood everywhere. A flag wins over the file unless it is None; an override is set in `options`. Raises
@@ -51,6 +55,8 @@ def merge_run_config(
     _fix_options(data["options"], fixed, where)
     if observers:
         data["observers"] = _with_observers(data.get("observers"), observers)
+    if layers:
+        data["overrides"] = _with_layers(data.get("overrides"), layers)
     return Merged(parse_config(RunConfig, data, where), notes)
 
 
@@ -94,6 +100,20 @@ def _with_observers(given: Any, arguments: Sequence[str]) -> Any:
             key, value = parse_override(found["option"], "--observe")
             options[key] = value
     return observers
+
+
+def _with_layers(given: Any, arguments: Sequence[str]) -> Any:
+    """Put what each `LAYERS:KEY=VALUE` says before the overrides of the file, so that it counts first."""
+    if not isinstance(given, dict | None):
+        return given
+    overrides: dict[str, dict[str, Any]] = {}
+    for argument in arguments:
+        pattern, colon, option = argument.partition(":")
+        if not colon or not pattern:
+            raise ConfigError(f"--override {argument}: write LAYERS:KEY=VALUE, such as '*.down_proj:group_size=64'")
+        key, value = parse_override(option, f"--override {pattern}:")
+        overrides.setdefault(pattern, {})[key] = value
+    return overrides | {pattern: options for pattern, options in (given or {}).items() if pattern not in overrides}
 
 
 def _name_method(data: dict[str, Any]) -> Mapping[str, str]:

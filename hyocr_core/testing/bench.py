@@ -24,6 +24,9 @@ from hyocr_core.plugin.results import bits_differ, unpacked_problem
 
 SEED = 0
 
+SUMMED = 1e-4
+"""How far sums in another order may be apart, relative: fp32 sums of a few thousand tokens keep five digits."""
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -142,6 +145,14 @@ def rounded_to_nearest(weight: Tensor, bits: int, group_size: int) -> Tensor:
     uneven = group_size != -1 and len(columns) % group_size
     grid = fit_grid(columns, weight.dtype, bits=bits, group_size=-1 if uneven else group_size, sym=True, mse=False)
     return decode(round_to_nearest(columns, grid), grid).T.contiguous()
+
+
+def sums_differ(left: Tensor, right: Tensor) -> str:
+    """How two statistics differ by more than the order of sums explains; empty when they do not."""
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return f"{left.dtype} {tuple(left.shape)} instead of {right.dtype} {tuple(right.shape)}"
+    change, whole = (tensor.double().norm().item() for tensor in (left.double() - right.double(), right))
+    return "" if change <= SUMMED * whole else f"they are {change / whole if whole else change:.2g} apart, relative"
 
 
 def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

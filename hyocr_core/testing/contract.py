@@ -20,6 +20,7 @@ from hyocr_core.checkpoint.reader import digest
 from hyocr_core.contract.types import Batch, Block
 from hyocr_core.errors import ConfigError
 from hyocr_core.kit.smoothing import exact_output
+from hyocr_core.kit.statistics import merge
 from hyocr_core.plugin.registry import installed_methods, load_method
 from hyocr_core.plugin.results import bits_differ
 from hyocr_core.progress import Silent
@@ -33,6 +34,7 @@ from hyocr_core.testing.bench import (
     refusals_allowed,
     require,
     rounded_to_nearest,
+    sums_differ,
     tensors_in,
 )
 from hyocr_core.testing.tiny import PAGES, lone_block, open_block, random_weight, shared_checkpoint
@@ -46,6 +48,13 @@ from hyocr_core.plugin.registry import load_method
 method = load_method(sys.argv[1])
 method.config(json.loads(sys.argv[2]))
 print(*(name for name in sys.argv[3:] if name in sys.modules))
+"""
+RESUME = """
+import sys, torch
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
+torch.set_num_threads(int(sys.argv[2]))
+quantize(RunConfig.model_validate_json(sys.argv[1]), resume=True)
 """
 EXACT = 1e-3
 """How much rescaling may change a block's output in fp32, relative: folding into bf16 weights rounds them once more."""
@@ -61,7 +70,7 @@ class MethodContract:
     config: options to test with; derive another class for every other combination worth testing.
     error_bound: what the method promises, on a small random block: the norm of the change in what the block adds to
     its inputs, over the norm of that. Rounding to nearest leaves 0.21 with 4 bits and groups of 32, 0.015 with 8 bits,
-    0.06 with FP8.
+    0.06 with FP8 weights, 0.08 with FP8 activations too.
     bits, group_size: the plain rounding that the error may not be above; None takes the config's keys of these names,
     and compares with nothing when there is no `bits`. Override `nearest` for codes that are no integers.
     kl: the most that the quantized random checkpoint's predictions may diverge from the unquantized one's, mean per
@@ -175,14 +184,31 @@ class MethodContract:
     def test_hooks_leave_alone_what_they_are_given(self, bench: Bench, hyocr_block: tuple[Block, list[Batch]]) -> None:
         """Samples, statistics, weights, results and packed tensors are others' too; packed tensors are copies."""
         block, batches = hyocr_block
-        samples = {batch.name: {"states": batch.hidden_states, "context": batch.context} for batch in batches}
-        with left_alone("calibrate", **samples):
-            stats = bench.calibrate(block, batches)
-        weights = {name: linear.weight.detach() for name, linear in block.layers.items()}
-        with left_alone("quantize_group or quantize_layer", stats=stats, weights=weights):
-            items = [item for group in block.groups for item in bench.quantize_group(block, group, stats)]
-        for item in items:
-            _pack_again(bench, item, batches[0].hidden_states)
+        for part, seen in bench.parts(block, batches):
+            samples = {batch.name: [batch.hidden_states, batch.reference, batch.context] for batch in seen}
+            with left_alone("calibrate or settle", **samples):
+                stats = bench.calibrate(part, seen)
+            weights = {name: linear.weight.detach() for name, linear in part.layers.items()}
+            with left_alone("quantize_group or quantize_layer", stats=stats, weights=weights):
+                items = [item for group in part.groups for item in bench.quantize_group(part, group, stats)]
+            for item in items:
+                _pack_again(bench, item, batches[0].hidden_states)
+
+    def test_statistics_of_parts_add_up(self, bench: Bench, hyocr_block: tuple[Block, list[Batch]]) -> None:
+        """What `calibrate` gathers of two sets of samples, merged as each Stat says, is what it gathers of both.
+
+        So that several processes can share the samples of a run.
+        """
+        if not bench.calibrates:
+            pytest.skip("the method does not calibrate with these options")
+        for part, seen in bench.parts(*hyocr_block):
+            whole = bench.collect(part, seen)
+            merged = merge(bench.collect(part, seen[:1]), bench.collect(part, seen[1:]))
+            for name, stats in whole.items():
+                for key, stat in stats.items():
+                    problem = sums_differ(merged[name][key].value, stat.value)
+                    require(not problem, f"{name}: {key} of two sets of samples do not make that of both: {problem}")
+            bench.quantize_part(part, seen)
 
     def test_the_same_input_gives_the_same_bytes(self, bench: Bench, hyocr_checkpoint: Path) -> None:
         """Whatever the state of the random generators: a method that draws numbers seeds a generator of its own."""
@@ -210,14 +236,15 @@ class MethodContract:
             self._try(bench, weight)
 
     def test_error_is_within_the_bound(self, bench: Bench, hyocr_block: tuple[Block, list[Batch]]) -> None:
-        """The block with all its linears quantized is within `error_bound` of the original."""
-        error = _error(bench, *hyocr_block)
+        """The block with all its linears quantized, and their inputs if runtimes do that, is within `error_bound`."""
+        error, _ = _error(bench, *hyocr_block)
         require(error <= self.error_bound, f"the block's error is {error:.4f}, above the bound of {self.error_bound}")
 
     def test_error_is_not_above_round_to_nearest(
         self, bench: Bench, hyocr_checkpoint: Path, hyocr_block: tuple[Block, list[Batch]]
     ) -> None:
-        """With as many bits, plain rounding is what every method has to beat or equal."""
+        """With as many bits, plain rounding is what every method has to beat or equal; of inputs both see the same."""
+        error, items = _error(bench, *hyocr_block)
         with open_block(hyocr_checkpoint) as (block, batches):
             exact = [exact_output(block, batch) for batch in batches]
             for linear in block.layers.values():
@@ -225,8 +252,8 @@ class MethodContract:
                 if rounded is None:
                     pytest.skip("`bits` is not given and no option: there is no rounding to compare with")
                 linear.weight.data = rounded
-            floor = block_error(exact, block, batches)
-        error = _error(bench, *hyocr_block)
+            with bench.emulated(block, items):
+                floor = block_error(exact, block, batches)
         require(error <= NOISE * floor, f"the block's error is {error:.4f}, that of rounding to nearest {floor:.4f}")
 
     def test_rescaling_preserves_the_block(self, bench: Bench, hyocr_checkpoint: Path) -> None:
@@ -236,21 +263,24 @@ class MethodContract:
         with _opened(hyocr_checkpoint, torch.float32) as (block, batches), _allowing(True):
             before = {name: parameter.detach().clone() for name, parameter in block.module.named_parameters()}
             exact = [exact_output(block, batch) for batch in batches]
-            bench.calibrate(block, batches)
+            for part, seen in bench.parts(block, batches):
+                bench.calibrate(part, seen)
             change = block_error(exact, block, batches)
-            require(change <= EXACT, f"calibrate changed the block's output by {change:.2%}, in float32")
+            require(change <= EXACT, f"settle changed the block's output by {change:.2%}, in float32")
             if not bench.method.spec.rescales_block:
                 problems = [name for name, old in before.items() if bits_differ(block.module.get_parameter(name), old)]
-                require(not problems, f"calibrate changed {problems[:1]}, but the spec does not say rescales_block")
+                require(not problems, f"settle changed {problems[:1]}, but the spec does not say rescales_block")
 
     def test_an_interrupted_run_resumes_to_the_same_bytes(
         self, straight: Path, hyocr_checkpoint: Path, tmp_path: Path
     ) -> None:
-        """Stopped between two blocks and gone on, a run writes what an uninterrupted one does."""
+        """Stopped between two blocks and gone on in another process, a run writes what an uninterrupted one does."""
         run = self._run(hyocr_checkpoint, tmp_path / "out")
         with pytest.raises(KeyboardInterrupt):
             _quantize(run, progress=_StopAfterOneBlock())
-        _quantize(run, resume=True)
+        command = [sys.executable, "-c", RESUME, run.model_dump_json(), str(torch.get_num_threads())]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        require(done.returncode == 0, f"the run cannot be resumed in a new process: {done.stderr.strip()[-500:]}")
         found, due = _digests(run.output), _digests(straight)
         wrong = sorted(name for name in found.keys() | due.keys() if found.get(name) != due.get(name))
         require(not wrong, f"{', '.join(wrong)}: other bytes than an uninterrupted run writes")
@@ -367,10 +397,12 @@ def _allowing(refusals: bool) -> Iterator[None]:
         yield
 
 
-def _error(bench: Bench, block: Block, batches: Sequence[Batch]) -> float:
+def _error(bench: Bench, block: Block, batches: Sequence[Batch]) -> tuple[float, list[Quantized]]:
+    """The block's error with all its linears quantized, and their inputs too where runtimes do that."""
     exact = [exact_output(block, batch) for batch in batches]
-    bench.quantize(block, batches)
-    return block_error(exact, block, batches)
+    items = bench.quantize(block, batches)
+    with bench.emulated(block, items):
+        return block_error(exact, block, batches), items
 
 
 def _pack_again(bench: Bench, item: Quantized, states: Tensor) -> None:

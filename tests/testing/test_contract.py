@@ -20,8 +20,7 @@ pytestmark = pytest.mark.needs_methods
 HEAD = """
 from dataclasses import replace
 from pydantic import Field, field_validator
-from hyocr_core import ConfigError, MethodSpec, QuantizedLayer, hookimpl
-from hyocr_core.kit.smoothing import fold
+from hyocr_core import ConfigError, MethodSpec, QuantizedLayer, Stat, hookimpl
 from hyocr_plugin_toy import plugin as toy
 from hyocr_plugin_toy.plugin import ToyConfig, check_layers, checkpoint_config, pack, quantize_layer, unpack
 
@@ -46,6 +45,7 @@ def quantize_layer(layer, config):
     return toy.quantize_layer(Layer(layer.name, coarse), config)
 """
 UNPACKED = "@hookimpl\ndef unpack(tensors):\n    {}\n"
+SETTLED = "@hookimpl\ndef settle(block, stats):\n    {}\n    return stats\n"
 CALIBRATED = "@hookimpl\ndef calibrate(block, batches):\n    {}\n    return {{name: {{}} for name in block.layers}}\n"
 
 BAD = {
@@ -75,7 +75,7 @@ BAD = {
     "writes_samples": (
         CALIBRATED.format("next(iter(batches)).hidden_states.mul_(2)"),
         "hooks_leave_alone_what_they_are_given",
-        "hook calibrate wrote into page 0.states, which it was given: ",
+        "hook calibrate or settle wrote into page 0[0], which it was given: ",
     ),
     "draws": (
         "@hookimpl\ndef quantize_layer(layer, config):\n    good = toy.quantize_layer(layer, config)\n"
@@ -98,9 +98,35 @@ BAD = {
     "coarse": (COARSE, "error_is_within_the_bound", "the block's error is 0."),
     "coarser": (COARSE, "error_is_not_above_round_to_nearest", "that of rounding to nearest 0.0"),
     "rescales": (
-        CALIBRATED.format("block.layers[block.groups[-1][0]].weight.data.mul_(1.01)"),
+        CALIBRATED.format("")
+        + SETTLED.format("block.layers[block.groups[-1][0]].weight.data.mul_(1.01)"),
         "rescaling_preserves_the_block",
-        "calibrate changed the block's output by 0.",
+        "settle changed the block's output by 0.",
+    ),
+    "averages": (
+        "@hookimpl\ndef calibrate(block, batches):\n"
+        "    mean = sum(batch.hidden_states.float().mean() for batch in batches) / len(batches)\n"
+        "    return {name: {'mean': Stat(mean, 'sum')} for name in block.layers}\n",
+        "statistics_of_parts_add_up",
+        "model.layers.0.self_attn.q_proj: mean of two sets of samples do not make that of both: they are ",
+    ),
+    "sticky": (
+        "first = {}\n@hookimpl\ndef quantize_layer(layer, config):\n"
+        "    clip = 0.9 if '.0.' in first.setdefault('name', layer.name) else 1.0\n"
+        "    return toy.quantize_layer(layer, config.model_copy(update={'clip': clip}))\n",
+        "an_interrupted_run_resumes_to_the_same_bytes",
+        "model.safetensors: other bytes than an uninterrupted run writes",
+    ),
+    "lies": (
+        "@hookimpl\ndef pack(layer):\n    packed = toy.pack(layer)\n"
+        "    return packed | {'weight_packed': packed['weight_packed'] * 0}\n",
+        "unpack_gives_the_packed_weight_bit_for_bit",
+        "model.layers.0.self_attn.q_proj, torch.bfloat16: unpack does not invert pack: ",
+    ),
+    "rounds_inputs": (
+        "@hookimpl\ndef quantize_inputs(inputs):\n    return (inputs * 4).round() / 4\n",
+        "error_is_within_the_bound",
+        "the block's error is 0.",
     ),
     "remembers": (
         "calls = []\n@hookimpl\ndef quantize_layer(layer, config):\n    calls.append(layer.name)\n"
@@ -116,7 +142,7 @@ BAD = {
     "zeros": (
         UNPACKED.format("return toy.unpack(tensors) * 0"),
         "the_checkpoint_computes_what_the_original_does",
-        "the predictions diverge from the original's by ",
+        "hook pack, model.layers.0.self_attn.q_proj: lost something: unpack does not give the weight back: ",
     ),
 }  # fmt: skip
 

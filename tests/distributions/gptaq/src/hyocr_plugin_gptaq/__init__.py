@@ -1,0 +1,1 @@
+"""GPTAQ as a plugin from outside."""
