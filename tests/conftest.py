@@ -106,12 +106,16 @@ class PluginFolder:
         self.folder = folder
 
     def toy(self) -> None:
-        """Install tests/distributions/toy from its pyproject.toml."""
-        source = REPO / "tests" / "distributions" / "toy"
+        """Install the toy method."""
+        self.distribution("toy")
+
+    def distribution(self, name: str) -> None:
+        """Install a folder of tests/distributions from its pyproject.toml."""
+        source = REPO / "tests" / "distributions" / name
         project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         shutil.copytree(source / "src", self.folder, dirs_exist_ok=True)
-        points = project["entry-points"]["hyocr.methods"]
-        self.metadata(project["name"], project["version"], points, project["description"])
+        for group, points in project["entry-points"].items():
+            self.metadata(project["name"], project["version"], points, project["description"], group)
 
     def hostile(self, name: str, *, method: str | None = None) -> None:
         """Install hostile/NAME.py as `hyocr-plugin-NAME 0.0.1`, beside the toy that it borrows from."""
@@ -149,7 +153,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginF
     before = set(sys.modules)
     yield PluginFolder(folder)
     for name in set(sys.modules) - before:
-        if name.startswith(("hostile_", "hyocr_plugin_toy")):
+        if name.startswith(("hostile_", "hyocr_plugin_toy", "hyocr_plugin_gptaq", "hyocr_plugin_smoothquant")):
             del sys.modules[name]
 
 

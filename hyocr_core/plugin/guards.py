@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,11 @@ def written_inside(folder: Path, *others: Path) -> Iterator[None]:
     Scratch files in the folder for temporary ones are allowed.
     """
     before = {other: _entries(other) for other in others}
-    with _writing_only(folder.resolve(), Path(tempfile.gettempdir()).resolve(), Path("/dev")):
+    with _writing_only(folder.resolve(), Path(tempfile.gettempdir()).resolve(), Path("/dev")) as refused:
         yield
+    # Also where the hook went on as if nothing had happened.
+    for broken in refused:
+        raise broken
     for other in others:
         changed = sorted(_entries(other) ^ before[other])
         if changed:
@@ -98,8 +102,15 @@ def _entries(folder: Path) -> set[tuple[str, int, int]]:
     return {(name, stat.st_size, stat.st_mtime_ns) for name, stat in found}
 
 
-_allowed: tuple[Path, ...] | None = None
-"""Where this process may write; None: anywhere. An audit hook cannot be removed, so that it looks here."""
+@dataclass
+class _Watch:
+    """Where this process may write while a hook is at work; an audit hook cannot be removed, so that it looks here."""
+
+    allowed: tuple[Path, ...] | None = None
+    refused: list[PromiseBroken] = field(default_factory=list)
+
+
+_watch = _Watch()
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _TARGETS = {"os.mkdir": 0, "os.remove": 0, "os.rmdir": 0, "os.truncate": 0} | dict.fromkeys(
@@ -109,15 +120,17 @@ _TARGETS = {"os.mkdir": 0, "os.remove": 0, "os.rmdir": 0, "os.truncate": 0} | di
 
 
 @contextmanager
-def _writing_only(*folders: Path) -> Iterator[None]:
-    """Refuse, where it happens, any write of Python code elsewhere; compiled modules of an import may be cached."""
-    global _allowed
+def _writing_only(*folders: Path) -> Iterator[list[PromiseBroken]]:
+    """Refuse, where it happens, any write of Python code elsewhere; compiled modules of an import may be cached.
+
+    Yields the list of what was refused.
+    """
     _install_audit()
-    _allowed = folders
+    _watch.allowed, _watch.refused = folders, []
     try:
-        yield
+        yield _watch.refused
     finally:
-        _allowed = None
+        _watch.allowed = None
 
 
 @cache
@@ -126,7 +139,7 @@ def _install_audit() -> None:
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if _allowed is None:
+    if _watch.allowed is None:
         return
     if event == "open":
         path, _, flags = arguments
@@ -135,12 +148,13 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event in _TARGETS
         path = arguments[_TARGETS[event]] if writes else None
     if writes and isinstance(path, str | os.PathLike) and not _may_write(Path(path)):
-        raise _outside(path)
+        _watch.refused.append(_outside(path))
+        raise _watch.refused[-1]
 
 
 def _may_write(path: Path) -> bool:
     resolved = path.resolve()
-    return "__pycache__" in resolved.parts or any(resolved.is_relative_to(folder) for folder in _allowed or ())
+    return "__pycache__" in resolved.parts or any(resolved.is_relative_to(folder) for folder in _watch.allowed or ())
 
 
 def _versions(stats: Stats | None) -> list[int]:

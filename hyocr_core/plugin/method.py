@@ -250,6 +250,8 @@ class Method:
         """Say in any error who failed; KeyboardInterrupt passes, a plugin's SystemExit does not."""
         try:
             yield
+        except guards.PromiseBroken:
+            raise
         except HyocrError as error:
             error.args = (f"{self.entry.at(hook, layer)}: {error}",)
             raise

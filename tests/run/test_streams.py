@@ -1,0 +1,130 @@
+"""What a method sees that calibrates group by group beside the full-precision path, against whole models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hyocr_core.checkpoint.reader import digest
+from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.models.load import load_whole, open_weights
+from hyocr_core.pages.samples import build_sample
+from hyocr_core.pages.sources import open_source, select
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.testing.tiny import write_checkpoint
+
+if TYPE_CHECKING:
+    from tests.conftest import PluginFolder
+
+RECORDER = """
+from hyocr_core import MethodSpec, Stat, hookimpl
+from hyocr_plugin_toy import plugin as toy
+from hyocr_plugin_toy.plugin import ToyConfig, check_layers, checkpoint_config, pack, quantize_layer, unpack
+
+seen = {{}}
+
+@hookimpl
+def method_spec():
+    return MethodSpec("recorder", ToyConfig, "r", api_version=1, inputs="{inputs}", reference_inputs=True)
+
+@hookimpl
+def calibrate(block, batches):
+    for batch in batches:
+        seen[block.name, block.groups, batch.name] = batch.hidden_states.clone(), batch.reference.clone()
+    return {{name: {{"tokens": Stat(batch.hidden_states.sum(), "sum")}} for name in block.layers}}
+"""
+SAMPLES = 2
+
+
+def run_of(model: Path, calib: str, output: Path, method: str, **settings: Any) -> RunConfig:
+    given = {"model": str(model), "output": output, "method": method, "device": "cpu", "calib": calib}
+    return RunConfig.model_validate({**given, "num_samples": SAMPLES, **settings})
+
+
+def read_by(model: HunYuanVL, calib: str, processor: Any, layer: str) -> Iterator[tuple[str, Tensor]]:
+    """The input of a linear, (1, tokens, K), when the whole model computes each calibration sample."""
+    linear, seen = model.modules[layer], []
+    handle = linear.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    for record in select(open_source(calib), SAMPLES, 0):
+        sample = build_sample(record, processor, with_answer=True)
+        with torch.no_grad():
+            model.skeleton(**sample.inputs)
+        yield record.name, seen.pop()
+    handle.remove()
+
+
+@pytest.mark.parametrize("spill", [False, True])
+def test_both_paths_are_those_of_whole_models(
+    spill: bool, demo: Path, calib: str, processor: Any, plugins: PluginFolder, tmp_path: Path
+) -> None:
+    plugins.toy()
+    plugins.module("recorder", RECORDER.format(inputs="group"))
+    quantize(run_of(demo, calib, tmp_path / "out", "recorder", spill=spill))
+    seen = sys.modules["hostile_recorder"].seen
+    original = load_whole(open_weights(demo), torch.device("cpu"))
+    quantized = load_whole(open_weights(tmp_path / "out"), torch.device("cpu"))
+    for block in ("model.layers.0", "model.layers.3"):
+        for group in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.down_proj",)):
+            names = tuple(f"{block}.{path}" for path in group)
+            for index, model in enumerate((quantized, original)):
+                for page, due in read_by(model, calib, processor, names[0]):
+                    found = seen[block, (names,), page][index]
+                    assert found.shape == due.shape
+                    # Bf16 attention of a batch of one is not bit for bit that of a block on its own.
+                    assert torch.allclose(found.float(), due.float(), rtol=0.02, atol=0.02 * due.abs().max().item())
+    first = seen["model.layers.0", (tuple(f"model.layers.0.self_attn.{part}_proj" for part in "qkv"),), page]
+    last = seen["model.layers.3", (("model.layers.3.mlp.down_proj",),), page]
+    assert torch.equal(*first), "nothing is quantized before the first block"
+    assert not torch.equal(*last)
+
+
+def test_a_method_that_sees_blocks_may_see_the_full_precision_path_too(
+    demo: Path, calib: str, processor: Any, plugins: PluginFolder, tmp_path: Path
+) -> None:
+    plugins.toy()
+    plugins.module("recorder", RECORDER.format(inputs="block"))
+    quantize(run_of(demo, calib, tmp_path / "out", "recorder"))
+    seen = {block: batch for (block, _, _), batch in sys.modules["hostile_recorder"].seen.items()}
+    assert torch.equal(*seen["model.layers.0"])
+    assert not torch.equal(*seen["model.layers.1"])
+    names = {block for block, _, _ in sys.modules["hostile_recorder"].seen}
+    assert len(names) == 4
+
+
+@pytest.mark.parametrize("options", [{}, {"quant_vit": True}], ids=["decoder", "vision"])
+def test_gptaq_resumes_in_another_process_to_the_same_bytes(
+    options: dict[str, Any], plugins: PluginFolder, tmp_path: Path
+) -> None:
+    plugins.distribution("gptaq")
+    write_checkpoint(tmp_path / "model")
+    run = run_of(tmp_path / "model", "synthetic:2", tmp_path / "straight", "gptaq", options=options)
+    quantize(run)
+    stopped = run.model_copy(update={"output": tmp_path / "stopped", "spill": True})
+    script = (
+        "import os, sys, torch\n"
+        "from hyocr_core.checkpoint.writer import StagedCheckpoint\n"
+        "from hyocr_core.run.quantize import quantize\n"
+        "from hyocr_core.settings.run_config import RunConfig\n"
+        f"torch.set_num_threads({torch.get_num_threads()})\n"
+        "add = StagedCheckpoint.add_part\n"
+        "def dying(self, name, tensors):\n"
+        "    add(self, name, tensors)\n"
+        "    if name == sys.argv[2]: os._exit(9)\n"
+        "StagedCheckpoint.add_part = dying\n"
+        "quantize(RunConfig.model_validate_json(sys.argv[1]), resume=len(sys.argv) > 3)\n"
+    )
+    command = [sys.executable, "-c", script, stopped.model_dump_json()]
+    # Killed with a part on the disk that the journal does not know yet, then once more.
+    assert subprocess.run([*command, "block-00000"], check=False).returncode == 9
+    assert subprocess.run([*command, "block-00001", "resume"], check=False).returncode == 9
+    quantize(stopped, resume=True)
+    weights = "model.safetensors"
+    assert digest(tmp_path / "stopped" / weights) == digest(tmp_path / "straight" / weights)
