@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
 from hyocr_core.checkpoint.journal import Journal
+from hyocr_core.contract.config import FrozenModel
 from hyocr_core.errors import OutputError, RunError
 
 PRINT: dict[str, Any] = {
@@ -19,36 +22,65 @@ PRINT: dict[str, Any] = {
 }
 
 
+class Done(FrozenModel):
+    shape: tuple[int, int]
+    error: float = 0.0
+    note: str | None = None
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    embedded: int | None = None
+    blocks: dict[str, Done] = Field(default_factory=dict)
+
+
+def resumed(path: Path, fingerprint: dict[str, Any] = PRINT) -> Journal[Record]:
+    return Journal.resume(path, fingerprint, Record)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.json"
 
 
-def test_entries_come_back(path: Path) -> None:
-    journal = Journal.start(path, PRINT)
-    journal.record("block-0", {"layers": [{"error": 0.1}], "note": "混元"})
-    journal.record("block-1", None)
-    assert Journal.resume(path, PRINT).entries == {
-        "block-0": {"layers": [{"error": 0.1}], "note": "混元"},
-        "block-1": None,
-    }
+def test_the_record_comes_back(path: Path) -> None:
+    journal = Journal.start(path, PRINT, Record())
+    journal.record.embedded = 3
+    journal.record.blocks["0"] = Done(shape=(1, 2), error=0.1, note="混元")
+    journal.save()
+    journal.record.blocks["1"] = Done(shape=(3, 4))
+    journal.save()
+    assert resumed(path).record == Record(
+        embedded=3, blocks={"0": Done(shape=(1, 2), error=0.1, note="混元"), "1": Done(shape=(3, 4))}
+    )
+
+
+def test_what_was_not_saved_is_not_there(path: Path) -> None:
+    journal = Journal.start(path, PRINT, Record(embedded=1))
+    journal.record.embedded = 2
+    assert resumed(path).record.embedded == 1
 
 
 def test_a_resumed_journal_goes_on(path: Path) -> None:
-    Journal.start(path, PRINT).record("a", 1)
-    Journal.resume(path, PRINT).record("b", 2)
-    assert Journal.resume(path, PRINT).entries == {"a": 1, "b": 2}
+    Journal.start(path, PRINT, Record(embedded=1))
+    journal = resumed(path)
+    journal.record.blocks["0"] = Done(shape=(1, 2))
+    journal.save()
+    assert resumed(path).record == Record(embedded=1, blocks={"0": Done(shape=(1, 2))})
 
 
-def test_the_first_run_sees_what_a_resumed_one_sees(path: Path) -> None:
-    journal = Journal.start(path, PRINT)
-    journal.record("a", {"shape": (1, 2), 3: 4})
-    assert journal.entries == Journal.resume(path, PRINT).entries
+@pytest.mark.parametrize("number", [0.1, 1 / 3, 1e-300, 123456789.0])
+def test_the_first_run_sees_what_a_resumed_one_sees(path: Path, number: float) -> None:
+    journal = Journal.start(path, PRINT, Record())
+    journal.record.blocks["0"] = Done(shape=(1, 2), error=number)
+    journal.save()
+    assert journal.record == resumed(path).record
 
 
 def test_tuples_in_the_fingerprint_do_not_count_as_a_change(path: Path) -> None:
-    Journal.start(path, {"ignore": ("a", "b")})
-    Journal.resume(path, {"ignore": ("a", "b")})
+    Journal.start(path, {"ignore": ("a", "b")}, Record())
+    resumed(path, {"ignore": ("a", "b")})
 
 
 @pytest.mark.parametrize(
@@ -65,37 +97,53 @@ def test_tuples_in_the_fingerprint_do_not_count_as_a_change(path: Path) -> None:
     ],
 )
 def test_a_change_is_refused_by_name(path: Path, changed: dict[str, Any], said: str) -> None:
-    Journal.start(path, PRINT)
+    Journal.start(path, PRINT, Record())
     with pytest.raises(OutputError) as caught:
-        Journal.resume(path, PRINT | changed)
+        resumed(path, PRINT | changed)
     assert said in str(caught.value)
     assert str(path.parent) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"format": 1, "fingerprint": [], "entries": {}}', '{"format": 2}']
+    "content", ["", "{", "[]", "{}", '{"format": 2, "fingerprint": [], "record": {}}', '{"format": 2}']
 )
 def test_unreadable(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
     with pytest.raises(OutputError, match="cannot resume"):
-        Journal.resume(path, PRINT)
+        resumed(path)
+
+
+@pytest.mark.parametrize("format_", [1, 3])
+def test_a_journal_of_another_format_is_told_from_a_damaged_one(path: Path, format_: int) -> None:
+    path.write_text(json.dumps({"format": format_, "fingerprint": PRINT, "entries": {}, "record": {}}))
+    with pytest.raises(OutputError, match=rf"^cannot resume: {path} is of another hyocr; delete {path.parent} to"):
+        resumed(path)
+
+
+@pytest.mark.parametrize("record", [None, [], {"blocks": {"0": {}}}, {"embedded": "many"}, {"unknown": 1}])
+def test_a_record_of_another_kind_is_one_line(path: Path, record: Any) -> None:
+    path.write_text(json.dumps({"format": 2, "fingerprint": PRINT, "record": record}))
+    with pytest.raises(
+        OutputError, match=rf"^cannot resume: {path} is unreadable; delete {path.parent} to start anew$"
+    ):
+        resumed(path)
 
 
 def test_missing(path: Path) -> None:
     with pytest.raises(OutputError, match="cannot resume"):
-        Journal.resume(path, PRINT)
+        resumed(path)
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal.start(path, PRINT)
-    journal.record("a", 1)
+    journal = Journal.start(path, PRINT, Record(embedded=1))
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
+    journal.record.embedded = 2
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(RunError, match=r"No space left on device.*--resume"):
-            journal.record("b", 2)
-    assert Journal.resume(path, PRINT).entries == {"a": 1}
+            journal.save()
+    assert resumed(path).record == Record(embedded=1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from hyocr_core.checkpoint.journal import Journal
@@ -20,18 +21,27 @@ STEPS = ("mkdir", "fsync", "replace", "rename", "unlink", "rmdir")
 KILLED = 9
 
 
+class Record(BaseModel):
+    errors: dict[str, float] = {}
+
+
 def run(model: Path, target: Path, *, resume: bool) -> None:
     """The writing half of a run: two blocks, then the rest."""
     with StagedCheckpoint.open(target, resume=resume) as stage:
-        opened = Journal.resume if resume else Journal.start
-        journal = opened(stage.journal_path, {"seed": 0})
+        fingerprint = {"seed": 0}
+        journal = (
+            Journal.resume(stage.journal_path, fingerprint, Record)
+            if resume
+            else Journal.start(stage.journal_path, fingerprint, Record())
+        )
         for number in range(2):
             key = f"block-{number}"
-            if key not in journal.entries:
+            if key not in journal.record.errors:
                 stage.add_part(key, {f"{key}.qweight": torch.arange(64) * (number + 1)})
-                journal.record(key, {"error": 0.1 * number})
+                journal.record.errors[key] = 0.1 * number
+                journal.save()
         reader = CheckpointReader(model)
-        report = repr(journal.entries).encode()
+        report = repr(journal.record).encode()
         stage.build(reader, reader.tensors, ["block-0", "block-1"], {"a": 1}, shard_bytes=600)
         stage.add_file("report", report)
         stage.publish()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from hyocr_core.checkpoint.journal import Journal
@@ -87,16 +88,24 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+class Nothing(BaseModel):
+    """What a run writes down that has done nothing."""
+
+
+def begin_journal(stage: StagedCheckpoint) -> None:
+    Journal.start(stage.journal_path, {"seed": 0}, Nothing())
+
+
 def interrupted(target: Path) -> None:
     """A run that was killed after its first part."""
     with StagedCheckpoint.open(target, resume=False) as stage:
-        Journal.start(stage.journal_path, {})
+        begin_journal(stage)
         stage.add_part(QUANTIZED[0], packed(QUANTIZED[0]))
 
 
 def fail_after_the_journal(target: Path, error: BaseException) -> None:
     with StagedCheckpoint.open(target, resume=False) as stage:
-        Journal.start(stage.journal_path, {})
+        begin_journal(stage)
         raise error
 
 
@@ -235,7 +244,7 @@ class TestUnaccepted:
         with pytest.raises(OutputError, match=rf"{old} is there.*: delete or rename that, or give another output"):
             refuse_unaccepted(target)
         with StagedCheckpoint.open(target, resume=False) as stage:
-            Journal.start(stage.journal_path, {})
+            begin_journal(stage)
             add_parts(stage)
             with pytest.raises(RunError, match=r"out\.unaccepted.*--resume"):
                 finish(stage, model, accepted=False)
@@ -275,7 +284,7 @@ class TestParts:
 
     def test_a_tensor_written_twice(self, model: Path, target: Path, stage_folder: Path) -> None:
         with StagedCheckpoint.open(target, resume=False) as stage:
-            Journal.start(stage.journal_path, {})
+            begin_journal(stage)
             add_parts(stage)
             reader = CheckpointReader(model)
             stage.add_part("other", {"vit.half": torch.ones(1)})
@@ -283,6 +292,65 @@ class TestParts:
                 stage.build(reader, carried(reader), [*QUANTIZED, "other"], CONFIG)
         assert not target.exists()
         assert stage_folder.exists()
+
+
+class TestReplaced:
+    """Tensors that a method made anew before the first block, in the place of the original's."""
+
+    def test_they_take_the_place_of_the_originals(self, model: Path, target: Path, raw: ReadRaw) -> None:
+        new = torch.full((8,), 0.25).bfloat16()
+        with StagedCheckpoint.open(target, resume=False) as stage:
+            add_parts(stage)
+            stage.add_part("prepared", {"model.layers.0.norm.weight": new, "vit.half": torch.ones(3, 5).half()})
+            finish(stage, model, replaced={"model.layers.0.norm.weight": "prepared"})
+        expected = write(model, target.with_name("plain"))
+        found, plain = (raw(folder / "model.safetensors") for folder in (target, target.with_name("plain")))
+        assert found.keys() == plain.keys()
+        assert [name for name in found if found[name] != plain[name]] == ["model.layers.0.norm.weight"]
+        assert found["model.layers.0.norm.weight"] == ("BF16", [8], b"\x80\x3e" * 8)
+        assert contents(target).keys() == expected.keys()
+
+    def test_one_that_is_quantized_too_would_be_written_twice(self, model: Path, target: Path) -> None:
+        name = f"{QUANTIZED[0]}.scales"
+        with StagedCheckpoint.open(target, resume=False) as stage:
+            add_parts(stage)
+            stage.add_part("prepared", {name: torch.ones(1)})
+            with pytest.raises(RunError, match=rf"{name} would be written twice"):
+                finish(stage, model, replaced={name: "prepared"})
+
+
+class TestFilesOfAMethod:
+    def test_they_are_published_with_the_checkpoint(self, model: Path, target: Path, tmp_path: Path) -> None:
+        made = tmp_path / "made"
+        (made / "deep" / "er").mkdir(parents=True)
+        (made / "model.gguf").write_bytes(b"GGUF")
+        (made / "deep" / "er" / "part.bin").write_bytes(b"")
+        reader = CheckpointReader(model)
+        with StagedCheckpoint.open(target, resume=False) as stage:
+            add_parts(stage)
+            stage.build(reader, carried(reader), QUANTIZED, CONFIG)
+            digests = stage.take_files(made)
+            stage.publish()
+        assert digests == {
+            "model.gguf": hashlib.sha256(b"GGUF").hexdigest(),
+            "deep/er/part.bin": hashlib.sha256(b"").hexdigest(),
+        }
+        assert (target / "model.gguf").read_bytes() == b"GGUF"
+        assert (target / "deep" / "er" / "part.bin").read_bytes() == b""
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+    def test_none_takes_the_place_of_another(self, model: Path, target: Path, tmp_path: Path, name: str) -> None:
+        made = tmp_path / "made"
+        made.mkdir()
+        (made / name).write_bytes(b"mine")
+        reader = CheckpointReader(model)
+        with StagedCheckpoint.open(target, resume=False) as stage:
+            add_parts(stage)
+            stage.build(reader, carried(reader), QUANTIZED, CONFIG)
+            before = contents(stage.checkpoint)
+            with pytest.raises(RunError, match=rf"^{name} would take the place of a file of the checkpoint"):
+                stage.take_files(made)
+            assert contents(stage.checkpoint) == before
 
 
 class TestOpen:
@@ -324,7 +392,7 @@ class TestOpen:
 
     def test_one_run_at_a_time(self, target: Path) -> None:
         with StagedCheckpoint.open(target, resume=False) as stage:
-            Journal.start(stage.journal_path, {})
+            begin_journal(stage)
             for resume in (False, True):
                 with pytest.raises(OutputError, match="another run is writing"):
                     StagedCheckpoint.open(target, resume=resume)
@@ -363,9 +431,9 @@ class TestLeaving:
 
     def test_a_refused_resumption_keeps_the_work(self, target: Path, stage_folder: Path) -> None:
         with StagedCheckpoint.open(target, resume=False) as stage:
-            Journal.start(stage.journal_path, {"seed": 0})
+            begin_journal(stage)
         with pytest.raises(OutputError, match="seed: 0 -> 1"), StagedCheckpoint.open(target, resume=True) as stage:
-            Journal.resume(stage.journal_path, {"seed": 1})
+            Journal.resume(stage.journal_path, {"seed": 1}, Nothing)
         assert (stage_folder / "journal.json").is_file()
 
 
@@ -375,7 +443,7 @@ class TestDisk:
     ) -> None:
         expected = write(model, tmp_path / "expected")
         with StagedCheckpoint.open(target, resume=False) as stage:
-            Journal.start(stage.journal_path, {})
+            begin_journal(stage)
             add_parts(stage)
 
             def full(*_args: object) -> None:
@@ -392,7 +460,7 @@ class TestDisk:
 
     def test_a_target_filled_meanwhile_is_left_alone(self, model: Path, target: Path) -> None:
         with StagedCheckpoint.open(target, resume=False) as stage:
-            Journal.start(stage.journal_path, {})
+            begin_journal(stage)
             add_parts(stage)
             target.mkdir()
             (target / "precious").touch()

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hyocr_core import Batch, Block, RunError
-from hyocr_core.kit.hessian import add_outer, collect_hessians
+from hyocr_core import Batch, Batches, Block, RunError, Stats
+from hyocr_core.kit.hessian import add_outer, collect_hessians, settle_hessians
+from hyocr_core.kit.statistics import merge, values_of
 
 
 class TwoLayers(nn.Module):
@@ -44,12 +45,19 @@ class Samples:
             yield Batch(f"sample {index}", states, {}, None if self.weights is None else self.weights[index])
 
 
+def hessians(block: Block, batches: Batches) -> dict[str, Stats]:
+    """As a run makes them: gathered, then settled."""
+    stats = values_of(collect_hessians(block, batches))
+    settle_hessians(stats)
+    return stats
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("size", [24, 256, 300])
 def test_hessian_is_the_mean_outer_product_of_all_tokens(size: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     states = [torch.randn(1, tokens, size).to(dtype) for tokens in (5, 1, 33)]
-    stats = collect_hessians(block_of(TwoLayers(size, dtype)), Samples(states))
+    stats = hessians(block_of(TwoLayers(size, dtype)), Samples(states))
     tokens = torch.cat(states, 1)[0].double()
     expected = 2 / 39 * tokens.T @ tokens
     hessian = stats["b.first"]["hessian"]
@@ -66,7 +74,7 @@ def test_a_weighted_hessian_counts_each_token_with_its_weight(dtype: torch.dtype
     lengths = (5, 1, 33)
     states = [torch.randn(1, tokens, 300).to(dtype) for tokens in lengths]
     weights = [torch.tensor([0.0, 0.3, 1.7])[torch.randint(3, (tokens,))] for tokens in lengths]
-    stats = collect_hessians(block_of(TwoLayers(300, dtype)), Samples(states, weights))
+    stats = hessians(block_of(TwoLayers(300, dtype)), Samples(states, weights))
     tokens, factors = torch.cat(states, 1)[0].double(), torch.cat(weights).double()
     expected = 2 / 39 * tokens.T @ (factors[:, None] * tokens)
     assert stats["b.first"]["tokens"].item() == 39
@@ -75,15 +83,40 @@ def test_a_weighted_hessian_counts_each_token_with_its_weight(dtype: torch.dtype
 
 def test_weights_of_one_change_nothing() -> None:
     states = [torch.randn(1, tokens, 300) for tokens in (5, 40)]
-    plain = collect_hessians(block := block_of(TwoLayers(300, torch.float32)), Samples(states))
-    weighted = collect_hessians(block, Samples(states, [torch.ones(5), torch.ones(40)]))
+    plain = hessians(block := block_of(TwoLayers(300, torch.float32)), Samples(states))
+    weighted = hessians(block, Samples(states, [torch.ones(5), torch.ones(40)]))
     assert torch.equal(plain["b.last"]["hessian"], weighted["b.last"]["hessian"])
 
 
 def test_layers_with_one_input_share_one_object() -> None:
-    stats = collect_hessians(block_of(TwoLayers(8, torch.float32)), Samples([torch.randn(1, 4, 8)]))
+    stats = hessians(block_of(TwoLayers(8, torch.float32)), Samples([torch.randn(1, 4, 8)]))
     assert stats["b.first"] is stats["b.second"]
     assert stats["b.first"] is not stats["b.last"]
+
+
+def test_what_is_gathered_are_sums_so_that_parts_add_up() -> None:
+    block = block_of(TwoLayers(300, torch.bfloat16))
+    states = [torch.randn(1, tokens, 300).bfloat16() for tokens in (5, 1, 33)]
+    whole = collect_hessians(block, Samples(states))
+    assert {stat.merge for own in whole.values() for stat in own.values()} == {"sum"}
+    parts = merge(collect_hessians(block, Samples(states[1:])), collect_hessians(block, Samples(states[:1])))
+    merged = values_of(parts)
+    settle_hessians(merged)
+    tokens = torch.cat(states, 1)[0].double()
+    expected = 2 / 39 * tokens.T @ tokens
+    assert (merged["b.first"]["hessian"] - expected).abs().max() <= 1e-6 * expected.abs().max()
+    assert merged["b.first"] is merged["b.second"]
+
+
+def test_a_sum_that_overflowed_names_the_layer() -> None:
+    stats = {"b.last": {"hessian": torch.full((2, 2), float("inf")), "tokens": torch.tensor(3)}}
+    with pytest.raises(RunError, match=r"b\.last: its inputs are so large that their squares overflow float32"):
+        settle_hessians(stats)
+
+
+def test_statistics_of_no_token_name_the_layer() -> None:
+    with pytest.raises(RunError, match=r"b\.last: no calibration token reached it"):
+        settle_hessians({"b.last": {"hessian": torch.zeros(2, 2), "tokens": torch.tensor(0)}})
 
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
@@ -111,4 +144,4 @@ def test_a_nan_input_names_layer_and_sample() -> None:
 @pytest.mark.parametrize("states", [[], [torch.randn(1, 0, 8)]])
 def test_no_token_at_all_is_an_error(states: list[Tensor]) -> None:
     with pytest.raises(RunError, match=r"b\.first: no calibration token"):
-        collect_hessians(block_of(TwoLayers(8, torch.float32)), Samples(states))
+        hessians(block_of(TwoLayers(8, torch.float32)), Samples(states))

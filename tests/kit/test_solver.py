@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hyocr_plugin_gptq.gptq import factorize, output_energy, solve
 from torch import Tensor
 
 from hyocr_core.kit.grid import Grid, decode, fit_grid, round_to_nearest
+from hyocr_core.kit.solver import factorize, solve
 
 
 def paper(columns: Tensor, hessian: Tensor, grid: Grid, damp: float, order: list[int]) -> Tensor:
@@ -197,10 +197,3 @@ def test_the_condition_is_a_lower_bound_and_exact_for_a_diagonal() -> None:
     assert factor is not None
     damping = 0.01 * diagonal.mean().item()
     assert factor.condition == pytest.approx((50 + damping) / (1 + damping), rel=1e-4)
-
-
-@pytest.mark.parametrize("inputs", [32, 256, 600])
-def test_output_energy_is_the_quadratic_form(inputs: int) -> None:
-    columns, hessian = problem(inputs, 24)
-    exact = (columns.double() * (hessian.double() @ columns.double())).sum(0)
-    assert output_energy(columns, hessian).sum().item() == pytest.approx(exact.sum().item(), rel=0.01)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from hyocr_core.contract.types import Batch, Block, Layer, QuantizedNames
-from hyocr_core.errors import ConfigError, HookError, RunError
+from hyocr_core.contract.types import Batch, Block, Layer, LayerSpec, Prepared, QuantizedNames, Stats
+from hyocr_core.errors import ConfigError, HookError, MethodError, RunError
 from hyocr_core.plugin.registry import Method, load_method
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ WHERE = "method odd (hyocr-plugin-odd 0.0.1), hook {hook}, " + NAME + ": "
 
 SOURCE = """
 import torch
-from hyocr_core import ConfigError, MethodSpec, QuantizedLayer, RunError, hookimpl
+from hyocr_core import ConfigError, MethodSpec, Prepared, QuantizedLayer, RunError, Stat, hookimpl
 from hyocr_plugin_toy import plugin as toy
 from hyocr_plugin_toy.plugin import ToyConfig, checkpoint_config, pack, quantize_layer, unpack
 
@@ -62,14 +63,14 @@ def test_the_toy_works_from_end_to_end(plugins: PluginFolder, layer: Layer) -> N
     config = method.config({})
     quantized = method.quantize_layer(layer, None, config)
     packed = method.pack(quantized, config)
-    assert torch.equal(method.unpack(packed, config, layer.name), quantized.dequantized)
+    assert torch.equal(method.unpack(packed, layer.spec, config), quantized.dequantized)
     assert (packed["weight_packed"].shape, packed["weight_packed"].dtype) == ((6, 2), torch.int32)
     word, scale = int(packed["weight_packed"][2, 1]), packed["weight_scale"][2].item()
     read = [((word >> shift & 255) - 128) * scale for shift in (0, 8, 16, 24)]
     assert quantized.dequantized[2, 4:].tolist() == torch.tensor(read).bfloat16().tolist()
     assert torch.all((quantized.dequantized - layer.weight).abs() <= packed["weight_scale"])
     names = QuantizedNames((NAME,), ("lm_head",))
-    assert method.checkpoint_config(names, config)["ignore"] == ["lm_head"]
+    assert method.checkpoint_config(names, {NAME: config}, config)["ignore"] == ["lm_head"]
 
 
 def test_the_toy_refuses_a_width_before_any_weight(plugins: PluginFolder) -> None:
@@ -199,6 +200,16 @@ def test_a_weight_that_holds_nan_is_not_taken_for_a_changed_one(plugins: PluginF
             "def unpack(tensors): return tensors['weight_packed']",
             "must return a floating-point weight (N, K), not torch.int32 (6, 2)",
         ),
+        (
+            "unpack",
+            "def unpack(tensors): return tensors['weight_packed'].float()",
+            "returned a weight of shape [6, 2], the layer has [6, 8]",
+        ),
+        (
+            "unpack",
+            "def unpack(layer): return torch.full(layer.shape, float('nan'), dtype=layer.dtype)",
+            "returned NaN or infinite values",
+        ),
     ],
 )
 def test_packing_that_breaks_the_contract(
@@ -208,7 +219,7 @@ def test_packing_that_breaks_the_contract(
     config = method.config({})
     quantized = method.quantize_layer(layer, None, config)
     with pytest.raises(HookError) as caught:
-        method.unpack(method.pack(quantized, config), config, NAME)
+        method.unpack(method.pack(quantized, config), layer.spec, config)
     assert str(caught.value) == WHERE.format(hook=hook) + problem
 
 
@@ -224,13 +235,15 @@ def test_packing_that_breaks_the_contract(
 def test_a_quantization_config_that_breaks_the_contract(plugins: PluginFolder, value: str, problem: str) -> None:
     method = odd(plugins, f"@hookimpl\ndef checkpoint_config(names):\n    return {value}\n")
     with pytest.raises(HookError) as caught:
-        method.checkpoint_config(QuantizedNames((), ()), method.config({}))
+        method.checkpoint_config(QuantizedNames((), ()), {}, method.config({}))
     assert str(caught.value).startswith(f"method odd (hyocr-plugin-odd 0.0.1), hook checkpoint_config: {problem}")
 
 
 def test_check_layers_refuses_by_raising_only(plugins: PluginFolder) -> None:
     method = odd(plugins, "@hookimpl\ndef check_layers(shapes):\n    return ['too wide']\n")
-    with pytest.raises(HookError, match="hook check_layers: returned a value; a layer is refused by raising"):
+    with pytest.raises(
+        HookError, match=r"hook check_layers: must return nothing, not a list of 1; .* raised as ConfigError"
+    ):
         method.check_layers({}, method.config({}))
 
 
@@ -243,10 +256,12 @@ class NoBatches:
 
 
 def block_of(layers: Mapping[str, nn.Linear]) -> Block:
-    def run(batch: Batch) -> Tensor:
-        return batch.hidden_states
+    """A block whose layers add up."""
 
-    return Block(3, "model.layers.3", nn.Module(), layers, (tuple(layers),), run)
+    def run(batch: Batch) -> Tensor:
+        return torch.stack([layer(batch.hidden_states) for layer in layers.values()]).sum(0)
+
+    return Block(3, "model.layers.3", nn.ModuleDict(layers), layers, (tuple(layers),), run)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +270,7 @@ def block_of(layers: Mapping[str, nn.Linear]) -> Block:
         ("None", "must return a dict of stats by layer name, not nothing (None)"),
         ("{'a': {}}", "returned no stats for b"),
         ("{'a': {}, 'b': {}, 'c': {}}", "returned stats for 'c', no layer"),
-        ("{'a': {}, 'b': {'h': 1}}", "b: must return a dict of tensors, but 'h' is a value of type int"),
+        ("{'a': {}, 'b': torch.ones(2)}", "b: must be a dict of Stat, not a value of type Tensor"),
     ],
 )
 def test_calibrate_must_answer_for_every_layer(plugins: PluginFolder, value: str, problem: str) -> None:
@@ -268,10 +283,287 @@ def test_calibrate_must_answer_for_every_layer(plugins: PluginFolder, value: str
 
 def test_calibrate_returns_the_stats(plugins: PluginFolder) -> None:
     block = block_of({"a": nn.Linear(2, 2)})
-    body = "@hookimpl\ndef calibrate(block):\n    return {name: {'h': torch.ones(2)} for name in block.layers}\n"
+    body = "@hookimpl\ndef calibrate(block):\n    return {name: {'h': Stat(torch.ones(2), 'sum')} for name in block.layers}\n"
     method = odd(plugins, body)
-    assert method.calibrate(block, NoBatches(), method.config({}))["a"]["h"].tolist() == [1, 1]
+    found = method.calibrate(block, NoBatches(), method.config({}))["a"]["h"]
+    assert (found.value.tolist(), found.merge) == ([1, 1], "sum")
     assert toy(plugins).calibrate(block, NoBatches(), method.config({})) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (
+            "torch.ones(2)",
+            "a: 'h' is a value of type Tensor, which does not say how it merges with that of other samples; "
+            'return Stat(tensor, "sum") or Stat(tensor, "max")',
+        ),
+        (
+            "3",
+            "a: 'h' is a value of type int, which does not say how it merges with that of other samples; "
+            'return Stat(tensor, "sum") or Stat(tensor, "max")',
+        ),
+        ("Stat(torch.ones(2), 'mean')", "a: 'h' must be a tensor that merges by sum or max, not 'mean'"),
+        ("Stat(1.0, 'sum')", "a: 'h' must be a tensor that merges by sum or max, not 'sum'"),
+    ],
+)
+def test_statistics_that_cannot_be_merged_are_the_methods_fault(
+    plugins: PluginFolder, value: str, problem: str
+) -> None:
+    method = odd(plugins, f"@hookimpl\ndef calibrate(block):\n    return {{'a': {{'h': {value}}}}}\n")
+    with pytest.raises(MethodError) as caught:
+        method.calibrate(block_of({"a": nn.Linear(2, 2)}), NoBatches(), method.config({}))
+    assert str(caught.value) == f"method odd (hyocr-plugin-odd 0.0.1), hook calibrate, model.layers.3: {problem}"
+    assert caught.value.exit_code == 2
+
+
+CHANGES = "next(iter(block.layers.values())).weight.data.mul_({factor})"
+
+
+RESCALES = """
+@hookimpl
+def method_spec():
+    return MethodSpec("odd", ToyConfig, "odd", api_version=1, needs_calibration=False, rescales_block={})
+"""
+
+
+@pytest.mark.parametrize("rescales", ["False", "True"])
+def test_calibrate_may_not_change_the_block(plugins: PluginFolder, rescales: str) -> None:
+    body = f"@hookimpl\ndef calibrate(block):\n    {CHANGES.format(factor=2)}\n    return {{'a': {{}}}}\n"
+    method = odd(plugins, body + RESCALES.format(rescales))
+    with pytest.raises(HookError) as caught:
+        method.calibrate(block_of({"a": nn.Linear(2, 2)}), NoBatches(), method.config({}))
+    assert str(caught.value) == (
+        "method odd (hyocr-plugin-odd 0.0.1), hook calibrate, model.layers.3: changed a.weight, "
+        "but calibrate only gathers, and settle may rescale"
+    )
+
+
+SETTLE = "@hookimpl\ndef settle(block, batches, stats, config, seed):\n    {}\n"
+
+
+def settle(method: Method, block: Block, stats: dict[str, Stats], seed: int = 0) -> dict[str, Stats]:
+    samples = [Batch("s", torch.ones(1, 3, 2), {})]
+    return method.settle(block, samples, stats, method.config({}), seed)
+
+
+def test_without_settle_the_merged_values_are_what_is_quantized_with(plugins: PluginFolder) -> None:
+    stats = {"a": {"h": torch.ones(2)}}
+    assert settle(toy(plugins), block_of({"a": nn.Linear(2, 2)}), stats) is stats
+
+
+def test_settle_makes_of_merged_values_what_quantizing_needs(plugins: PluginFolder) -> None:
+    body = "stats['a']['h'] /= 2; return {'a': {'half': stats['a']['h'], 'seed': torch.tensor(seed)}}"
+    method = odd(plugins, SETTLE.format(body))
+    found = settle(method, block_of({"a": nn.Linear(2, 2)}), {"a": {"h": torch.ones(2)}}, seed=7)
+    assert {name: tensor.tolist() for name, tensor in found["a"].items()} == {"half": [0.5, 0.5], "seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("return None", "must return a dict of stats by layer name, not nothing (None)"),
+        ("return {}", "returned no stats for a"),
+        ("return stats | {'b': {}}", "returned stats for 'b', no layer"),
+        ("return {'a': {'h': 1}}", "a: must return a dict of tensors, but 'h' is a value of type int"),
+        (
+            "return {'a': {'h': Stat(torch.ones(1), 'sum')}}",
+            "a: must return a dict of tensors, but 'h' is a value of type Stat",
+        ),
+        (
+            CHANGES.format(factor=2) + "; return stats",
+            "changed a.weight, but its method_spec does not say rescales_block",
+        ),
+    ],
+)
+def test_settling_that_breaks_the_contract(plugins: PluginFolder, body: str, problem: str) -> None:
+    method = odd(plugins, SETTLE.format(body))
+    with pytest.raises(HookError) as caught:
+        settle(method, block_of({"a": nn.Linear(2, 2)}), {"a": {}})
+    assert str(caught.value) == f"method odd (hyocr-plugin-odd 0.0.1), hook settle, model.layers.3: {problem}"
+
+
+@pytest.mark.parametrize("factor", ["2", "float('nan')"])
+def test_a_method_that_rescales_must_keep_what_the_block_computes(plugins: PluginFolder, factor: str) -> None:
+    body = SETTLE.format(CHANGES.format(factor=factor) + "; return stats")
+    method = odd(plugins, body + RESCALES.format("True"))
+    with pytest.raises(HookError, match=r"hook settle, model\.layers\.3: changed the block's output by .*%; rescaling"):
+        settle(method, block_of({"a": nn.Linear(2, 2)}), {"a": {}})
+
+
+def test_a_method_that_rescales_may_change_weights_that_make_up_for_each_other(plugins: PluginFolder) -> None:
+    swaps = "a, b = (layer.weight.data for layer in block.layers.values()); kept = a.clone(); "
+    body = SETTLE.format(swaps + "a.copy_(b); b.copy_(kept); return stats")
+    block = block_of({"a": nn.Linear(2, 2, bias=False), "b": nn.Linear(2, 2, bias=False)})
+    before = [layer.weight.detach().clone() for layer in block.layers.values()]
+    settle(odd(plugins, body + RESCALES.format("True")), block, {"a": {}, "b": {}})
+    after = [layer.weight.detach() for layer in block.layers.values()]
+    assert torch.equal(after[0], before[1])
+    assert torch.equal(after[1], before[0])
+
+
+SEEDED = """
+@hookimpl
+def quantize_layer(layer, config, seed):
+    good = toy.quantize_layer(layer, config)
+    return QuantizedLayer(layer.name, good.tensors, good.dequantized, {'seed': float(seed)})
+"""
+
+
+def test_a_hook_that_asks_for_the_seed_is_given_it(plugins: PluginFolder, layer: Layer) -> None:
+    method = odd(plugins, SEEDED)
+    assert method.quantize_layer(layer, None, method.config({}), 5).metrics["seed"] == 5
+    assert [each.metrics["seed"] for each in method.quantize_group(pair(layer), None, method.config({}), 6)] == [6, 6]
+
+
+PACKS = "@hookimpl\ndef pack(layer):\n    packed = toy.pack(layer)\n    {}\n    return packed\n"
+
+
+def test_what_is_packed_exactly_is_what_pack_returns(plugins: PluginFolder, layer: Layer) -> None:
+    method = toy(plugins)
+    quantized = method.quantize_layer(layer, None, method.config({}))
+    exact, plain = method.pack_exactly(quantized, method.config({})), method.pack(quantized, method.config({}))
+    assert exact.keys() == plain.keys()
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in exact.items())
+
+
+@pytest.mark.parametrize(
+    ("lie", "hook", "problem"),
+    [
+        ("packed['weight_scale'][2] = float('nan')", "unpack", "returned NaN or infinite values"),
+        (
+            "packed['weight_packed'].zero_()",
+            "pack",
+            "lost something: unpack does not give the weight back: 48 of 48 values differ, the first at [0, 0]: ",
+        ),
+        (
+            "packed['weight_packed'][5, 1] ^= 1 << 24",
+            "pack",
+            "lost something: unpack does not give the weight back: 1 of 48 values differ, the first at [5, 7]: ",
+        ),
+        (
+            "packed['weight_scale'] = packed['weight_scale'].float()",
+            "pack",
+            "lost something: unpack does not give the weight back: "
+            "torch.float32 (6, 8) instead of torch.bfloat16 (6, 8)",
+        ),
+        (
+            "packed['weight_packed'] = packed['weight_packed'][:, :1]",
+            "unpack",
+            "returned a weight of shape [6, 4], the layer has [6, 8]",
+        ),
+    ],
+)
+def test_a_pack_that_lies_names_the_plugin_and_the_layer(
+    plugins: PluginFolder, layer: Layer, lie: str, hook: str, problem: str
+) -> None:
+    method = odd(plugins, PACKS.format(lie))
+    quantized = method.quantize_layer(layer, None, method.config({}))
+    with pytest.raises(HookError) as caught:
+        method.pack_exactly(quantized, method.config({}))
+    assert str(caught.value).startswith(WHERE.format(hook=hook) + problem)
+
+
+def test_a_zero_may_lose_its_sign_when_it_is_packed(plugins: PluginFolder, layer: Layer) -> None:
+    """Integer codes know one zero; the toy's dequantized weights have both."""
+    method = toy(plugins)
+    layer.weight[0, :2] = torch.tensor([-1e-9, 1e-9])
+    quantized = method.quantize_layer(layer, None, method.config({}))
+    assert quantized.dequantized[0, :2].signbit().tolist() == [True, False]
+    assert method.pack_exactly(quantized, method.config({}))
+
+
+def test_unpack_is_told_of_the_layer(plugins: PluginFolder, layer: Layer) -> None:
+    body = (
+        "@hookimpl\ndef unpack(tensors, layer):\n"
+        f"    assert (layer.name, layer.shape, layer.dtype, layer.kind) == ({NAME!r}, (6, 8), torch.bfloat16, 'linear')\n"
+        "    return toy.unpack(tensors)\n"
+    )
+    method = odd(plugins, body)
+    method.pack_exactly(method.quantize_layer(layer, None, method.config({})), method.config({}))
+
+
+BACK = LayerSpec(NAME, (2, 3), torch.float32)
+
+
+def test_a_weight_is_turned_back_by_the_hook_alone(plugins: PluginFolder) -> None:
+    weight = torch.arange(6.0).reshape(2, 3)
+    assert toy(plugins).original_basis(BACK, weight, toy(plugins).config({})) is weight
+    method = odd(plugins, "@hookimpl\ndef original_basis(weight): return weight.flip(1)\n")
+    assert torch.equal(method.original_basis(BACK, weight, method.config({})), weight.flip(1))
+
+
+def test_a_weight_that_is_turned_back_keeps_its_shape(plugins: PluginFolder) -> None:
+    method = odd(plugins, "@hookimpl\ndef original_basis(weight): return weight.T\n")
+    with pytest.raises(HookError, match=r"hook original_basis, .*: returned a weight of shape \[3, 2\], the layer has"):
+        method.original_basis(BACK, torch.ones(2, 3), method.config({}))
+
+
+class NoModel:
+    """What `prepare` sees of a model of one tensor."""
+
+    layers: ClassVar[dict[str, LayerSpec]] = {}
+    tensors: ClassVar[dict[str, tuple[tuple[int, ...], torch.dtype]]] = {"norm.weight": ((2,), torch.bfloat16)}
+
+    def read(self, *names: str) -> dict[str, Tensor]:
+        return {name: torch.ones(2).bfloat16() for name in names}
+
+    def blocks(self) -> Iterator[AbstractContextManager[Block]]:
+        return iter(())
+
+
+PREPARE = "@hookimpl\ndef prepare(model, batches, config, seed):\n    {}\n"
+
+
+def prepare(method: Method, seed: int = 0) -> Prepared:
+    return method.prepare(NoModel(), NoBatches(), method.config({}), seed)
+
+
+@pytest.mark.parametrize("body", ["return None", "return Prepared()"])
+def test_a_method_need_not_prepare_anything(plugins: PluginFolder, body: str) -> None:
+    assert prepare(odd(plugins, PREPARE.format(body))) == prepare(toy(plugins)) == Prepared()
+
+
+def test_what_is_prepared_is_what_the_hook_decides(plugins: PluginFolder) -> None:
+    body = (
+        "return Prepared({'*.q_proj': {'clip': 0.5}}, "
+        "{name: tensor + seed for name, tensor in model.read('norm.weight').items()}, {'rotated': True})"
+    )
+    found = prepare(odd(plugins, PREPARE.format(body)), seed=2)
+    assert found.overrides == {"*.q_proj": {"clip": 0.5}}
+    assert found.tensors["norm.weight"].tolist() == [3, 3]
+    assert found.config == {"rotated": True}
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("{}", "must return Prepared or None, not a value of type dict"),
+        ("Prepared(tensors={'a': 1})", "must return a dict of tensors, but 'a' is a value of type int"),
+        (
+            "Prepared(tensors={'a': torch.ones(2)})",
+            "replaces 'a', which is no tensor of the checkpoint",
+        ),
+        (
+            "Prepared(tensors={'norm.weight': torch.ones(2)})",
+            "replaces norm.weight by torch.float32 (2,), it is torch.bfloat16 (2,)",
+        ),
+        (
+            "Prepared(tensors={'norm.weight': torch.ones(3).bfloat16()})",
+            "replaces norm.weight by torch.bfloat16 (3,), it is torch.bfloat16 (2,)",
+        ),
+        ("Prepared(config={'a': {1}})", "returned what JSON cannot hold: Object of type set is not JSON serializable"),
+        (
+            "Prepared({'*': {'clip': float('nan')}})",
+            "returned what JSON cannot hold: Out of range float values are not JSON compliant",
+        ),
+    ],
+)
+def test_preparing_that_breaks_the_contract(plugins: PluginFolder, value: str, problem: str) -> None:
+    method = odd(plugins, PREPARE.format(f"return {value}"))
+    with pytest.raises(HookError) as caught:
+        prepare(method)
+    assert str(caught.value).startswith(f"method odd (hyocr-plugin-odd 0.0.1), hook prepare: {problem}")
 
 
 INPUTS_HOOK = "@hookimpl\ndef quantize_inputs(inputs, tensors, config):\n    {}\n"
@@ -279,9 +571,9 @@ INPUTS_HOOK = "@hookimpl\ndef quantize_inputs(inputs, tensors, config):\n    {}\
 
 def test_quantized_inputs_are_what_the_hook_makes_of_them(plugins: PluginFolder) -> None:
     inputs = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
-    assert not toy(plugins).quantizes_inputs
+    assert not toy(plugins).implements("quantize_inputs")
     method = odd(plugins, INPUTS_HOOK.format("return inputs * tensors['s']"))
-    assert method.quantizes_inputs
+    assert method.implements("quantize_inputs")
     found = method.quantize_inputs(inputs, {"s": torch.tensor(2.0)}, method.config({}), NAME)
     assert torch.equal(found, inputs * 2)
 

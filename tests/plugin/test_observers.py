@@ -17,7 +17,7 @@ from torch import nn
 from hyocr_core.checkpoint.quant_report import ObserverRecord, read_report
 from hyocr_core.cli.main import main
 from hyocr_core.contract.observer import OBSERVED
-from hyocr_core.contract.types import Block, HookCall, Layer, QuantizedLayer
+from hyocr_core.contract.types import Block, HookCall, Layer, QuantizedLayer, Stat
 from hyocr_core.errors import ConfigError, ObserverError
 from hyocr_core.plugin.observers import installed_observers, load_observer
 from hyocr_core.plugin.watch import Watch, choose_observers, watching
@@ -43,7 +43,7 @@ SEES_ALL = (
     + """
 class Odd(Observer):
     api_version = 1
-    hooks = ("calibrate", "quantize_layer", "quantize_group", "pack")
+    hooks = ("calibrate", "settle", "quantize_layer", "quantize_group", "pack")
 
     def called(self, call):
         {}
@@ -110,10 +110,10 @@ def test_dump_stats_writes_vectors_and_the_diagonals_of_matrices(tmp_path: Path)
     folder = tmp_path / "a" / "stats"
     matrix = torch.arange(9.0).reshape(3, 3)
     shared = {
-        "hessian": matrix,
-        "peak": torch.tensor([1.0, 2.0]),
-        "wide": torch.ones(3, 2).T,
-        "tokens": torch.tensor(7),
+        "hessian": Stat(matrix, "sum"),
+        "peak": Stat(torch.tensor([1.0, 2.0]), "max"),
+        "wide": Stat(torch.ones(3, 2).T, "sum"),
+        "tokens": Stat(torch.tensor(7), "sum"),
     }
     call = HookCall("calibrate", "model.layers.5", {}, {"q": shared, "k": shared}, 0.1)
     with watching(choose_observers({"dump-stats": {"folder": str(folder)}}), pytest.fail) as watch:
@@ -154,8 +154,9 @@ def test_an_observer_sees_arguments_results_and_seconds(plugins: PluginFolder, r
     lines = [json.loads(line) for line in (tmp_path / "seen").read_text(encoding="utf-8").splitlines()]
     assert lines[0][:4] == ["calibrate", "model.layers.0", ["config"], "dict"]
     group = [f"model.layers.0.self_attn.{name}_proj" for name in "qkv"]
-    assert lines[1][:4] == ["quantize_group", ", ".join(group), ["config", "layers", "stats"], "list"]
-    assert [line[:4] for line in lines[2:5]] == [["pack", name, ["config", "layer"], "dict"] for name in group]
+    assert lines[1][:4] == ["settle", "model.layers.0", ["config", "seed", "stats"], "dict"]
+    assert lines[2][:4] == ["quantize_group", ", ".join(group), ["config", "layers", "seed", "stats"], "list"]
+    assert [line[:4] for line in lines[3:6]] == [["pack", name, ["config", "layer"], "dict"] for name in group]
     assert all(line[4] > 0 for line in lines)
 
 

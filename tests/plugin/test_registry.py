@@ -147,7 +147,7 @@ def test_distribution_that_does_not_offer_the_method(plugins: PluginFolder) -> N
         ("wrong_api", "it speaks plugin API 2, this hyocr-core speaks 1; try: pip install --upgrade hyocr-core"),
         (
             "unknown_argument",
-            "hook quantize_layer has the unknown argument hessian; it may take: layer, stats, config",
+            "hook quantize_layer has the unknown argument hessian; it may take: layer, stats, config, seed",
         ),
         ("default_argument", "hook quantize_layer: the argument stats has a default, so it is never passed"),
         ("wrong_name", "its method_spec says the name 'another', its entry point 'wrong_name'"),
@@ -203,6 +203,53 @@ def test_small_breaches_of_the_contract(plugins: PluginFolder, source: str, conf
 def test_a_method_that_calibrates_needs_the_hook(plugins: PluginFolder) -> None:
     odd(plugins, "", calibration=True)
     assert refusal("odd").endswith("it has no hook calibrate")
+
+
+def with_spec(plugins: PluginFolder, said: str) -> None:
+    """Install a method `odd` whose method_spec says this besides its name."""
+    plugins.toy()
+    spec = f"    return MethodSpec('odd', ToyConfig, 'odd', needs_calibration=False, {said})\n"
+    plugins.module("odd", BASE + "@hookimpl\ndef method_spec():\n" + spec)
+
+
+@pytest.mark.parametrize("versions", ["1", "(1,)", "(1, 2)", "(0, 1)"])
+def test_a_method_may_speak_several_versions(plugins: PluginFolder, versions: str) -> None:
+    with_spec(plugins, f"api_version={versions}")
+    assert load_method("odd").spec.name == "odd"
+
+
+@pytest.mark.parametrize(
+    ("versions", "said", "upgrade"),
+    [
+        ("2", "2", "hyocr-core"),
+        ("(2, 3)", "2 and 3", "hyocr-core"),
+        ("0", "0", "hyocr-plugin-odd"),
+        ("(0, 2)", "0 and 2", "hyocr-plugin-odd"),
+        ("'one'", "one", "hyocr-plugin-odd"),
+    ],
+)
+def test_a_method_that_does_not_speak_this_version_is_refused(
+    plugins: PluginFolder, versions: str, said: str, upgrade: str
+) -> None:
+    with_spec(plugins, f"api_version={versions}")
+    assert refusal("odd") == (
+        f"method odd (hyocr-plugin-odd 0.0.1): it speaks plugin API {said}, this hyocr-core speaks 1; "
+        f"try: pip install --upgrade {upgrade}"
+    )
+
+
+def test_only_a_whole_block_can_be_rescaled(plugins: PluginFolder) -> None:
+    with_spec(plugins, "api_version=1, rescales_block=True, inputs='group'")
+    assert refusal("odd") == (
+        'method odd (hyocr-plugin-odd 0.0.1): its method_spec says rescales_block and inputs="group"; '
+        "only a whole block can be rescaled"
+    )
+
+
+@pytest.mark.parametrize("said", ["rescales_block=True, inputs='block'", "inputs='group', reference_inputs=True"])
+def test_what_a_method_asks_to_see(plugins: PluginFolder, said: str) -> None:
+    with_spec(plugins, f"api_version=1, {said}")
+    assert load_method("odd").spec.name == "odd"
 
 
 def test_an_optional_hook_of_a_later_core_is_let_be(plugins: PluginFolder) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from hyocr_plugin_awq.config import AwqConfig
-from hyocr_plugin_awq.layers import pack, quantize, unpack
+from hyocr_plugin_awq.layers import quantize
+from hyocr_plugin_awq.plugin import pack, unpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -40,6 +41,13 @@ def stats_of(inputs: int, seed: int = 9) -> Stats:
     x = torch.randn(600, inputs // 4, generator=gen) @ torch.randn(inputs // 4, inputs, generator=gen)
     x += 0.3 * torch.randn(600, inputs, generator=gen)
     return {"hessian": 2 / 600 * x.T @ x}
+
+
+def checkpoint_config(options: dict[str, Any]) -> dict[str, Any]:
+    """The quantization_config of a checkpoint all of whose layers have these options."""
+    method = load_method("awq")
+    config = method.config(options)
+    return method.checkpoint_config(NAMES, dict.fromkeys(NAMES.quantized, config), config)
 
 
 def relative_error(weight: Tensor, other: Tensor, stats: Stats) -> float:
@@ -197,7 +205,7 @@ def test_weights_that_overflow_once_quantized_name_the_layer() -> None:
 def test_other_dtypes_and_missing_statistics_name_the_layer() -> None:
     with pytest.raises(RunError, match=r"odd: its weight is torch\.float64"):
         quantize(layer_of("odd", 16, 64, torch.float64), stats_of(64), AwqConfig(group_size=32))
-    with pytest.raises(RunError, match="l: AWQ needs calibration statistics"):
+    with pytest.raises(RunError, match="l: needs calibration statistics and was given none"):
         quantize(layer_of("l", 16, 64), None, AwqConfig(group_size=32))
 
 
@@ -211,8 +219,7 @@ def test_metrics_of_a_wide_layer_come_from_a_fair_sample_of_its_outputs() -> Non
 
 @pytest.mark.parametrize("group_size", [64, -1])
 def test_awq_checkpoint_config(group_size: int) -> None:
-    method = load_method("awq")
-    assert method.checkpoint_config(NAMES, method.config({"group_size": group_size})) == {
+    assert checkpoint_config({"group_size": group_size}) == {
         "quant_method": "awq", "bits": 4, "group_size": group_size, "zero_point": True, "version": "gemm",
         "modules_to_not_convert": ["lm_head", "model.vision_tower.layers.0.fc1"],
     }  # fmt: skip
@@ -226,13 +233,12 @@ def test_awq_checkpoint_config(group_size: int) -> None:
 def test_compressed_tensors_checkpoint_config(
     options: dict[str, Any], bits: int, symmetric: bool, group_size: int, strategy: str, written: int | None
 ) -> None:
-    method = load_method("awq")
     weights = {
         "num_bits": bits, "type": "int", "symmetric": symmetric, "dynamic": False, "strategy": strategy,
         "group_size": written, "actorder": None,
     }  # fmt: skip
     group = {"targets": ["Linear"], "input_activations": None, "output_activations": None, "weights": weights}
-    found = method.checkpoint_config(NAMES, method.config(options | {"group_size": group_size}))
+    found = checkpoint_config(options | {"group_size": group_size})
     assert found == {
         "quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed",
         "ignore": ["lm_head", "model.vision_tower.layers.0.fc1"], "config_groups": {"group_0": group},

@@ -11,13 +11,13 @@ import pytest
 import torch
 from hyocr_plugin_awq.columns import smoothed_errors
 from hyocr_plugin_awq.config import AwqConfig
-from hyocr_plugin_awq.inputs import Inputs, collect_inputs
+from hyocr_plugin_awq.inputs import collect_inputs
 from hyocr_plugin_awq.scales import candidates
 from hyocr_plugin_awq.search import best_candidate, linear_loss, module_loss
 from torch import Tensor
 
-from hyocr_core import Batch, Block, Layer, Smoothing
-from hyocr_core.kit.grid import join_columns
+from hyocr_core import Batch, Block, Layer, Smoothing, Stats
+from hyocr_core.kit import join_columns, settle_hessians, values_of
 
 
 def slow_round(weight: Tensor, bits: int, size: int, sym: bool, dtype: torch.dtype) -> Tensor:
@@ -48,8 +48,8 @@ def correlated(tokens: int, inputs: int, seed: int = 0) -> Tensor:
     return x
 
 
-def inputs_of(x: Tensor) -> Inputs:
-    return Inputs((2 / len(x) * x.double().T @ x.double()).float(), x.abs().mean(0))
+def inputs_of(x: Tensor) -> Stats:
+    return {"hessian": (2 / len(x) * x.double().T @ x.double()).float(), "magnitudes": x.abs().mean(0)}
 
 
 STORED: tuple[dict[str, Any], ...] = ({}, {"zero_point": False}, {"bits": 8})
@@ -69,8 +69,8 @@ def test_the_linear_loss_is_the_error_of_the_outputs_over_all_tokens(
     gen = torch.Generator().manual_seed(3)
     weight = (0.05 * torch.randn(40, 64, generator=gen)).to(dtype)
     columns, read = join_columns([Layer("l", weight)]), inputs_of(x)
-    found = candidates(read.magnitudes, columns, torch.arange(64), 64, config)
-    loss, true = linear_loss(read.hessian), []
+    found = candidates(read["magnitudes"], columns, torch.arange(64), 64, config)
+    loss, true = linear_loss(read["hessian"]), []
     for item in found:
         folded = (weight.float() * item.scales).to(dtype).double()
         quantized = slow_round(folded, config.bits, size, config.sym, dtype) / item.scales.double()
@@ -148,15 +148,21 @@ def test_the_module_loss_counts_each_token_with_its_weight(block: Block, batches
     assert found == pytest.approx(sum((w @ change[0].square().sum(1)).item() for change, w in pairs), rel=0.001)
 
 
-def test_inputs_are_means_over_weighted_tokens(block: Block, batches: list[Batch]) -> None:
+def test_inputs_are_sums_over_weighted_tokens(block: Block, batches: list[Batch]) -> None:
     weights = [torch.tensor([0.0, 0.5, 2.5])[torch.randint(3, (batch.hidden_states.shape[1],))] for batch in batches]
     weighted = [replace(batch, weights=of_tokens) for batch, of_tokens in zip(batches, weights, strict=True)]
-    read = collect_inputs(block, weighted)[block.smoothing[0].targets]
+    collected = collect_inputs(block, weighted)
+    stats = values_of(collected)
+    settle_hessians(stats)
+    assert {stat.merge for own in collected.values() for stat in own.values()} == {"sum"}
+    assert len({id(own) for own in stats.values()}) == len(block.groups)
+    read = stats[block.smoothing[0].targets[0]]
     normed = [block.module.get_submodule("input_layernorm")(batch.hidden_states)[0] for batch in batches]
     x, factors = torch.cat(normed).detach().double(), torch.cat(weights).double()
     expected = 2 / len(x) * x.T @ (factors[:, None] * x)
-    assert (read.hessian - expected).abs().max() < 1e-5 * expected.abs().max()
-    assert read.magnitudes.tolist() == pytest.approx((factors @ x.abs() / len(x)).tolist(), rel=1e-4)
+    assert (read["hessian"] - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert read["magnitudes"].tolist() == pytest.approx((factors @ x.abs()).tolist(), rel=1e-4)
+    assert read["tokens"] == len(x)
 
 
 def attend(block: Block, batch: Batch) -> Tensor:
@@ -181,8 +187,8 @@ def test_both_searches_agree_where_one_channel_stands_out(block: Block, batches:
     config = AwqConfig(group_size=64, n_grid=2, duo_scaling=False)
     normed = [block.module.get_submodule("input_layernorm")(b.hidden_states)[0] for b in batches]
     read = inputs_of(torch.cat(normed).detach())
-    found = candidates(read.magnitudes, columns, smoothing.channels, 64, config)
-    losses = (linear_loss(read.hessian), module_loss(block, batches, smoothing, columns))
+    found = candidates(read["magnitudes"], columns, smoothing.channels, 64, config)
+    losses = (linear_loss(read["hessian"]), module_loss(block, batches, smoothing, columns))
     chosen = [best_candidate(found, columns, smoothing.channels, torch.float32, loss, config) for loss in losses]
     assert chosen[0] is chosen[1]
     assert chosen[0].ratio is not None

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hyocr_plugin_fp8.config import Fp8Config
 
-from hyocr_core import ConfigError, Layer, QuantizedNames, RunError, Stats
+from hyocr_core import ConfigError, Layer, MethodConfig, QuantizedNames, RunError, Stats
 from hyocr_core.plugin.registry import load_method
 
 METHOD = load_method("fp8")
@@ -37,6 +37,11 @@ def stats_of(dtype: torch.dtype = torch.bfloat16, cache: bool = False) -> Stats:
     return stats
 
 
+def checkpoint_config(config: MethodConfig, names: QuantizedNames = NAMES) -> dict[str, Any]:
+    """The quantization_config of a checkpoint all of whose layers have these options."""
+    return METHOD.checkpoint_config(names, dict.fromkeys(names.quantized, config), config)
+
+
 @pytest.mark.parametrize(("format_", "scheme", "weights", "cache"), COMBINATIONS)
 def test_every_combination_works_or_is_refused(format_: str, scheme: str, weights: str | None, cache: bool) -> None:
     options = {"format": format_, "activation_scheme": scheme, "weight_strategy": weights, "kv_cache": cache}
@@ -50,7 +55,7 @@ def test_every_combination_works_or_is_refused(format_: str, scheme: str, weight
     results = METHOD.quantize_group(layers, {layer.name: stats for layer in layers} if stats else None, config)
     packed = [METHOD.pack(result, config) for result in results]
     for layer, result, tensors in zip(layers, results, packed, strict=True):
-        assert torch.equal(METHOD.unpack(tensors, config), result.dequantized)
+        assert torch.equal(METHOD.unpack(tensors, layer.spec, config), result.dequantized)
         error = ((layer.weight.double() - result.dequantized.double()).norm() / layer.weight.double().norm()).item()
         assert result.metrics["weight_error"] == pytest.approx(error, rel=1e-4)
         assert error < 0.04
@@ -65,7 +70,7 @@ def test_every_combination_works_or_is_refused(format_: str, scheme: str, weight
     assert [{*tensors} & {"k_scale", "v_scale"} for tensors in packed] == (
         [set(), {"k_scale"}, {"v_scale"}] if cache else [set()] * 3
     )
-    assert METHOD.checkpoint_config(NAMES, config)["quant_method"] == format_
+    assert checkpoint_config(config)["quant_method"] == format_
 
 
 def test_layers_quantized_together_share_one_weight_scale_and_one_input_scale() -> None:
@@ -85,11 +90,12 @@ def test_layers_quantized_together_share_one_weight_scale_and_one_input_scale() 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_scales_and_weights_keep_the_dtype_of_the_weight(dtype: torch.dtype, format_: str) -> None:
     config = METHOD.config({"format": format_})
-    result = METHOD.quantize_layer(layer_of("o_proj", dtype=dtype), stats_of(dtype), config)
+    layer = layer_of("o_proj", dtype=dtype)
+    result = METHOD.quantize_layer(layer, stats_of(dtype), config)
     tensors = METHOD.pack(result, config)
     assert tensors["weight"].dtype == torch.float8_e4m3fn
     assert tensors["weight_scale"].dtype == tensors["input_scale"].dtype == result.dequantized.dtype == dtype
-    assert torch.equal(METHOD.unpack(tensors, config), result.dequantized)
+    assert torch.equal(METHOD.unpack(tensors, layer.spec, config), result.dequantized)
 
 
 @pytest.mark.parametrize("shape", [(1, 16), (16, 1), (33, 7), (1152, 16), (4304, 32), (16, 4608)])
@@ -100,11 +106,11 @@ def test_any_shape_survives_packing(shape: tuple[int, int], scheme: str) -> None
     result = METHOD.quantize_layer(layer, stats_of() if scheme == "static" else None, config)
     tensors = METHOD.pack(result, config)
     assert tensors["weight"].shape == shape
-    assert torch.equal(METHOD.unpack(tensors, config), result.dequantized)
+    assert torch.equal(METHOD.unpack(tensors, layer.spec, config), result.dequantized)
     # A lone scale may have the shape () in checkpoints of others.
     if scheme == "static":
         again = tensors | {"weight_scale": tensors["weight_scale"].reshape(())}
-        assert torch.equal(METHOD.unpack(again, config), result.dequantized)
+        assert torch.equal(METHOD.unpack(again, layer.spec, config), result.dequantized)
 
 
 @pytest.mark.parametrize("options", [{"activation_scheme": "dynamic"}, {}, {"weight_strategy": "channel"}])
@@ -220,11 +226,11 @@ def test_a_cache_without_scales_in_one_block_is_refused() -> None:
         "model.language_model.layers.1.mlp.up_proj",
     )
     config = METHOD.config({"kv_cache": True})
-    METHOD.checkpoint_config(QuantizedNames(NAMES.quantized, ignored), config)
+    checkpoint_config(config, QuantizedNames(NAMES.quantized, ignored))
     late = QuantizedNames(NAMES.quantized, (*ignored, "model.language_model.layers.1.self_attn.v_proj"))
-    METHOD.checkpoint_config(late, METHOD.config({}))
+    checkpoint_config(METHOD.config({}), late)
     with pytest.raises(ConfigError, match=r"model\.language_model\.layers\.1\.self_attn\.v_proj: kv_cache: true"):
-        METHOD.checkpoint_config(late, config)
+        checkpoint_config(config, late)
 
 
 @pytest.mark.parametrize("options", [{}, {"activation_scheme": "dynamic"}, {"kv_cache": True}])
@@ -242,13 +248,13 @@ def test_compressed_tensors_checkpoint_config(options: dict[str, Any]) -> None:
     }  # fmt: skip
     if "kv_cache" in options:
         expected["kv_cache_scheme"] = EIGHT | {"dynamic": False, "strategy": "tensor"}
-    assert METHOD.checkpoint_config(NAMES, METHOD.config(options)) == expected
+    assert checkpoint_config(METHOD.config(options)) == expected
 
 
 @pytest.mark.parametrize("scheme", ["static", "dynamic"])
 def test_fp8_checkpoint_config(scheme: str) -> None:
     config = METHOD.config({"format": "fp8", "activation_scheme": scheme})
-    assert METHOD.checkpoint_config(NAMES, config) == {
+    assert checkpoint_config(config) == {
         "quant_method": "fp8", "activation_scheme": scheme,
         "ignored_layers": ["lm_head", "model.vision_tower.layers.0.fc1"],
     }  # fmt: skip
@@ -257,8 +263,8 @@ def test_fp8_checkpoint_config(scheme: str) -> None:
 @pytest.mark.parametrize("options", [{}, {"activation_scheme": "dynamic"}, {"kv_cache": True}])
 def test_the_compressed_tensors_library_accepts_the_config(options: dict[str, Any]) -> None:
     quantization = pytest.importorskip("compressed_tensors.quantization")
-    written = METHOD.checkpoint_config(NAMES, METHOD.config(options))
-    read = quantization.QuantizationConfig.model_validate(written)
+    found = checkpoint_config(METHOD.config(options))
+    read = quantization.QuantizationConfig.model_validate(found)
     assert read.config_groups["group_0"].weights.num_bits == 8
     assert (read.kv_cache_scheme is not None) == ("kv_cache" in options)
 

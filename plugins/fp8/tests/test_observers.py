@@ -9,14 +9,16 @@ from dataclasses import replace
 import pytest
 import torch
 from hyocr_plugin_fp8.config import Fp8Config
-from hyocr_plugin_fp8.observers import Magnitudes
+from hyocr_plugin_fp8.observers import Fit, Magnitudes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hyocr_core import Batch, Block, RunError, Stats
+from hyocr_core import Batch, Batches, Block, RunError, Stats
+from hyocr_core.kit import merge, values_of
 from hyocr_core.plugin.registry import load_method
 
+METHOD = load_method("fp8")
 ABSMAX = Fp8Config()
 MSE = Fp8Config(observer="mse")
 
@@ -25,13 +27,20 @@ def percentile_config(percent: float) -> Fp8Config:
     return Fp8Config(observer="percentile", percentile=percent)
 
 
+def fit_of(magnitudes: Magnitudes, config: Fp8Config, dtype: torch.dtype = torch.float32) -> Fit:
+    """What is fitted to all that was seen, as it leaves `calibrate`."""
+    collected = magnitudes.collected("x")
+    assert collected is not None
+    fit = Fit.of(collected["x_largest"].value, collected["x_counts"].value, config, dtype)
+    assert fit is not None
+    return fit
+
+
 def fitted(chunks: list[Tensor], config: Fp8Config, dtype: torch.dtype = torch.float32, every: int = 1) -> Tensor:
     magnitudes = Magnitudes(every=every)
     for chunk in chunks:
         magnitudes.add(chunk)
-    fit = magnitudes.fit(config, dtype)
-    assert fit is not None
-    return fit.scale
+    return fit_of(magnitudes, config, dtype).scale
 
 
 def heavy_tailed(tokens: int, channels: int, seed: int = 0) -> Tensor:
@@ -82,15 +91,13 @@ def test_a_token_of_weight_n_counts_as_n_tokens(rows: list[tuple[float, int]], p
         weighted, repeated = Magnitudes(every=1), Magnitudes(every=1)
         weighted.add(values[None], repeats.float() / 4)
         repeated.add(torch.cat([values.repeat_interleave(repeats, 0), torch.zeros(1, 2)]))
-        repeated.largest = weighted.largest
+        repeated._largest = weighted._largest
         if repeats.sum() == 0:
             continue
         # The row of zeros, which is there so that there is one, must not count.
         assert repeated._counts is not None
         repeated._counts[0] -= 2
-        found, expected = (magnitudes.fit(config, torch.float32) for magnitudes in (weighted, repeated))
-        assert found is not None
-        assert expected is not None
+        found, expected = (fit_of(magnitudes, config) for magnitudes in (weighted, repeated))
         assert found.scale == expected.scale
         assert found.error.item() == pytest.approx(expected.error.item(), rel=1e-6)
 
@@ -133,8 +140,7 @@ def test_scales_come_in_the_dtype_asked_for_and_errors_are_true(config: Fp8Confi
     values = heavy_tailed(50, 16)
     magnitudes = Magnitudes(every=1)
     magnitudes.add(values)
-    fit = magnitudes.fit(config, dtype)
-    assert fit is not None
+    fit = fit_of(magnitudes, config, dtype)
     assert fit.scale.dtype == dtype
     assert fit.scale.shape == ()
     expected = (error_of(values, fit.scale.item()) / values.double().square().sum().item()) ** 0.5
@@ -145,21 +151,21 @@ def test_scales_come_in_the_dtype_asked_for_and_errors_are_true(config: Fp8Confi
 def test_zeros_give_a_usable_scale(config: Fp8Config) -> None:
     magnitudes = Magnitudes(every=1)
     magnitudes.add(torch.zeros(4, 8))
-    fit = magnitudes.fit(config, torch.bfloat16)
-    assert fit is not None
+    fit = fit_of(magnitudes, config, torch.bfloat16)
     assert fit.scale == 1
     assert fit.error == 0
 
 
-def test_the_first_row_of_each_sample_is_not_favoured_by_the_sampling() -> None:
-    # 16 samples of 15 rows, the first 1, the others 0: of 240 rows every 16th, 15 in all, meets a first row once.
-    sample = torch.zeros(15, 1)
+@pytest.mark.parametrize(("samples", "rows", "counted"), [(15, 15, 15), (16, 16, 16), (16, 32, 32), (16, 40, 40)])
+def test_the_first_row_of_each_sample_is_not_favoured_by_the_sampling(samples: int, rows: int, counted: int) -> None:
+    # The first row of each sample is 1, the others 0: with offsets spread evenly one sample shows it.
+    sample = torch.zeros(rows, 1)
     sample[0] = 1
     magnitudes = Magnitudes(every=16)
-    for _ in range(16):
-        magnitudes.add(sample)
+    for offset in range(samples):
+        magnitudes.add(sample, offset=100 * samples + offset)
     assert magnitudes._counts is not None
-    assert magnitudes._counts.sum() == 15
+    assert magnitudes._counts.sum() == counted
     assert magnitudes._counts[int(torch.tensor(1.0).bfloat16().view(torch.int16))] == 1
 
 
@@ -198,9 +204,17 @@ def batches(width: int = 32) -> list[Batch]:
     return [Batch(f"s{n}", heavy_tailed(n, width, seed=n)[None], {}) for n in (3, 40, 21)]
 
 
-def stats_of(options: dict[str, object], block: Block | None = None) -> dict[str, Stats]:
-    method = load_method("fp8")
-    return method.calibrate(block or toy_block(), batches(), method.config(options))
+def with_options(block: Block, options: dict[str, object]) -> Block:
+    return replace(block, configs=dict.fromkeys(block.layers, METHOD.config(options)))
+
+
+def stats_of(
+    options: dict[str, object], block: Block | None = None, samples: Batches | None = None
+) -> dict[str, Stats]:
+    """What a run makes of its samples for each layer: gathered, then settled."""
+    block, config = with_options(block or toy_block(), options), METHOD.config(options)
+    samples = batches() if samples is None else samples
+    return METHOD.settle(block, samples, values_of(METHOD.calibrate(block, samples, config)), config, 0)
 
 
 def seen_by(block: Block, part: str, *, outputs: bool) -> Tensor:
@@ -241,14 +255,13 @@ def test_cache_scales_come_from_normed_keys_and_from_values(scheme: str) -> None
 
 def test_weights_reach_inputs_and_cache() -> None:
     """Tokens of weight 0 are as good as left out; among them are the few that are far larger than the others."""
-    method = load_method("fp8")
     options = {"kv_cache": True, "observer": "percentile", "percentile": 98}
-    config = method.config(options | {"weighting": "balanced"})
+    balanced = options | {"weighting": "balanced"}
     kept = [torch.arange(batch.hidden_states.shape[1]) > 0 for batch in batches()]
     pairs = list(zip(batches(), kept, strict=True))
-    weighted = method.calibrate(toy_block(), [replace(batch, weights=own.float()) for batch, own in pairs], config)
+    weighted = stats_of(balanced, samples=[replace(batch, weights=own.float()) for batch, own in pairs])
     fewer = [replace(batch, hidden_states=batch.hidden_states[:, own]) for batch, own in pairs]
-    without = method.calibrate(toy_block(), fewer, config)
+    without = stats_of(balanced, samples=fewer)
     group, all_alike = "model.layers.0.self_attn.k_proj", stats_of(options)
     for name in ("input_scale", "k_scale", "v_scale", "input_error", "v_error"):
         assert weighted[group][name].item() == pytest.approx(without[group][name].item(), rel=0.01)
@@ -265,6 +278,24 @@ def test_calibration_leaves_no_hooks_behind_and_repeats() -> None:
         assert all(torch.equal(first[name][key], second[name][key]) for key in first[name])
 
 
+@pytest.mark.parametrize("observer", ["absmax", "percentile", "mse"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_two_sets_of_samples_say_adds_up_to_what_both_say(observer: str, weighted: bool) -> None:
+    """In any order: which rows are counted, and with which weight, is each sample's own."""
+    options = {"kv_cache": True, "observer": observer}
+    block, config = with_options(toy_block(), options), METHOD.config(options)
+    samples = batches()
+    if weighted:
+        samples = [replace(batch, weights=torch.arange(batch.hidden_states.shape[1]) % 3 / 2.0) for batch in samples]
+    parts = [METHOD.calibrate(block, part, config) for part in (samples[2:], samples[:2])]
+    merged, whole = values_of(merge(*parts)), values_of(METHOD.calibrate(block, samples, config))
+    assert merged.keys() == whole.keys()
+    for name, own in whole.items():
+        assert own
+        assert own.keys() == merged[name].keys()
+        assert all(torch.equal(tensor, merged[name][key]) for key, tensor in own.items())
+
+
 class Nothing:
     def __len__(self) -> int:
         return 0
@@ -275,9 +306,8 @@ class Nothing:
 
 @pytest.mark.parametrize("options", [{}, {"kv_cache": True, "activation_scheme": "dynamic"}, {"observer": "mse"}])
 def test_an_observer_that_saw_no_data_names_the_layer(options: dict[str, object]) -> None:
-    method = load_method("fp8")
     with pytest.raises(RunError, match=r"model\.layers\.0\.self_attn\.[qk]_proj: no calibration data reached it"):
-        method.calibrate(toy_block(), Nothing(), method.config(options))
+        stats_of(options, samples=Nothing())
 
 
 def test_a_layer_that_the_block_never_ran_names_itself() -> None:

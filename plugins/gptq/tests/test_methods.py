@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 import torch
 from hyocr_plugin_gptq.config import GptqConfig, RtnConfig
-from hyocr_plugin_gptq.layers import pack, quantize_gptq, quantize_rtn, unpack
+from hyocr_plugin_gptq.layers import quantize_gptq, quantize_rtn
+from hyocr_plugin_gptq.storage import pack, unpack
 from pydantic import ValidationError
 from torch import Tensor
 
 from hyocr_core import ConfigError, Layer, QuantizedLayer, QuantizedNames, RunError, Stats
-from hyocr_core.plugin.registry import load_method
+from hyocr_core.plugin.registry import Method, load_method
 
 READABLE = {
     *(("gptq", bits, True) for bits in (4, 8)),
     *(("compressed-tensors", bits, True) for bits in (4, 8)),
     ("compressed-tensors", 4, False),
 }
+NAMES = QuantizedNames(("model.language_model.layers.0.mlp.up_proj",), ("lm_head", "model.vision_tower.layers.0.fc1"))
 COMBINATIONS = list(
     itertools.product(("gptq", "compressed-tensors"), (4, 8), (True, False), (32, 64, 128, -1), (True, False))
 )
@@ -36,6 +38,12 @@ def stats_of(inputs: int, seed: int = 9) -> Stats:
     mix = torch.randn(inputs // 4, inputs, generator=gen)
     x = torch.randn(600, inputs // 4, generator=gen) @ mix + 0.3 * torch.randn(600, inputs, generator=gen)
     return {"hessian": 2 / 600 * x.T @ x, "tokens": torch.tensor(600)}
+
+
+def checkpoint_config(method: Method, options: dict[str, Any]) -> dict[str, Any]:
+    """The quantization_config of a checkpoint all of whose layers have these options."""
+    config = method.config(options)
+    return method.checkpoint_config(NAMES, dict.fromkeys(NAMES.quantized, config), config)
 
 
 def relative_error(weight: Tensor, other: Tensor, stats: Stats) -> float:
@@ -140,7 +148,7 @@ def test_other_dtypes_and_missing_statistics_name_the_layer() -> None:
     odd = layer_of("odd", 16, 64, torch.float64)
     with pytest.raises(RunError, match=r"odd: its weight is torch\.float64"):
         quantize_rtn(odd, RtnConfig())
-    with pytest.raises(RunError, match=r"l: GPTQ needs calibration statistics"):
+    with pytest.raises(RunError, match=r"l: needs calibration statistics and was given none"):
         quantize_gptq([layer_of("l", 16, 64)], None, GptqConfig())
 
 
@@ -193,13 +201,9 @@ def test_layers_that_fit_are_accepted() -> None:
     method.check_layers({"a": (4, 4)}, method.config({"group_size": -1, "bits": 8}))
 
 
-NAMES = QuantizedNames(("model.language_model.layers.0.mlp.up_proj",), ("lm_head", "model.vision_tower.layers.0.fc1"))
-
-
 @pytest.mark.parametrize("name", ["gptq", "rtn"])
 def test_gptq_checkpoint_config(name: str) -> None:
-    method = load_method(name)
-    assert method.checkpoint_config(NAMES, method.config({"group_size": 64})) == {
+    assert checkpoint_config(load_method(name), {"group_size": 64}) == {
         "quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": False, "sym": True, "lm_head": False,
         "checkpoint_format": "gptq", "pack_dtype": "int32",
     }  # fmt: skip
@@ -207,14 +211,13 @@ def test_gptq_checkpoint_config(name: str) -> None:
 
 @pytest.mark.parametrize(("group_size", "strategy", "written"), [(64, "group", 64), (-1, "channel", None)])
 def test_compressed_tensors_checkpoint_config(group_size: int, strategy: str, written: int | None) -> None:
-    method = load_method("gptq")
     options = {"format": "compressed-tensors", "group_size": group_size, "sym": False}
     weights = {
         "num_bits": 4, "type": "int", "symmetric": False, "dynamic": False, "strategy": strategy,
         "group_size": written, "actorder": None,
     }  # fmt: skip
     group = {"targets": ["Linear"], "input_activations": None, "output_activations": None, "weights": weights}
-    assert method.checkpoint_config(NAMES, method.config(options)) == {
+    assert checkpoint_config(load_method("gptq"), options) == {
         "quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed",
         "ignore": ["lm_head", "model.vision_tower.layers.0.fc1"], "config_groups": {"group_0": group},
     }  # fmt: skip
@@ -222,10 +225,9 @@ def test_compressed_tensors_checkpoint_config(group_size: int, strategy: str, wr
 
 def test_the_compressed_tensors_library_accepts_the_config() -> None:
     quantization = pytest.importorskip("compressed_tensors.quantization")
-    method = load_method("gptq")
     for group_size in (32, -1):
-        config = method.config({"format": "compressed-tensors", "group_size": group_size, "sym": False})
-        read = quantization.QuantizationConfig.model_validate(method.checkpoint_config(NAMES, config))
+        options = {"format": "compressed-tensors", "group_size": group_size, "sym": False}
+        read = quantization.QuantizationConfig.model_validate(checkpoint_config(load_method("gptq"), options))
         assert read.config_groups["group_0"].weights.num_bits == 4
 
 
@@ -235,10 +237,10 @@ def test_the_hooks_lead_to_the_same_bytes_as_the_functions() -> None:
     config = gptq.config({"group_size": 32})
     results: list[QuantizedLayer] = gptq.quantize_group(layers, {layer.name: stats for layer in layers}, config)
     assert torch.equal(results[0].dequantized, quantize_gptq(layers, stats, GptqConfig(group_size=32))[0].dequantized)
-    assert torch.equal(gptq.unpack(gptq.pack(results[1], config), config), results[1].dequantized)
+    assert torch.equal(gptq.unpack(gptq.pack(results[1], config), layers[1].spec, config), results[1].dequantized)
     plain = rtn.config({"group_size": 32})
     nearest = rtn.quantize_layer(layers[0], None, plain)
-    assert torch.equal(rtn.unpack(rtn.pack(nearest, plain), plain), nearest.dequantized)
+    assert torch.equal(rtn.unpack(rtn.pack(nearest, plain), layers[0].spec, plain), nearest.dequantized)
     assert (gptq.spec.needs_calibration, rtn.spec.needs_calibration) == (True, False)
 
 
