@@ -111,6 +111,7 @@ def _build(job: Job, done: Quantized) -> QuantReport:
         ignored=job.plan.ignored,
         rescaled=tuple(rescaled),
         layers=tuple(LayerRecord.model_validate(layer) for layer in layers),
+        quantization_config=job.quantization_config,
         output_sha256=files,
         weight_bytes_before=sum(info.nbytes for info in job.reader.tensors.values()),
         weight_bytes_after=sum(job.reader.tensors[name].nbytes for name in carried)
