@@ -27,6 +27,10 @@ class ObserverError(BadInputError):
     """An observer is unknown, offered twice, cannot start, or does not keep the contract."""
 
 
+class FormatError(BadInputError):
+    """A checkpoint format is offered twice, cannot be imported, or does not keep the contract."""
+
+
 class CheckpointError(BadInputError):
     """A checkpoint folder cannot be read; the message names the file or tensor."""
 

@@ -115,6 +115,7 @@ class QuantReport(FrozenModel):
     rescaled: tuple[str, ...] = Field(description="tensors that are not quantized but were changed by folded scales")
     prepared: tuple[str, ...] = Field((), description="tensors that the method replaced before the first block")
     layers: tuple[LayerRecord, ...]
+    quantization_config: dict[str, Any] | None = Field(None, description="what config.json says of the formats")
     output_sha256: dict[str, str] = Field(description="digest of every weight file of the result")
     weight_bytes_before: int
     weight_bytes_after: int

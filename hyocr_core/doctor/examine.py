@@ -11,6 +11,7 @@ from hyocr_core._version import __version__
 from hyocr_core.doctor import loads, machine, packages, storage
 from hyocr_core.doctor.findings import Examination, Plugin, Problem
 from hyocr_core.plugin.entry_points import fault_of
+from hyocr_core.plugin.formats import installed_formats, load_format
 from hyocr_core.plugin.observers import installed_observers, load_observer
 from hyocr_core.plugin.registry import installed_methods, load_method
 
@@ -48,11 +49,12 @@ def examine(python: Path | None = None) -> Examination:
 def _find_plugins() -> list[Plugin]:
     methods = [(entry, fault_of(entry, load_method)) for entry in installed_methods()]
     observers = [(entry, fault_of(entry, load_observer)) for entry in installed_observers()]
+    formats = [(entry, fault_of(entry, load_format)) for entry in installed_formats()]
     return [
         Plugin(
             kind=entry.kind, name=entry.name, distribution=entry.distribution, version=entry.version, problem=problem
         )
-        for entry, problem in (*methods, *observers)
+        for entry, problem in (*methods, *observers, *formats)
     ]
 
 

@@ -5,35 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.doctor.findings import FormatLoads, Load, Machine, Problem, Vllm
-from hyocr_core.formats import (
-    AwqFormat,
-    CompressedFp8Format,
-    Format,
-    Fp8Format,
-    GptqFormat,
-    PackQuantizedFormat,
-    Runtime,
-    runtimes,
-)
-from hyocr_core.formats.runtimes import TRANSFORMERS, VLLM_CPU, VLLM_CUDA
-from hyocr_core.runtimes.native import needed_packages
+from hyocr_core.formats import TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Format, Runtime
+from hyocr_core.plugin.formats import usual_formats
 
-GROUP = 128
 NO_VLLM = "vLLM"
-FORMATS: dict[str, Format] = {
-    "compressed-tensors, FP8, dynamic activations": CompressedFp8Format("channel", "dynamic"),
-    "compressed-tensors, FP8, static activations": CompressedFp8Format("channel", "static"),
-    "compressed-tensors, 4 bits": PackQuantizedFormat(bits=4, group_size=GROUP, sym=True),
-    "compressed-tensors, 4 bits, zero points": PackQuantizedFormat(bits=4, group_size=GROUP, sym=False),
-    "compressed-tensors, 8 bits": PackQuantizedFormat(bits=8, group_size=GROUP, sym=True),
-    "fp8": Fp8Format("static"),
-    "gptq, 4 bits": GptqFormat(bits=4, group_size=GROUP, sym=True),
-    "gptq, 8 bits": GptqFormat(bits=8, group_size=GROUP, sym=True),
-    "awq, 4 bits": AwqFormat(GROUP, True),
-}
-"""What the methods of this project write, as their options are by default."""
 LAYER = {"model.layers.0.self_attn.q_proj": (2048, 1024)}
 """A linear of HunyuanOCR's decoder; in these formats all of them are alike to the runtimes."""
 
@@ -42,8 +18,8 @@ def find_loads(vllm: Vllm, machine: Machine) -> list[FormatLoads]:
     """Answer for every format: with vLLM as it is built, or would be for this machine, and with Transformers."""
     build = VLLM_CUDA if vllm.build == "cuda" or (vllm.build is None and machine.gpus) else VLLM_CPU
     answers = []
-    for name, written in FORMATS.items():
-        known = {item.name: item for item in runtimes(written.quantization_config(QuantizedNames((), ())), LAYER)}
+    for name, written in usual_formats().items():
+        known = {item.name: item for item in written.runtimes(LAYER)}
         loads = (_with_vllm(known[build], vllm, machine), _with_transformers(known[TRANSFORMERS], written))
         answers.append(FormatLoads(format=name, runtimes=loads))
     return answers
@@ -75,7 +51,7 @@ def _with_vllm(known: Runtime, vllm: Vllm, machine: Machine) -> Load:
 
 
 def _with_transformers(known: Runtime, written: Format) -> Load:
-    missing = [name.replace("_", "-") for name in needed_packages(written) if find_spec(name) is None]
+    missing = [name.replace("_", "-") for name in written.packages if find_spec(name) is None]
     if known.loads == "yes" and missing:
         return Load(runtime=known.name, loads="needs", why=" and ".join(missing))
     return Load(runtime=known.name, loads=known.loads, why=known.why)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hyocr_core.contract.types import QuantizedNames
-from hyocr_core.formats.base import SIXTEEN_BIT_FIRST, IntegerFormat, TensorLayout, words
+from hyocr_core.formats.base import Format, TensorLayout
+from hyocr_core.formats.gptqmodel import GptqmodelFormat
+from hyocr_core.formats.ignored import Ignored
+from hyocr_core.formats.integer import SIXTEEN_BIT_FIRST, groups_in_words, words, wrong_zeros
+from hyocr_core.formats.settings_read import group_size, name_list, one_of
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from hyocr_core.kit.grid import Grid
@@ -21,14 +24,43 @@ COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
 @dataclass(frozen=True)
-class AwqFormat(IntegerFormat):
+class AwqFormat(GptqmodelFormat):
     """group_size: -1 is one group per output channel. zero_point: what config.json says of the zero points, which are
     stored either way."""
 
-    codes: ClassVar[str] = "qweight"
+    api_version: ClassVar[int] = 1
+    bits: ClassVar[int] = BITS  # type: ignore[misc]
 
     group_size: int
     zero_point: bool
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        """Return the format that a quantization_config describes, with AutoAWQ's old keys too."""
+        one_of(config, "w_bit" if "w_bit" in config else "bits", (BITS,))
+        one_of({"version": str(config.get("version", "gemm")).lower()}, "version", ("gemm",))
+        size = group_size(config, "q_group_size" if "q_group_size" in config else "group_size")
+        return cls(size, one_of(config, "zero_point", (True, False), default=True))
+
+    @classmethod
+    def ignored(cls, config: Mapping[str, Any]) -> Ignored:
+        """`modules_to_not_convert`."""
+        return Ignored("modules_to_not_convert", name_list(config, "modules_to_not_convert"), "substring")
+
+    @classmethod
+    def usual(cls) -> Mapping[str, Format]:
+        """With zero points."""
+        return {"awq, 4 bits": cls(128, zero_point=True)}
+
+    @property
+    def sym(self) -> bool:  # type: ignore[override]
+        """Whether config.json says that every zero point is the middle code."""
+        return not self.zero_point
+
+    @property
+    def in_words(self) -> str:
+        """Zero points are stored either way."""
+        return f"int{BITS}, {groups_in_words(self.group_size)}, zero points"
 
     def pack(self, codes: Tensor, grid: Grid) -> dict[str, Tensor]:
         """Return qweight (K, N / 8) int32, qzeros (K / g, N / 8) int32, scales (K / g, N), all copies.
@@ -75,10 +107,11 @@ class AwqFormat(IntegerFormat):
             "modules_to_not_convert": list(names.ignored),
         }
 
-    def _decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        from hyocr_core.kit.grid import decode
-
-        return decode(*self.unpack({**tensors, "scales": tensors["scales"].to(dtype)})).T.contiguous()
+    def value_problems(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Iterator[tuple[str, str]]:  # noqa: ARG002
+        """Zero points are where `zero_point` says."""
+        if not self.zero_point:
+            for problem in wrong_zeros(self.unpack(tensors)[1].zeros, BITS, "zero_point is false"):
+                yield "qzeros", problem
 
 
 def _pack_columns(codes: Tensor) -> Tensor:

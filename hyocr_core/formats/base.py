@@ -1,26 +1,31 @@
-"""What every checkpoint format can say of a quantized linear, N x K, beyond writing it. Imports no torch."""
+"""What every checkpoint format says of a quantized linear, N x K. Imports no torch."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.errors import CheckpointError
+from hyocr_core.formats.bounds import Bound
 from hyocr_core.formats.cache import CACHE_SCALES
+from hyocr_core.formats.ignored import Ignored
+from hyocr_core.formats.rules import Rule
+from hyocr_core.formats.runtimes import Runtime
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-SIXTEEN_BIT_FIRST = ("bfloat16", "float16", "float32")
-"""Dtypes of the scales of integers: those of the checkpoint's other weights, which are mostly of 16 bits."""
+ENTRY_POINT_GROUP = "hyocr.formats"
 
 _PLAIN = {"bfloat16", "float16", "float32"}
-_ITEM_BYTES = {"int32": 4, "int64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
+_ITEM_BYTES = {
+    "int8": 1, "uint8": 1, "int32": 4, "int64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,51 @@ class TensorLayout:
 
 
 class Format(ABC):
-    """A way to store quantized linears; its dataclasses hold what config.json says of it.
+    """A way to store quantized linears: all that depends on it. Its dataclasses hold what config.json says of it.
 
+    An entry point in the group `hyocr.formats` names the class and is called as the value of `quant_method` that means
+    it; a format that is a config group of compressed-tensors derives from `CompressedFormat`.
+
+    api_version: the number of the contract it was written for, as a literal.
     codes: the local name of the tensor that holds the codes; a linear that has it (in its dtype) is quantized.
+    group_index: the local name of the tensor that says which group a channel is in; empty if there is none.
     """
 
+    api_version: ClassVar[int]
     codes: ClassVar[str]
+    group_index: ClassVar[str] = ""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        """Return the format that a quantization_config describes.
+
+        Raises CheckpointError naming the key and value that is not read.
+        """
+
+    @classmethod
+    @abstractmethod
+    def ignored(cls, config: Mapping[str, Any]) -> Ignored:
+        """Return the list of unquantized linears in a quantization_config; raises CheckpointError when it is none."""
+
+    @classmethod
+    @abstractmethod
+    def usual(cls) -> Mapping[str, Format]:
+        """Title -> the format with the settings that are usual: what `hyocr doctor` has a line for."""
+
+    @classmethod
+    def exceptions(cls, config: Mapping[str, Any]) -> Iterable[Rule]:  # noqa: ARG003
+        """Yield what a quantization_config says of single layers, in place of what it says of all."""
+        return ()
+
+    @abstractmethod
+    def quantization_config(self, names: QuantizedNames) -> dict[str, Any]:
+        """Return what config.json says of a checkpoint in this format alone."""
+
+    @property
+    @abstractmethod
+    def in_words(self) -> str:
+        """How a linear is stored, for a table: `int4, groups of 128, symmetric`."""
 
     @abstractmethod
     def layout(self, shape: tuple[int, int]) -> dict[str, TensorLayout]:
@@ -64,38 +108,73 @@ class Format(ABC):
         """The (N, K) of a linear whose tensor `codes` has this shape."""
 
     @abstractmethod
-    def quantization_config(self, names: QuantizedNames) -> dict[str, Any]:
-        """Return what config.json says."""
+    def decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """Return the weight (N, K) in `dtype` of tensors that keep the layout; see `dequantize`."""
 
     @abstractmethod
-    def _decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """Return the weight (N, K) of tensors that keep the layout."""
+    def groups(self, shape: tuple[int, int]) -> int:
+        """The scales that each output of a linear of `shape` (N, K) has; 1 also where all outputs share one."""
+
+    @property
+    @abstractmethod
+    def quantizes_inputs(self) -> bool:
+        """Whether runtimes quantize the inputs of a linear too."""
+
+    @abstractmethod
+    def quantize_inputs(self, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return what a runtime's matmul sees of the inputs (..., K) of the linear with these tensors."""
+
+    @property
+    @abstractmethod
+    def bound(self) -> Bound:
+        """How far a weight may be from the original one."""
+
+    @abstractmethod
+    def nearest(self, weight: Tensor, sharing: Iterable[Tensor] = ()) -> Tensor:
+        """Return `weight` (N, K) rounded to nearest, in its own dtype, in which scales are stored.
+
+        Scales span the full range of what shares them. sharing: the weights with which a single scale is shared.
+        """
+
+    @property
+    @abstractmethod
+    def shares_scale(self) -> bool:
+        """Whether weights that runtimes fuse are rounded with one scale."""
+
+    @property
+    @abstractmethod
+    def shared(self) -> tuple[str, ...]:
+        """Local names of the lone values that must be the same for linears that runtimes fuse."""
+
+    @abstractmethod
+    def value_problems(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Iterator[tuple[str, str]]:
+        """Yield (local name, what is wrong) of tensors that keep the layout but hold what config.json rules out."""
+
+    @abstractmethod
+    def runtimes(self, shapes: Mapping[str, tuple[int, int]]) -> Iterable[Runtime]:
+        """Say of vLLM on CPU, vLLM on CUDA and Transformers whether they load it; shapes: the linears', by name."""
+
+    @property
+    @abstractmethod
+    def packages(self) -> tuple[str, ...]:
+        """What Transformers needs to load it, by the name one imports."""
+
+    @abstractmethod
+    def must_unpack(self, shapes: Mapping[str, tuple[int, int]]) -> bool:
+        """Whether Transformers loads it only if compressed-tensors dequantizes it; shapes: the linears', by name."""
 
     def dequantize(self, tensors: Mapping[str, Tensor], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """Return the weight (N, K) = `shape` in `dtype`; raises CheckpointError naming a tensor that does not fit.
 
-        Scales are rounded to `dtype` first, as runtimes do when they load them.
+        Scales are rounded to `dtype` first, where runtimes do that when they load them.
         """
         for problem in self.problems({name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}, shape):
             raise CheckpointError(problem)
-        return self._decode(tensors, dtype)
+        return self.decode(tensors, dtype)
 
     def holds_codes(self, name: str, dtype: torch.dtype) -> bool:
         """Whether a tensor of this local name and dtype makes its linear a quantized one."""
         return name == self.codes and not (name == "weight" and str(dtype).removeprefix("torch.") in _PLAIN)
-
-    def groups(self, shape: tuple[int, int]) -> int:  # noqa: ARG002
-        """The scales that each output of a linear of `shape` (N, K) has; 1 also where all outputs share one."""
-        return 1
-
-    @property
-    def quantizes_inputs(self) -> bool:
-        """Whether runtimes quantize the inputs of a linear too."""
-        return False
-
-    def quantize_inputs(self, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002
-        """Return what a runtime's matmul sees of the inputs (..., K) of the linear with these tensors."""
-        return inputs
 
     def nbytes(self, shape: tuple[int, int]) -> int:
         """Bytes of a linear on disk, as hyocr writes it."""
@@ -122,30 +201,3 @@ class Format(ABC):
         for name in stored:
             if name not in layout and name not in CACHE_SCALES.values():
                 yield f"{name} is no tensor of this format"
-
-
-class IntegerFormat(Format):
-    """What formats of integer codes share. group_size: input channels with one scale; -1 is one group per output."""
-
-    group_size: int
-
-    def groups(self, shape: tuple[int, int]) -> int:
-        """The scales of each output."""
-        return group_count(shape[1], self.group_size)
-
-
-def group_count(inputs: int, group_size: int) -> int:
-    """The number of groups of a linear with so many input channels; CheckpointError unless they come out even."""
-    return 1 if group_size == -1 else evenly(inputs, group_size, "its input channels do not fill groups")
-
-
-def evenly(count: int, part: int, complaint: str) -> int:
-    """count / part; CheckpointError when that leaves a rest."""
-    if count % part:
-        raise CheckpointError(f"{complaint}: {count} is not a multiple of {part}")
-    return count // part
-
-
-def words(count: int, bits: int) -> int:
-    """The number of int32 that so many codes fill; CheckpointError unless they fill them whole."""
-    return evenly(count, 32 // bits, "its codes do not fill int32")

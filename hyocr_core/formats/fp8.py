@@ -2,85 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hyocr_core.contract.types import QuantizedNames
-from hyocr_core.formats.base import Format, TensorLayout
+from hyocr_core.formats.base import Format
+from hyocr_core.formats.bounds import EIGHT_BITS, Bound
+from hyocr_core.formats.compressed import NEEDED, UNPACKED, CompressedFormat
+from hyocr_core.formats.ignored import Ignored
+from hyocr_core.formats.runtimes import TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Runtime, answer, in_vision
+from hyocr_core.formats.scaled import Activations, ScaledFormat, Weights, read_activations, write_activations
+from hyocr_core.formats.settings_read import name_list, one_of
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-Activations = Literal["static", "dynamic"]
-
-SCALE_DTYPES = ("bfloat16", "float32", "float16")
+ONE_SCALE = "its CPU build lacks static_scaled_fp8_quant, which one scale per weight needs"
 
 
-@dataclass(frozen=True)
-class Fp8Weight:
-    """codes: (N, K) float8_e4m3fn. scale: () for the whole weight, or (N, 1). input_scale: () of static activations.
-
-    A weight is codes * scale; scales are in the dtype in which they are stored.
-    """
-
-    codes: Tensor
-    scale: Tensor
-    input_scale: Tensor | None = None
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Copies under the names both formats use: weight, weight_scale and, for static activations, input_scale.
-
-        A lone scale gets the shape (1,): Transformers refuses (), vLLM takes either.
-        """
-        named = {"weight": self.codes, "weight_scale": self.scale}
-        if self.input_scale is not None:
-            named["input_scale"] = self.input_scale
-        return {name: (tensor if tensor.ndim else tensor.reshape(1)).clone() for name, tensor in named.items()}
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Fp8Weight:
-        """Invert `tensors`; a lone scale may have the shape (), as others write it."""
-        input_scale = tensors.get("input_scale")
-        return cls(
-            tensors["weight"], _scalar(tensors["weight_scale"]), None if input_scale is None else _scalar(input_scale)
-        )
-
-    def dequantized(self, dtype: torch.dtype) -> Tensor:
-        """codes * scale, computed in fp32 and rounded once to `dtype`."""
-        return (self.codes.float() * self.scale.float()).to(dtype)
-
-
-class _Fp8(Format):
+class _Fp8(ScaledFormat):
     """What both formats share."""
 
-    codes: ClassVar[str] = "weight"
+    kind: ClassVar[str] = "fp8"
+    codes_dtype: ClassVar[str] = "float8_e4m3fn"
+    largest_code: ClassVar[float] = 448.0
 
-    activations: Activations
+    def encode(self, values: Tensor) -> Tensor:
+        """Return the nearest codes; the largest values are cut off."""
+        import torch
 
-    @property
-    def _per_channel(self) -> bool:
-        return False
-
-    def layout(self, shape: tuple[int, int]) -> dict[str, TensorLayout]:
-        """Local name -> layout of every tensor of a linear of `shape` (N, K)."""
-        tensors = {
-            "weight": TensorLayout(shape, ("float8_e4m3fn",)),
-            "weight_scale": TensorLayout((shape[0], 1) if self._per_channel else (), SCALE_DTYPES),
-        }
-        if self.activations == "static":
-            tensors["input_scale"] = TensorLayout((), SCALE_DTYPES)
-        return tensors
-
-    def linear_shape(self, codes: tuple[int, ...]) -> tuple[int, int]:
-        """The (N, K) of a linear whose weight has this shape."""
-        return codes[0], codes[1]
-
-    @property
-    def quantizes_inputs(self) -> bool:
-        """Runtimes multiply in FP8."""
-        return True
+        return values.clamp_(-self.largest_code, self.largest_code).to(torch.float8_e4m3fn)
 
     def quantize_inputs(self, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return inputs (..., K) rounded to E4M3 with the static scale, or with one for each token."""
@@ -88,15 +40,46 @@ class _Fp8(Format):
 
         return e4m3.quantize_inputs(inputs, tensors["input_scale"] if self.activations == "static" else None)
 
-    def _decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        return Fp8Weight.of(tensors).dequantized(dtype)
+    @property
+    def bound(self) -> Bound:
+        """Three bits of mantissa are as good as 8-bit integers are at least."""
+        return EIGHT_BITS
+
+    @property
+    def shares_scale(self) -> bool:
+        """vLLM would take the largest for all."""
+        return not self.per_channel
 
 
 @dataclass(frozen=True)
 class Fp8Format(_Fp8):
     """Format `fp8`: one scale per weight."""
 
+    api_version: ClassVar[int] = 1
+
     activations: Activations
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        """Return the format that a quantization_config describes."""
+        one_of(config, "weight_block_size", (None,), default=None)
+        return cls(one_of(config, "activation_scheme", ("static", "dynamic")))
+
+    @classmethod
+    def ignored(cls, config: Mapping[str, Any]) -> Ignored:
+        """`ignored_layers`; vLLM takes `modules_to_not_convert` too, the first when it has entries."""
+        key = "ignored_layers" if config.get("ignored_layers") else "modules_to_not_convert"
+        return Ignored("ignored_layers", name_list(config, key) or (), "exact")
+
+    @classmethod
+    def usual(cls) -> Mapping[str, Format]:
+        """With static activations."""
+        return {"fp8": cls("static")}
+
+    @property
+    def per_channel(self) -> bool:
+        """Never."""
+        return False
 
     def quantization_config(self, names: QuantizedNames) -> dict[str, Any]:
         """Return what config.json says; it names every unquantized linear."""
@@ -106,42 +89,77 @@ class Fp8Format(_Fp8):
             "ignored_layers": list(names.ignored),
         }
 
+    def runtimes(self, shapes: Mapping[str, tuple[int, int]]) -> Iterable[Runtime]:  # noqa: ARG002
+        """Say of each runtime whether it loads it."""
+        refusal = "its fp8 has no static scales and none per weight"
+        return Runtime(VLLM_CPU, "no", ONE_SCALE), Runtime(VLLM_CUDA, "yes"), Runtime(TRANSFORMERS, "no", refusal)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What Transformers asks for before it refuses."""
+        return ("accelerate",)
+
+    def must_unpack(self, shapes: Mapping[str, tuple[int, int]]) -> bool:  # noqa: ARG002
+        """Transformers has no way to."""
+        return False
+
 
 @dataclass(frozen=True)
-class CompressedFp8Format(_Fp8):
+class CompressedFp8Format(_Fp8, CompressedFormat):
     """Format `compressed-tensors` with FP8 weights: one scale per weight (`tensor`) or per output channel.
 
     kv_cache: runtimes are to keep keys and values in FP8; see `hyocr_core.formats.cache`.
     """
 
-    weights: Literal["tensor", "channel"]
+    api_version: ClassVar[int] = 1
+    group_format: ClassVar[str] = "float-quantized"
+
+    weights: Weights
     activations: Activations
     kv_cache: bool = False
 
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        """Return the format that a config group describes."""
+        # In vLLM a dynamic scale is one per token, whatever it is called.
+        weights, activations = read_activations(config, "float", ("token", "tensor"))
+        return cls(weights, activations, kv_cache=bool(config.get("kv_cache_scheme")))
+
+    @classmethod
+    def usual(cls) -> Mapping[str, Format]:
+        """With dynamic and with static activations."""
+        return {
+            f"compressed-tensors, FP8, {activations} activations": cls("channel", activations)
+            for activations in ("dynamic", "static")
+        }
+
     @property
-    def _per_channel(self) -> bool:
+    def per_channel(self) -> bool:
+        """By `weights`."""
         return self.weights == "channel"
 
-    def quantization_config(self, names: QuantizedNames) -> dict[str, Any]:
-        """Return what config.json says; it names every unquantized linear."""
-        eight = {"num_bits": 8, "type": "float", "symmetric": True}
-        dynamic = self.activations == "dynamic"
-        group = {
-            "targets": ["Linear"],
-            "weights": eight | {"dynamic": False, "strategy": self.weights},
-            "input_activations": eight | {"dynamic": dynamic, "strategy": "token" if dynamic else "tensor"},
-            "output_activations": None,
-        }
-        cache = {"kv_cache_scheme": eight | {"dynamic": False, "strategy": "tensor"}} if self.kv_cache else {}
-        return {
-            "quant_method": "compressed-tensors",
-            "format": "float-quantized",
-            "quantization_status": "compressed",
-            "ignore": list(names.ignored),
-            "config_groups": {"group_0": group},
-            **cache,
-        }
+    def config_group(self) -> dict[str, Any]:
+        """Return what config.json says of weights and activations."""
+        return write_activations("float", self.weights, self.activations)
 
+    def shared_settings(self) -> dict[str, Any]:
+        """Return what config.json says of the cache."""
+        cache = {"num_bits": 8, "type": "float", "symmetric": True, "dynamic": False, "strategy": "tensor"}
+        return {"kv_cache_scheme": cache} if self.kv_cache else {}
 
-def _scalar(scale: Tensor) -> Tensor:
-    return scale.reshape(()) if scale.shape == (1,) else scale
+    def runtimes(self, shapes: Mapping[str, tuple[int, int]]) -> Iterable[Runtime]:
+        """Say of each runtime whether it loads it."""
+        why = UNPACKED if self.must_unpack(shapes) else f"{NEEDED}, and scales stored in bfloat16"
+        return answer(VLLM_CPU, self._cpu_refusal), Runtime(VLLM_CUDA, "yes"), Runtime(TRANSFORMERS, "yes", why)
+
+    def must_unpack(self, shapes: Mapping[str, tuple[int, int]]) -> bool:
+        """The matmul of compressed-tensors refuses what the patch merger of a quantized vision tower hands it."""
+        return in_vision(shapes)
+
+    @property
+    def _cpu_refusal(self) -> str | None:
+        if not self.per_channel:
+            return ONE_SCALE
+        if self.activations == "static":
+            return "its CPU matmul takes no static activations with a scale per output channel"
+        return None

@@ -2,35 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from hyocr_core.contract.types import QuantizedNames
-from hyocr_core.formats.base import SIXTEEN_BIT_FIRST, IntegerFormat, TensorLayout, words
+from hyocr_core.errors import CheckpointError
+from hyocr_core.formats.base import Format, TensorLayout
+from hyocr_core.formats.gptqmodel import NEEDED, GptqmodelFormat
+from hyocr_core.formats.ignored import Ignored
+from hyocr_core.formats.integer import BITS, SIXTEEN_BIT_FIRST, words, wrong_zeros
+from hyocr_core.formats.rules import PATTERN, Rule
+from hyocr_core.formats.runtimes import TRANSFORMERS, Runtime
+from hyocr_core.formats.settings_read import check_pattern, group_size, mapping, one_of
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from hyocr_core.kit.grid import Grid
 
+LEFT_OUT, OVERRIDDEN = "-:", "+:"
+"""How patterns of GPTQModel's `dynamic` begin; one without a prefix overrides too."""
+
 
 @dataclass(frozen=True)
-class GptqFormat(IntegerFormat):
+class GptqFormat(GptqmodelFormat):
     """bits: 4 or 8. group_size: -1 is one group per output channel.
 
     desc_act: g_idx may put any channel into any group; hyocr reads that and never writes it.
     version: 1 stores zero points less one, 2 (`gptq_v2`) as they are.
     """
 
-    codes: ClassVar[str] = "qweight"
+    api_version: ClassVar[int] = 1
+    group_index: ClassVar[str] = "g_idx"
 
     bits: int
     group_size: int
     sym: bool
     desc_act: bool = False
     version: Literal[1, 2] = 1
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        """Return the format that a quantization_config describes, or one with what `dynamic` says of a layer."""
+        one_of(config, "lm_head", (False, None), default=False)
+        one_of(config, "pack_dtype", ("int32", None), default=None)
+        written = one_of(config, "checkpoint_format", ("gptq", "gptq_v2", None), default=None)
+        return cls(
+            bits=one_of(config, "bits", BITS),
+            group_size=group_size(config, "group_size"),
+            sym=one_of(config, "sym", (True, False), default=True),
+            desc_act=one_of(config, "desc_act", (True, False), default=False),
+            version=2 if written == "gptq_v2" else 1,
+        )
+
+    @classmethod
+    def exceptions(cls, config: Mapping[str, Any]) -> Iterator[Rule]:
+        """Yield GPTQModel's `dynamic`: patterns of layers that are left out (`-:`) or stored with other settings."""
+        if not config.get("dynamic"):
+            return
+        for key, changes in mapping(config, "dynamic").items():
+            pattern = key.removeprefix(LEFT_OUT).removeprefix(OVERRIDDEN)
+            check_pattern("dynamic", key, pattern)
+            if key.startswith(LEFT_OUT):
+                yield Rule(f"{PATTERN}{pattern}", None)
+                continue
+            own = mapping({f"dynamic.{key}": changes}, f"dynamic.{key}")
+            try:
+                yield Rule(f"{PATTERN}{pattern}", cls.read({**config, **own}))
+            except CheckpointError as error:
+                raise CheckpointError(f"{error} (in dynamic.{key})") from error
+
+    @classmethod
+    def ignored(cls, config: Mapping[str, Any]) -> Ignored:  # noqa: ARG003
+        """No list: runtimes see in the shards what is quantized."""
+        return Ignored("", None, "exact")
+
+    @classmethod
+    def usual(cls) -> Mapping[str, Format]:
+        """With 4 and with 8 bits."""
+        return {f"gptq, {bits} bits": cls(bits, 128, sym=True) for bits in BITS}
 
     def pack(self, codes: Tensor, grid: Grid) -> dict[str, Tensor]:
         """Return qweight (K / f, N) int32, qzeros (K / g, N / f) int32, scales (K / g, N), g_idx (K,) int32.
@@ -100,7 +151,29 @@ class GptqFormat(IntegerFormat):
     def _zero_offset(self) -> int:
         return 2 - self.version
 
-    def _decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        from hyocr_core.kit.grid import decode
+    def value_problems(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Iterator[tuple[str, str]]:
+        """Groups that a reader would have to permute are announced, and zero points are where `sym` says."""
+        import torch
 
-        return decode(*self.unpack({**tensors, "scales": tensors["scales"].to(dtype)})).T.contiguous()
+        from hyocr_core.formats.int32 import trivial_groups
+
+        index = tensors["g_idx"]
+        if not self.desc_act and not torch.equal(index, trivial_groups(len(index), self.groups(shape))):
+            yield "g_idx", "permutes the groups, but desc_act is false: vLLM drops it and reads garbage"
+        if self.sym:
+            for problem in wrong_zeros(self.unpack(tensors)[1].zeros, self.bits, "sym is true"):
+                yield "qzeros", problem
+
+    @property
+    def _vllm_refusal(self) -> str | None:
+        if not self.sym:
+            return "its gptq has no zero points (sym: false)"
+        if self.desc_act and self.group_size != -1:
+            return "it drops g_idx, and desc_act announces permuted groups"
+        return super()._vllm_refusal
+
+    @property
+    def _transformers(self) -> Runtime:
+        if self.desc_act or not self.sym:
+            return Runtime(TRANSFORMERS, "unsure", f"not tried; {NEEDED}")
+        return super()._transformers

@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from hyocr_core.contract.types import QuantizedNames
-from hyocr_core.formats.base import SIXTEEN_BIT_FIRST, IntegerFormat, TensorLayout, words
+from hyocr_core.formats.base import Format, TensorLayout
+from hyocr_core.formats.compressed import NEEDED, UNPACKED, CompressedFormat
+from hyocr_core.formats.integer import BITS, SIXTEEN_BIT_FIRST, IntegerFormat, words
+from hyocr_core.formats.runtimes import TRANSFORMERS, Runtime
+from hyocr_core.formats.settings_read import group_size, mapping, one_of
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from hyocr_core.kit.grid import Grid
 
 
 @dataclass(frozen=True)
-class PackQuantizedFormat(IntegerFormat):
+class PackQuantizedFormat(IntegerFormat, CompressedFormat):
     """bits: 4 or 8. group_size: -1 is one group per output channel. sym: no zero points are stored.
 
     permuted: weight_g_idx puts any channel into any group (`actorder: group`); hyocr reads that and never writes it.
     """
 
+    api_version: ClassVar[int] = 1
+    group_format: ClassVar[str] = "pack-quantized"
     codes: ClassVar[str] = "weight_packed"
+    scales: ClassVar[str] = "weight_scale"
+    group_index: ClassVar[str] = "weight_g_idx"
 
     bits: int
     group_size: int
     sym: bool
     permuted: bool = False
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        """Return the format that a config group describes."""
+        weights = mapping(config, "weights")
+        one_of(config, "input_activations", (None,), default=None)
+        one_of(weights, "type", ("int",))
+        per_channel = one_of(weights, "strategy", ("group", "channel")) == "channel"
+        order = one_of(weights, "actorder", (None, False, "static", "weight", "group", "dynamic", True), default=None)
+        return cls(
+            bits=one_of(weights, "num_bits", BITS),
+            group_size=-1 if per_channel else group_size(weights, "group_size"),
+            sym=one_of(weights, "symmetric", (True, False), default=True),
+            permuted=order in ("group", "dynamic", True),
+        )
+
+    @classmethod
+    def usual(cls) -> Mapping[str, Format]:
+        """With 4 bits, also with zero points, and with 8."""
+        return {
+            "compressed-tensors, 4 bits": cls(4, 128, sym=True),
+            "compressed-tensors, 4 bits, zero points": cls(4, 128, sym=False),
+            "compressed-tensors, 8 bits": cls(8, 128, sym=True),
+        }
 
     def pack(self, codes: Tensor, grid: Grid) -> dict[str, Tensor]:
         """Return weight_packed (N, K / f) int32, weight_scale (N, K / g), weight_shape (2,) int64; f = 32 / bits.
@@ -88,8 +118,8 @@ class PackQuantizedFormat(IntegerFormat):
         """The (N, K) of a linear whose weight_packed has this shape."""
         return codes[0], codes[1] * 32 // self.bits
 
-    def quantization_config(self, names: QuantizedNames) -> dict[str, Any]:
-        """Return what config.json says; it names every unquantized linear."""
+    def config_group(self) -> dict[str, Any]:
+        """Return what config.json says of weights and activations."""
         per_channel = self.group_size == -1
         weights = {
             "num_bits": self.bits,
@@ -101,17 +131,28 @@ class PackQuantizedFormat(IntegerFormat):
             # Null also when columns were quantized in order of activation: a reader then has no order to undo.
             "actorder": "group" if self.permuted else None,
         }
-        group = {"targets": ["Linear"], "input_activations": None, "output_activations": None, "weights": weights}
-        return {
-            "quant_method": "compressed-tensors",
-            "format": "pack-quantized",
-            "quantization_status": "compressed",
-            "ignore": list(names.ignored),
-            "config_groups": {"group_0": group},
-        }
+        return {"input_activations": None, "output_activations": None, "weights": weights}
 
-    def _decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        from hyocr_core.kit.grid import decode
+    def value_problems(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Iterator[tuple[str, str]]:
+        """The shape that is stored is the linear's."""
+        stored = tensors["weight_shape"].tolist()
+        if stored != list(shape):
+            yield "weight_shape", f"says {stored}, the linear is {list(shape)}"
 
-        rounded = {**tensors, "weight_scale": tensors["weight_scale"].to(dtype)}
-        return decode(*self.unpack(rounded)).T.contiguous()
+    def must_unpack(self, shapes: Mapping[str, tuple[int, int]]) -> bool:  # noqa: ARG002
+        """compressed-tensors lays models out with unpacked zero points, and refuses packed ones."""
+        return not self.sym
+
+    @property
+    def _vllm_refusal(self) -> str | None:
+        if self.permuted:
+            return "it takes no permuted groups (actorder: group)"
+        if self.bits == 8 and not self.sym:
+            return "it has no zero points with 8 bits"
+        return None
+
+    @property
+    def _transformers(self) -> Runtime:
+        if self.permuted or (self.bits == 8 and not self.sym):
+            return Runtime(TRANSFORMERS, "unsure", f"not tried; {NEEDED}")
+        return Runtime(TRANSFORMERS, "yes", NEEDED if self.sym else UNPACKED)

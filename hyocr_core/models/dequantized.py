@@ -9,32 +9,38 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
-from hyocr_core.checkpoint.quant_report import QuantReport, read_report
 from hyocr_core.checkpoint.reader import CheckpointReader, TensorInfo
 from hyocr_core.contract.config import MethodConfig
-from hyocr_core.contract.types import LayerSpec
 from hyocr_core.errors import CheckpointError
-from hyocr_core.formats import read_format
+from hyocr_core.formats import Format, StoredFormats
 from hyocr_core.formats.cache import split_name
-from hyocr_core.plugin.registry import Method, load_method
+from hyocr_core.models.known_formats import stored_formats
+from hyocr_core.models.own_format import OwnFormat, own_format
+from hyocr_core.plugin.method import Method
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 class DequantizedCheckpoint:
     """The tensors of a quantized checkpoint, its packed linears presented as `NAME.weight`.
 
-    What hyocr wrote is unpacked by the method that wrote it, any other checkpoint by its format.
-    Raises CheckpointError naming a layer whose tensors are not those of the method or format.
+    They are unpacked by the formats that config.json names, whoever wrote them; by the method that wrote them only
+    where nobody registered the format.
+    Raises CheckpointError naming a layer whose tensors are not those of the format.
     """
 
     def __init__(self, reader: CheckpointReader) -> None:
-        by_hyocr = (reader.folder / REPORT_NAME).is_file()
         self._reader = reader
-        self._linears = _OfMethod(read_report(reader.folder)) if by_hyocr else _OfFormat(reader)
+        self._linears = _open_linears(reader)
         self._packed = packed_tensors(reader.tensors, self._linears.shapes)
         self.folder = reader.folder
         self.config = reader.config
         self.tensors = self._presented()
+
+    @property
+    def formats(self) -> StoredFormats:
+        """What stores the linears; raises CheckpointError when only the method that wrote them knows."""
+        return stored_formats(self.config["quantization_config"])
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, int]]:
@@ -47,6 +53,7 @@ class DequantizedCheckpoint:
         return 8 * sum(self._reader.tensors[name].nbytes for name in self._packed[layer]) / (outputs * inputs)
 
     def _presented(self) -> Mapping[str, TensorInfo]:
+        dtype = stored_dtype(self._reader)
         packed = {name for names in self._packed.values() for name in names}
         tensors = {name: info for name, info in self._reader.tensors.items() if name not in packed}
         for layer, names in self._packed.items():
@@ -54,7 +61,7 @@ class DequantizedCheckpoint:
                 raise CheckpointError(f"{self.folder}: {layer} is reported as quantized but has no tensors")
             shape = self._linears.shapes[layer]
             shard = self._reader.tensors[names[0]].shard
-            tensors[f"{layer}.weight"] = TensorInfo(shape, torch.bfloat16, 2 * shape[0] * shape[1], shard)
+            tensors[f"{layer}.weight"] = TensorInfo(shape, dtype, dtype.itemsize * shape[0] * shape[1], shard)
         return tensors
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
@@ -71,7 +78,7 @@ class DequantizedCheckpoint:
     def emulate(self, linears: Mapping[str, nn.Linear]) -> None:
         """Let these linears of a model, by on-disk name, see their inputs as the runtime's kernels do."""
         for name, linear in linears.items():
-            if name in self._packed and self._linears.quantizes_inputs:
+            if name in self._packed and self._linears.quantizes_inputs(name):
                 device = linear.weight.device
                 local = {key: tensor.to(device) for key, tensor in self._local(name).items()}
                 _emulate(linear, partial(self._linears.quantize_inputs, tensors=local, layer=name))
@@ -80,47 +87,50 @@ class DequantizedCheckpoint:
         return local_names(self._reader.read(self._packed[layer]))
 
 
-class _OfMethod:
-    """Linears that hyocr wrote. shapes: on-disk name -> (N, K)."""
+class _OfFormats:
+    """Linears in formats that are installed. shapes: on-disk name -> (N, K)."""
 
-    def __init__(self, report: QuantReport) -> None:
-        self._method = load_method(f"{report.method.distribution}:{report.method.name}")
-        self._config = self._method.config(report.method.config)
-        self.shapes = {layer.name: layer.shape for layer in report.layers}
-        self.quantizes_inputs = self._method.implements("quantize_inputs")
-
-    def unpack(self, layer: str, tensors: Mapping[str, Tensor]) -> Tensor:
-        spec = LayerSpec(layer, self.shapes[layer], torch.bfloat16)
-        return self._method.unpack(tensors, spec, self._config)
-
-    def quantize_inputs(self, inputs: Tensor, tensors: Mapping[str, Tensor], layer: str) -> Tensor:
-        return self._method.quantize_inputs(inputs, tensors, self._config, layer)
-
-
-class _OfFormat:
-    """Linears that another tool wrote, in a format that hyocr knows. shapes: on-disk name -> (N, K)."""
-
-    def __init__(self, reader: CheckpointReader) -> None:
-        try:
-            self._format = read_format(reader.config["quantization_config"])
-        except CheckpointError as error:
-            raise CheckpointError(f"{reader.folder}: {error}") from error
+    def __init__(self, reader: CheckpointReader, formats: StoredFormats) -> None:
         self._folder = reader.folder
-        self.quantizes_inputs = self._format.quantizes_inputs
+        self._dtype = stored_dtype(reader)
+        self._formats: dict[str, Format] = {}
         self.shapes: dict[str, tuple[int, int]] = {}
         for name, info in reader.tensors.items():
             layer, _, local = name.rpartition(".")
-            if self._format.holds_codes(local, info.dtype):
-                self.shapes[layer] = self._format.linear_shape(info.shape)
+            written = formats.of(layer)
+            if written is not None and written.holds_codes(local, info.dtype):
+                self._formats[layer] = written
+                self.shapes[layer] = written.linear_shape(info.shape)
 
     def unpack(self, layer: str, tensors: Mapping[str, Tensor]) -> Tensor:
         try:
-            return self._format.dequantize(tensors, self.shapes[layer], torch.bfloat16)
+            return self._formats[layer].dequantize(tensors, self.shapes[layer], self._dtype)
         except CheckpointError as error:
             raise CheckpointError(f"{self._folder}: {layer}: {error}") from error
 
-    def quantize_inputs(self, inputs: Tensor, tensors: Mapping[str, Tensor], layer: str) -> Tensor:  # noqa: ARG002
-        return self._format.quantize_inputs(inputs, tensors)
+    def quantizes_inputs(self, layer: str) -> bool:
+        return self._formats[layer].quantizes_inputs
+
+    def quantize_inputs(self, inputs: Tensor, tensors: Mapping[str, Tensor], layer: str) -> Tensor:
+        return self._formats[layer].quantize_inputs(inputs, tensors)
+
+
+def _open_linears(reader: CheckpointReader) -> _OfFormats | OwnFormat:
+    try:
+        return _OfFormats(reader, stored_formats(reader.config["quantization_config"]))
+    except CheckpointError as error:
+        return own_format(reader.folder, stored_dtype(reader), error)
+
+
+def stored_dtype(reader: CheckpointReader) -> torch.dtype:
+    """The dtype that config.json names, to which runtimes dequantize; bfloat16 when it names none.
+
+    Raises CheckpointError when it is none of a weight.
+    """
+    name = reader.config.get("dtype") or reader.config.get("torch_dtype") or "bfloat16"
+    if name not in DTYPES:
+        raise CheckpointError(f"{reader.folder / 'config.json'}: dtype {name!r} is none of {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def packed_tensors(names: Iterable[str], layers: Iterable[str]) -> dict[str, list[str]]:

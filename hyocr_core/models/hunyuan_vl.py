@@ -12,22 +12,17 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 from transformers import HunYuanVLConfig, HunYuanVLForConditionalGeneration
-from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.models.hunyuan_vl.modeling_hunyuan_vl import HunYuanVLRotaryEmbedding
 from transformers.vision_utils import get_vision_cu_seqlens
 
 from hyocr_core.checkpoint.source import TensorSource
 from hyocr_core.contract.types import Batch, Block, Kind, LayerSpec
 from hyocr_core.errors import CheckpointError
+from hyocr_core.models.spelling import BLOCKS, EMBEDDING, NORM, VISION, memory_name, published_name
 from hyocr_core.models.wiring import DECODER, MERGER, Place, smoothing_of
 from hyocr_core.models.wiring import VISION as VISION_LAYER
 
 ARCHITECTURE = "HunYuanVLForConditionalGeneration"
-VISION = "model.vision_tower"
-BLOCKS = "model.language_model.layers"
-EMBEDDING = "model.language_model.embed_tokens"
-NORM = "model.language_model.norm"
-
 
 ModelInputs: TypeAlias = Mapping[str, Tensor]
 """One prompt as the processor gives it: input_ids (1, T), mm_token_type_ids (1, T), pixel_values, image_grid_thw."""
@@ -95,7 +90,7 @@ class HunYuanVL:
         expected = self.parameters
         names: dict[str, str] = {}
         for disk_name, info in self.reader.tensors.items():
-            name = self.memory_name(disk_name)
+            name = memory_name(disk_name)
             if name not in expected:
                 raise CheckpointError(f"{info.shard}: {disk_name} is no tensor of {ARCHITECTURE}")
             if name in names:
@@ -106,7 +101,7 @@ class HunYuanVL:
             names[name] = disk_name
         missing = sorted(set(expected) - set(names) - self.tied)
         if missing:
-            first = self.published_name(missing[0])
+            first = published_name(missing[0])
             raise CheckpointError(f"{self.reader.folder}: {len(missing)} tensors are missing, the first is {first}")
         return names
 
@@ -119,26 +114,6 @@ class HunYuanVL:
     def tied(self) -> set[str]:
         """In-memory names of the parameters that a checkpoint may leave out, because they are others' too."""
         return set(self.skeleton._tied_weights_keys or ()) if self.config.tie_word_embeddings else set()
-
-    @cached_property
-    def _renamings(self) -> list[Any]:
-        return list(get_model_conversion_mapping(self.skeleton, add_legacy=False))
-
-    @cached_property
-    def _reverse_renamings(self) -> list[Any]:
-        return [renaming.reverse_transform() for renaming in reversed(self._renamings)]
-
-    def memory_name(self, name: str) -> str:
-        """The in-memory name of an on-disk tensor; a name that is an in-memory one already stays."""
-        for renaming in self._renamings:
-            name = renaming.rename_source_key(name)[0]
-        return name
-
-    def published_name(self, name: str) -> str:
-        """The name that the published checkpoint gives the tensor with this in-memory name."""
-        for renaming in self._reverse_renamings:
-            name = renaming.rename_source_key(name)[0]
-        return name
 
     @cached_property
     def decoder_blocks(self) -> tuple[Place, ...]:
@@ -342,4 +317,4 @@ class PublishedModel(HunYuanVL):
 
     def _map_names(self) -> dict[str, str]:
         """In-memory parameter name -> published tensor name, for every parameter but a tied head."""
-        return {name: self.published_name(name) for name in self.parameters if name not in self.tied}
+        return {name: published_name(name) for name in self.parameters if name not in self.tied}

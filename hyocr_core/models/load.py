@@ -10,8 +10,9 @@ import torch
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.errors import BadInputError
 from hyocr_core.models.dequantized import DequantizedCheckpoint
-from hyocr_core.models.hunyuan_vl import EMBEDDING, VISION, HunYuanVL
+from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.rounded import RoundedCheckpoint
+from hyocr_core.models.spelling import EMBEDDING, VISION
 from hyocr_core.runtimes.native import check_native, load_native
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def load_whole(weights: Weights, device: torch.device, *, native: bool = False) 
     """
     model = HunYuanVL(weights, device)
     if native and isinstance(weights, DequantizedCheckpoint):
-        unpack = check_native(weights.config["quantization_config"], weights.shapes)
+        unpack = check_native(weights.formats, weights.shapes)
         model.skeleton = load_native(weights.folder, device, unpack=unpack)
         return model
     model.full(weights.read(weights.tensors))

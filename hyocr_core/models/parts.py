@@ -9,8 +9,9 @@ import torch
 
 from hyocr_core.checkpoint.reader import CheckpointReader, TensorInfo
 from hyocr_core.formats.cache import split_name
-from hyocr_core.models.hunyuan_vl import BLOCKS, EMBEDDING, VISION, HunYuanVL
+from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import open_weights
+from hyocr_core.models.spelling import BLOCKS, EMBEDDING, VISION
 
 HEAD = "lm_head"
 

@@ -10,11 +10,7 @@ from torch import Tensor, nn
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.source import TensorSource
 from hyocr_core.errors import CheckpointError
-from hyocr_core.formats import AwqFormat, Format, GptqFormat, PackQuantizedFormat, read_format
-from hyocr_core.formats.awq import BITS as AWQ_BITS
-from hyocr_core.formats.fp8 import CompressedFp8Format, Fp8Weight
-from hyocr_core.kit.e4m3 import LARGEST
-from hyocr_core.kit.grid import decode, fit_grid, round_to_nearest
+from hyocr_core.formats import Format
 from hyocr_core.models.dequantized import DequantizedCheckpoint
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 
@@ -36,9 +32,10 @@ class RoundedCheckpoint:
             raise CheckpointError(f"{quantized.folder}: is not quantized: there is no format to round to nearest in")
         self._source = source
         self._quantized = quantized
-        self._format = _format_of(quantized)
+        self._formats = _formats_of(quantized)
         self._names = _names(source, quantized)
-        self._sharing = _sharing(source, self._names) if _one_scale(self._format) else {}
+        single = {name for name, theirs in self._names.items() if self._formats[theirs].shares_scale}
+        self._sharing = _sharing(source, single) if single else {}
         self.folder = source.folder
         self.config = source.config
         self.tensors = source.tensors
@@ -61,42 +58,17 @@ class RoundedCheckpoint:
         if layer not in self._names or layer == name:
             return tensor
         members = [f"{member}.weight" for member in self._sharing.get(layer, ())]
-        return nearest(tensor, self._format, list(self._source.read(members).values()))
+        written = self._formats[self._names[layer]]
+        return written.nearest(tensor, list(self._source.read(members).values()))
 
 
-def nearest(weight: Tensor, written: Format, sharing: Iterable[Tensor] = ()) -> Tensor:
-    """Return `weight` (N, K) rounded to nearest in a format, in its own dtype, in which scales are stored.
-
-    sharing: the weights with which a single scale is shared.
-    """
-    match written:
-        case GptqFormat() | PackQuantizedFormat():
-            return _nearest_integer(weight, written.bits, written.group_size, sym=written.sym)
-        case AwqFormat():
-            return _nearest_integer(weight, AWQ_BITS, written.group_size, sym=not written.zero_point)
-        case CompressedFp8Format(weights="channel"):
-            return _nearest_fp8(weight, weight.abs().amax(1, keepdim=True))
-        case _:
-            return _nearest_fp8(weight, torch.stack([each.abs().max() for each in (weight, *sharing)]).max())
-
-
-def _nearest_integer(weight: Tensor, bits: int, group_size: int, *, sym: bool) -> Tensor:
-    columns = weight.T.contiguous().float()
-    grid = fit_grid(columns, weight.dtype, bits=bits, group_size=group_size, sym=sym, mse=False)
-    return decode(round_to_nearest(columns, grid), grid).T.contiguous()
-
-
-def _nearest_fp8(weight: Tensor, largest: Tensor) -> Tensor:
-    scale = (largest.float() / LARGEST).to(weight.dtype).clamp(min=torch.finfo(weight.dtype).smallest_normal)
-    codes = (weight.float() / scale.float()).clamp_(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
-    return Fp8Weight(codes, scale).dequantized(weight.dtype)
-
-
-def _format_of(quantized: DequantizedCheckpoint) -> Format:
+def _formats_of(quantized: DequantizedCheckpoint) -> dict[str, Format]:
+    """The format of every quantized linear, by its name in `quantized`."""
     try:
-        return read_format(quantized.config["quantization_config"])
+        stored = quantized.formats
     except CheckpointError as error:
         raise CheckpointError(f"{quantized.folder}: cannot round to nearest in its format: {error}") from error
+    return {name: written for name in quantized.shapes if (written := stored.of(name)) is not None}
 
 
 def _names(source: TensorSource, quantized: DequantizedCheckpoint) -> dict[str, str]:
@@ -110,10 +82,6 @@ def _names(source: TensorSource, quantized: DequantizedCheckpoint) -> dict[str, 
             raise CheckpointError(f"{source.folder}: has no {name} of shape {list(shape)}, as the quantized one")
         names[own] = name
     return names
-
-
-def _one_scale(written: Format) -> bool:
-    return not isinstance(written, GptqFormat | PackQuantizedFormat | AwqFormat)
 
 
 def _sharing(source: TensorSource, names: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -32,8 +32,8 @@ class PluginEntry:
     kind: ClassVar[str]
     """What such a plugin is called in messages."""
     group: ClassVar[str]
-    option: ClassVar[str]
-    """The command line's option that names one."""
+    option: ClassVar[str] = ""
+    """The command line's option that names one; empty where only a file does."""
     packages: ClassVar[str] = ""
     """How the names of distributions that offer such plugins begin, to suggest one; empty if there is no custom."""
     error: ClassVar[type[BadInputError]]
@@ -57,8 +57,8 @@ class PluginEntry:
 
     @property
     def choice(self) -> str:
-        """What to say on the command line to pick this entry."""
-        return f"{self.option} {self.selector}"
+        """What to say on the command line to pick this entry; empty where nothing can be said."""
+        return self.option and f"{self.option} {self.selector}"
 
     def at(self, hook: str = "", layer: str = "") -> str:
         """Who was at work, where: how every message about a plugin begins."""
@@ -90,7 +90,8 @@ def choose(kind: type[Entry], selector: str) -> Entry:
         return chosen[0]
     if len(offers) > 1:
         choices = " or ".join(entry.choice for entry in offers)
-        raise kind.error(f"the {kind.kind} {name} is offered by {sources}; say {choices}")
+        advice = f"say {choices}" if kind.option else "uninstall all but one"
+        raise kind.error(f"the {kind.kind} {name} is offered by {sources}; {advice}")
     return offers[0]
 
 
@@ -109,7 +110,9 @@ def fault_of(entry: PluginEntry, loader: Callable[[str], object]) -> str | None:
         loader(entry.selector)
     except entry.error as error:
         return str(error).removeprefix(f"{entry}: ")
-    return f"offered by another distribution too; say {entry.choice}" if entry.conflict else None
+    if not entry.conflict:
+        return None
+    return f"offered by another distribution too; {f'say {entry.choice}' if entry.option else 'uninstall one of them'}"
 
 
 def brief(error: BaseException) -> str:

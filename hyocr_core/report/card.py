@@ -15,8 +15,8 @@ from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, GateRecord, QuantReport, ScoreRecord, read_report
 from hyocr_core.evaluation.scores.gate import failures
-from hyocr_core.formats import read_format, runtimes
-from hyocr_core.formats.runtimes import TRANSFORMERS, must_unpack
+from hyocr_core.formats import TRANSFORMERS
+from hyocr_core.models.known_formats import known_formats, known_runtimes
 from hyocr_core.report.text import number, percent, points, signed_span, size, span
 
 FILE_NAME = "README.md"
@@ -69,7 +69,7 @@ def model_card(
         ratio=f"{report.weight_bytes_before / report.weight_bytes_after:.2f}",
         options=json.dumps(report.method.config, indent=2),
         accuracy=_accuracy(report, name),
-        runtimes=runtimes(quantization_config, _shapes(report)),
+        runtimes=known_runtimes(quantization_config, _shapes(report)),
         snippet=_snippet(name, quantization_config, report),
     )
     return str(card).rstrip() + "\n"
@@ -173,12 +173,12 @@ def _verdict(report: QuantReport) -> Iterator[str]:
 
 def _snippet(name: str, quantization_config: Mapping[str, Any], report: QuantReport) -> str | None:
     """How Transformers loads it; None when it does not."""
-    shapes = _shapes(report)
-    if not any(
-        runtime.name == TRANSFORMERS and runtime.loads == "yes" for runtime in runtimes(quantization_config, shapes)
+    shapes, formats = _shapes(report), known_formats(quantization_config)
+    if formats is None or not any(
+        runtime.name == TRANSFORMERS and runtime.loads == "yes" for runtime in formats.runtimes(shapes)
     ):
         return None
-    unpack = must_unpack(read_format(quantization_config), shapes)
+    unpack = formats.must_unpack(shapes)
     names = ["HunYuanVLForConditionalGeneration", "HunYuanVLProcessor"]
     return LOAD.format(
         name=json.dumps(name),

@@ -45,11 +45,6 @@ def place_of(name: str) -> tuple[str, str]:
     return name[: match.start("path") - 1], match["path"].rpartition(".")[2]
 
 
-def tower_of(block: str) -> str:
-    """Decoder or vision tower, from the name of a block or linear."""
-    return "vision tower" if block.startswith("vit.") else "decoder"
-
-
 def layer_facts(evidence: Evidence) -> list[LayerFacts]:
     """The quantized linears, in model order."""
     measured = {} if evidence.evaluation is None else {layer.name: layer for layer in evidence.evaluation.layers}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -11,17 +11,8 @@ from pydantic import Field
 from hyocr_core.checkpoint.space import free_disk
 from hyocr_core.checkpoint.writer import check_target
 from hyocr_core.contract.config import FrozenModel
-from hyocr_core.errors import CheckpointError
-from hyocr_core.formats import (
-    AwqFormat,
-    CompressedFp8Format,
-    Format,
-    Fp8Format,
-    GptqFormat,
-    PackQuantizedFormat,
-    read_format,
-    runtimes,
-)
+from hyocr_core.formats import StoredFormats
+from hyocr_core.models.known_formats import known_formats, known_runtimes
 from hyocr_core.models.parts import HEAD, parts
 from hyocr_core.pages.samples import MAX_TOKENS, Failure, check_failures, iter_samples
 from hyocr_core.progress import Progress, Silent
@@ -144,7 +135,7 @@ def plan_run(run: RunConfig, *, resume: bool = False, progress: Progress | None 
     sizes, failures = _read_samples(job)
     reading = time.perf_counter() - start
     written = job.quantization_config
-    stored_as = _format_of(written)
+    formats = known_formats(written)
     calibration = CalibrationPlan(
         source=run.calib,
         samples=len(sizes),
@@ -159,8 +150,8 @@ def plan_run(run: RunConfig, *, resume: bool = False, progress: Progress | None 
         options=job.config.model_dump(mode="json"),
         model=job.source.repo_id or str(job.source.folder),
         output=str(run.output),
-        linears=tuple(_linears(job, in_words(stored_as, written))),
-        sizes=tuple(_sizes(job, stored_as)),
+        linears=tuple(_linears(job, formats)),
+        sizes=tuple(_sizes(job, formats)),
         calibration=calibration if job.records else None,
         evaluation=None if trial is None else _evaluation(run, trial),
         resources=ResourcePlan(
@@ -172,7 +163,7 @@ def plan_run(run: RunConfig, *, resume: bool = False, progress: Progress | None 
         time=_time(job, sizes, reading),
         runtimes=tuple(
             RuntimePlan(name=found.name, loads=found.loads, why=found.why)
-            for found in runtimes(written, job.plan.quantized)
+            for found in known_runtimes(written, job.plan.quantized)
         ),
     )
 
@@ -186,33 +177,6 @@ def _most(memory: int | None, trial: Trial | None) -> int | None:
     if memory is None or trial is None or trial.memory is None:
         return memory
     return max(memory, trial.memory)
-
-
-def in_words(stored_as: Format | None, written: Mapping[str, Any]) -> str:
-    """How a format stores a linear. written: the quantization_config, for a format that hyocr does not know."""
-    match stored_as:
-        case GptqFormat(bits=bits, group_size=size, sym=sym) | PackQuantizedFormat(bits=bits, group_size=size, sym=sym):
-            return f"int{bits}, {_group(size)}, {'symmetric' if sym else 'zero points'}"
-        case AwqFormat(group_size=size):
-            return f"int4, {_group(size)}, zero points"
-        case CompressedFp8Format(weights="channel", activations=activations):
-            return f"fp8, scale per output channel, {activations} activations"
-        case CompressedFp8Format(activations=activations) | Fp8Format(activations=activations):
-            return f"fp8, one scale, {activations} activations"
-        case _:
-            return f"as {written.get('quant_method', 'the method')} does"
-
-
-def _group(size: int) -> str:
-    return "per output channel" if size == -1 else f"groups of {size}"
-
-
-def _format_of(written: Mapping[str, Any]) -> Format | None:
-    try:
-        return read_format(written)
-    except CheckpointError:
-        # A plugin may write a format of its own.
-        return None
 
 
 def _read_samples(job: Job) -> tuple[list[Size], list[Failure]]:
@@ -233,14 +197,24 @@ def _read_samples(job: Job) -> tuple[list[Size], list[Failure]]:
     return sizes, failures
 
 
-def _linears(job: Job, stored: str) -> Iterator[LinearsPlan]:
+def _linears(job: Job, formats: StoredFormats | None) -> Iterator[LinearsPlan]:
     """One row for each kind of linear and each fate of some of its members, in model order."""
-    counts: dict[tuple[str, str | None], int] = {}
+    counts: dict[tuple[str, str | None, str | None], int] = {}
     for part, name in _parts(job):
-        key = part, None if name in job.plan.quantized else _why_left(job, name)
-        counts[key] = counts.get(key, 0) + 1
-    for (part, left), count in counts.items():
-        yield LinearsPlan(part=part, count=count, stored=stored if left is None else None, left=left)
+        quantized = name in job.plan.quantized
+        stored, left = (_stored(job, name, formats), None) if quantized else (None, _why_left(job, name))
+        counts[part, stored, left] = counts.get((part, stored, left), 0) + 1
+    for (part, stored, left), count in counts.items():
+        yield LinearsPlan(part=part, count=count, stored=stored, left=left)
+
+
+def _stored(job: Job, name: str, formats: StoredFormats | None) -> str:
+    """How a quantized linear is stored, in words."""
+    written = None if formats is None else formats.of(name)
+    if written is None:
+        # A plugin may write a format of its own.
+        return f"as {job.quantization_config.get('quant_method', 'the method')} does"
+    return written.in_words
 
 
 def _parts(job: Job) -> Iterator[tuple[str, str]]:
@@ -265,20 +239,25 @@ def _why_left(job: Job, name: str) -> str:
     return "no method quantizes the head" if name in job.model.linears else "shares the embedding's weight"
 
 
-def _sizes(job: Job, stored_as: Format | None) -> Iterator[PartSize]:
+def _sizes(job: Job, formats: StoredFormats | None) -> Iterator[PartSize]:
     tensors = job.reader.tensors
     for part, names in parts(job.model).items():
         before = sum(tensors[name].nbytes for name in names)
-        yield PartSize(part=part, before=before, after=_after(job, names, stored_as))
+        yield PartSize(part=part, before=before, after=_after(job, names, formats))
 
 
-def _after(job: Job, names: Iterable[str], stored_as: Format | None) -> int | None:
-    replaced = {f"{name}.weight": shape for name, shape in job.plan.quantized.items()}
-    packed = [replaced[name] for name in names if name in replaced]
-    if packed and stored_as is None:
-        return None
-    carried = sum(job.reader.tensors[name].nbytes for name in names if name not in replaced)
-    return carried + sum(stored_as.nbytes(shape) for shape in packed if stored_as is not None)
+def _after(job: Job, names: Iterable[str], formats: StoredFormats | None) -> int | None:
+    total = 0
+    for name in names:
+        layer = name.removesuffix(".weight")
+        if layer == name or layer not in job.plan.quantized:
+            total += job.reader.tensors[name].nbytes
+            continue
+        written = None if formats is None else formats.of(layer)
+        if written is None:
+            return None
+        total += written.nbytes(job.plan.quantized[layer])
+    return total
 
 
 def _time(job: Job, sizes: Sequence[Size], reading: float) -> TimePlan:

@@ -114,6 +114,7 @@ def _build(job: Job, done: Quantized) -> QuantReport:
         rescaled=tuple(rescaled),
         prepared=job.prepared,
         layers=tuple(layer for block in blocks.values() for layer in block.layers),
+        quantization_config=job.quantization_config,
         output_sha256=files,
         weight_bytes_before=sum(info.nbytes for info in job.reader.tensors.values()),
         weight_bytes_after=sum(job.reader.tensors[name].nbytes for name in carried)

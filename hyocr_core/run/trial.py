@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyocr_core.checkpoint.writer import refuse_unaccepted
-from hyocr_core.errors import CheckpointError, RunError
+from hyocr_core.errors import RunError
 from hyocr_core.evaluation.evaluate import check_transcripts, evaluate
 from hyocr_core.evaluation.scores.gate import needs_transcripts
 from hyocr_core.evaluation.scores.result import EvalResult
-from hyocr_core.formats import read_format
+from hyocr_core.models.known_formats import known_formats
 from hyocr_core.pages.checked import check_pages
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.records import Record
@@ -78,12 +78,7 @@ def trial_readers(job: Job) -> tuple[bool, int | None]:
 
 def _can_be_rounded(job: Job) -> bool:
     """Whether to read with round-to-nearest in the same format too: a run without calibration is that already."""
-    try:
-        read_format(job.quantization_config)
-    except CheckpointError:
-        # A plugin may write a format of its own.
-        return False
-    return bool(job.records)
+    return bool(job.records) and known_formats(job.quantization_config) is not None
 
 
 def hold_trial(job: Job, trial: Trial, folder: Path, state: Path) -> EvalResult:

@@ -2,61 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core.errors import CheckpointError, MissingRuntimeError
-from hyocr_core.formats import (
-    AwqFormat,
-    CompressedFp8Format,
-    Format,
-    Fp8Format,
-    GptqFormat,
-    PackQuantizedFormat,
-    read_format,
-    runtimes,
-)
-from hyocr_core.formats.runtimes import TRANSFORMERS, must_unpack
+from hyocr_core.formats import TRANSFORMERS, StoredFormats
+from hyocr_core.formats.runtimes import Shapes
 
 if TYPE_CHECKING:
     import torch
     from transformers import HunYuanVLForConditionalGeneration
 
 
-def needed_packages(written: Format) -> tuple[str, ...]:
-    """What Transformers needs to load a format, by the name one imports."""
-    match written:
-        case GptqFormat() | AwqFormat():
-            return ("gptqmodel", "optimum")
-        case PackQuantizedFormat() | CompressedFp8Format():
-            return ("compressed_tensors",)
-        case Fp8Format():
-            return ("accelerate",)
-        case _:
-            return ()
-
-
-def check_packages(written: Format) -> None:
-    """Raise MissingRuntimeError if Transformers lacks a package that this format needs."""
-    missing = [name for name in needed_packages(written) if find_spec(name) is None]
+def check_packages(packages: Iterable[str]) -> None:
+    """Raise MissingRuntimeError if Transformers lacks one of these packages, which the checkpoint's formats need."""
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise MissingRuntimeError(f"Transformers needs {' and '.join(missing)} for this format; install that")
 
 
-def check_native(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -> bool:
-    """Whether Transformers can load such a checkpoint only if it is unpacked, see `must_unpack`.
+def check_native(formats: StoredFormats, shapes: Shapes) -> bool:
+    """Whether Transformers can load such a checkpoint only if it is unpacked.
 
-    config: the quantization_config. shapes: name -> (N, K) of the quantized linears.
+    shapes: name -> (N, K) of the quantized linears.
     Raises CheckpointError if Transformers loads no such checkpoint, MissingRuntimeError if it lacks a package here.
     """
-    known = next(runtime for runtime in runtimes(config, shapes) if runtime.name == TRANSFORMERS)
+    known = next(runtime for runtime in formats.runtimes(shapes) if runtime.name == TRANSFORMERS)
     if known.loads == "no":
         raise CheckpointError(f"Transformers does not load such a checkpoint: {known.why}")
-    written = read_format(config)
-    check_packages(written)
-    return must_unpack(written, shapes)
+    check_packages(formats.packages)
+    return formats.must_unpack(shapes)
 
 
 def load_native(folder: Path, device: torch.device, *, unpack: bool) -> HunYuanVLForConditionalGeneration:

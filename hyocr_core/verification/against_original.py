@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from hyocr_core.checkpoint.quant_report import QuantReport
+from hyocr_core.formats import Bound
 from hyocr_core.progress import Progress
-from hyocr_core.verification.bounds import Bound, bound_of, group_gains, sqnr_db
+from hyocr_core.verification.distance import group_gains, sqnr_db
 from hyocr_core.verification.faults import Fault
 from hyocr_core.verification.original import Original
 from hyocr_core.verification.subject import Linear, Subject
@@ -57,16 +58,16 @@ def check_weights(
     subject: Subject, original: Original, rescaled: set[str], progress: Progress
 ) -> tuple[list[Fault], list[Match]]:
     """Hold every dequantized linear against the original, with the scales that were folded into it."""
-    folds, bound = find_folds(subject, original, rescaled), bound_of(subject.format)
+    folds = find_folds(subject, original, rescaled)
     faults, matches = [], []
     for published, linear in subject.readable.items():
         before = original.weight(linear)
         if before is None:
             faults.append(Fault(linear.name, "has no counterpart of its shape in the original"))
         else:
-            expected, found = folds.apply(published, before), subject.weight(linear)
+            expected, found, bound = folds.apply(published, before), subject.weight(linear), subject.bound(linear)
             matches.append(Match(linear.name, linear.shape, sqnr_db(expected, found), bound.decibels))
-            faults += _check_weight(subject, linear, expected, found, bound)
+            faults += _check_weight(linear, expected, found, bound, subject.groups(linear))
         progress.step(linear.name)
     return faults, matches
 
@@ -93,9 +94,9 @@ def _first_difference(before: Tensor, now: Tensor) -> str:
     return f" in {len(places)} of {before.numel()} values, first at {places[0].tolist()}" if len(places) else ""
 
 
-def _check_weight(subject: Subject, linear: Linear, expected: Tensor, found: Tensor, bound: Bound) -> Iterator[Fault]:
+def _check_weight(linear: Linear, expected: Tensor, found: Tensor, bound: Bound, groups: int) -> Iterator[Fault]:
     decibels = sqnr_db(expected, found)
-    gains = group_gains(expected, found, subject.groups(linear))
+    gains = group_gains(expected, found, groups)
     bad = ~((gains > bound.low) & (gains < bound.high))
     if decibels is not None and decibels < bound.decibels and not 0 < bad.float().mean() < FEW:
         yield Fault(linear.name, f"is not the original's weight: {decibels:.1f} dB, at least {bound.decibels:g} is due")

@@ -34,10 +34,26 @@ def check_layers(subject: Subject, report: QuantReport) -> Iterator[Fault]:
 
 
 def check_config(subject: Subject, report: QuantReport) -> Iterator[Fault]:
-    """The quantization_config is what the method writes for its recorded options.
+    """The quantization_config is what was written.
 
-    Raises MethodError when the method is not installed in the version that was at work.
+    Raises MethodError when the report is of a hyocr that did not keep it, and the method is not installed in the
+    version that was at work.
     """
+    try:
+        written = report.quantization_config or _written_again(subject, report)
+    except MethodError:
+        raise
+    except HyocrError as error:
+        yield Fault("hyocr_report.json", str(error))
+        return
+    for key in sorted(written.keys() | subject.config.keys()):
+        now, then = subject.config.get(key), written.get(key)
+        if now != then:
+            yield Fault("config.json", f"quantization_config: {key} is {_show(now)}, hyocr wrote {_show(then)}")
+
+
+def _written_again(subject: Subject, report: QuantReport) -> dict[str, Any]:
+    """What the method writes for its recorded options."""
     method = load_method(f"{report.method.distribution}:{report.method.name}")
     if method.entry.version != report.method.version:
         raise MethodError(f"version {report.method.version} wrote it, {method.entry.source} is installed")
@@ -48,22 +64,12 @@ def check_config(subject: Subject, report: QuantReport) -> Iterator[Fault]:
         tuple(memory[name] for name in known if name in quantized),
         tuple(memory[name] for name in known if name not in quantized),
     )
-    try:
-        layers = {
-            memory[layer.name]: method.config(report.method.config | layer.options)
-            for layer in report.layers
-            if layer.name in memory
-        }
-        written = method.checkpoint_config(names, layers, method.config(report.method.config))
-    except MethodError:
-        raise
-    except HyocrError as error:
-        yield Fault("hyocr_report.json", str(error))
-        return
-    for key in sorted(written.keys() | subject.config.keys()):
-        now, then = subject.config.get(key), written.get(key)
-        if now != then:
-            yield Fault("config.json", f"quantization_config: {key} is {_show(now)}, hyocr wrote {_show(then)}")
+    layers = {
+        memory[layer.name]: method.config(report.method.config | layer.options)
+        for layer in report.layers
+        if layer.name in memory
+    }
+    return method.checkpoint_config(names, layers, method.config(report.method.config))
 
 
 def _show(value: Any) -> str:

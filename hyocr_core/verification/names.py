@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import torch
 
-from hyocr_core.formats.cache import CACHE_SCALES
+from hyocr_core.formats import CACHE_SCALES, StoredFormats
 from hyocr_core.formats.ignored import TRANSFORMERS, VLLM
+from hyocr_core.models.spelling import published_name
 from hyocr_core.verification.faults import Fault
 from hyocr_core.verification.subject import Linear, Subject
 
@@ -33,7 +34,7 @@ def check_carried(subject: Subject) -> Iterator[Fault]:
             if not info.dtype.is_floating_point:
                 yield Fault(name, f"is {info.dtype}, not a floating-point tensor")
         elif memory not in weights and memory not in subject.model.tied:
-            yield Fault(subject.model.published_name(memory), "is missing")
+            yield Fault(published_name(memory), "is missing")
 
 
 def check_linears(subject: Subject) -> Iterator[Fault]:
@@ -61,7 +62,7 @@ def check_ignored(subject: Subject) -> Iterator[Fault]:
         left_out = ignored.by(linear.memory) & readers
         if linear.quantized and left_out:
             yield Fault(linear.name, f"is quantized, but {ignored.key} in config.json leaves it out")
-        elif not linear.quantized and left_out != readers:
+        elif not linear.quantized and linear.format is not None and left_out != readers:
             yield _not_left_out(ignored.key, linear.name, linear.memory, readers - left_out)
     # A tied head has no tensors; in `awq` both runtimes leave it alone of themselves.
     if "lm_head" not in subject.linears and ignored.rule != "substring":
@@ -71,12 +72,15 @@ def check_ignored(subject: Subject) -> Iterator[Fault]:
 
 
 def check_fused(subject: Subject) -> Iterator[Fault]:
-    """Linears that runtimes fuse are all quantized or none."""
+    """Linears that runtimes fuse are all quantized, in one format, or none."""
     for group in subject.fused():
         plain = [linear for linear in group if not linear.quantized]
         if plain and len(plain) < len(group):
             rest = ", ".join(linear.name.rpartition(".")[2] for linear in group if linear.quantized)
             yield Fault(plain[0].name, f"is not quantized, but {rest} is: runtimes fuse them into one weight")
+        elif not plain and len({linear.format for linear in group}) > 1:
+            stored = ", ".join(f"{linear.name.rpartition('.')[2]} {_in_words(linear)}" for linear in group)
+            yield Fault(group[0].name, f"is stored otherwise than what runtimes fuse with it: {stored}")
 
 
 def check_cache(subject: Subject) -> Iterator[Fault]:
@@ -90,6 +94,23 @@ def check_cache(subject: Subject) -> Iterator[Fault]:
             elif math.prod(subject.reader.tensors[linear.cache_scale].shape) != 1:
                 shape = list(subject.reader.tensors[linear.cache_scale].shape)
                 yield Fault(linear.cache_scale, f"has shape {shape}, not [1]")
+
+
+def check_targets(subject: Subject) -> Iterator[Fault]:
+    """What config.json says of single layers, it says by the names that both runtimes ask for."""
+    if not isinstance(subject.stored, StoredFormats):
+        return
+    for linear in subject.quantized.values():
+        if subject.stored.of_names((linear.memory,)) != linear.format:
+            yield Fault(
+                linear.name,
+                f"config.json does not name it as {linear.memory} where it says how it is stored: Transformers would "
+                "take it for something else",
+            )
+
+
+def _in_words(linear: Linear) -> str:
+    return "nowhere" if linear.format is None else linear.format.in_words
 
 
 def _check_plain(subject: Subject, linear: Linear, name: str) -> Iterator[Fault]:

@@ -6,17 +6,18 @@ from torch import Tensor
 
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.errors import CheckpointError
-from hyocr_core.verification.subject import Linear, Subject
+from hyocr_core.models.spelling import memory_name
+from hyocr_core.verification.subject import Linear
 
 
 class Original:
     """Its tensors by in-memory name, so that it does not matter which names either checkpoint has on disk."""
 
-    def __init__(self, reader: CheckpointReader, subject: Subject) -> None:
+    def __init__(self, reader: CheckpointReader) -> None:
         if reader.config.get("quantization_config"):
             raise CheckpointError(f"{reader.folder}: is quantized too; --original is the full-precision checkpoint")
         self._reader = reader
-        self._names = {subject.model.memory_name(name): name for name in reader.tensors}
+        self._names = {memory_name(name): name for name in reader.tensors}
 
     def read(self, memory: str) -> Tensor | None:
         """The tensor as it is stored; None when there is none."""

@@ -6,21 +6,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from hyocr_core.checkpoint.quant_report import FILE_NAME, read_report
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.errors import BadInputError, CheckpointError
-from hyocr_core.formats import Format, read_format, read_ignored
-from hyocr_core.formats.cache import CACHE_SCALES, split_name
-from hyocr_core.formats.ignored import Ignored
+from hyocr_core.errors import CheckpointError
+from hyocr_core.formats import CACHE_SCALES, Bound, Format, Ignored, StoredFormats
+from hyocr_core.formats.cache import split_name
+from hyocr_core.models.dequantized import stored_dtype
 from hyocr_core.models.hunyuan_vl import PublishedModel
-from hyocr_core.verification.own_format import OwnFormat
-
-GROUP_INDICES = {"g_idx", "weight_g_idx"}
+from hyocr_core.models.known_formats import stored_formats
+from hyocr_core.models.own_format import OwnFormat, own_format
+from hyocr_core.models.spelling import memory_name
 
 
 @dataclass
@@ -28,6 +27,7 @@ class Linear:
     """One linear of the architecture.
 
     name: on-disk module name as stored, the published one if nothing is. memory: in-memory name.
+    format: what config.json says that stores it; None where it says nothing, or where only the method knows.
     packed: local name -> tensor on disk, of what is not a plain weight. plain: the plain weight's tensor.
     cache_scale: the tensor that scales what the attention caches in the place of its outputs.
     """
@@ -35,6 +35,7 @@ class Linear:
     name: str
     memory: str
     shape: tuple[int, int]
+    format: Format | None = None
     packed: dict[str, str] = field(default_factory=dict)
     plain: str | None = None
     cache_scale: str | None = None
@@ -47,20 +48,22 @@ class Linear:
 class Subject:
     """An opened checkpoint.
 
-    config: the quantization_config. format: what stores the linears; OwnFormat where only the method that wrote the
-    checkpoint knows. ignored: what config.json says of linears that are not quantized. linears: by published name, all
-    of the architecture. others: in-memory name -> tensor on disk, of every other parameter. unknown, twice: tensors on
-    disk.
+    config: the quantization_config. stored: what it says; OwnFormat where only the method that wrote the checkpoint
+    knows. linears: by published name, all of the architecture. others: in-memory name -> tensor on disk, of every other
+    parameter. unknown, twice: tensors on disk.
     Raises CheckpointError when the folder is no checkpoint, is not quantized, or in a way that hyocr does not know.
     """
 
     def __init__(self, folder: Path) -> None:
         self.reader = CheckpointReader(folder)
         self.config = _quantization_config(self.reader)
-        self.format, self.ignored = _open_format(folder, self.config)
+        self.stored = _open_formats(self.reader, self.config)
         self.model = PublishedModel(self.reader, torch.device("meta"))
         names = self.model.memory_names
-        self.linears = {name: Linear(name, names[name], shape) for name, shape in self.model.linears.items()}
+        self.linears = {
+            name: Linear(name, names[name], shape, self._format_of(names[name]))
+            for name, shape in self.model.linears.items()
+        }
         self.others: dict[str, str] = {}
         self.unknown: list[str] = []
         self.twice: list[str] = []
@@ -68,8 +71,21 @@ class Subject:
         for name in self.reader.tensors:
             self._sort(name, in_memory)
 
+    @property
+    def own(self) -> OwnFormat | None:
+        """The method that alone can read the linears; None where installed formats store them."""
+        return self.stored if isinstance(self.stored, OwnFormat) else None
+
+    @property
+    def ignored(self) -> Ignored:
+        """What config.json says of linears that are not quantized."""
+        return self.stored.ignored if isinstance(self.stored, StoredFormats) else Ignored("", None, "exact")
+
+    def _format_of(self, memory: str) -> Format | None:
+        return self.stored.of(memory) if isinstance(self.stored, StoredFormats) else None
+
     def _sort(self, name: str, linears: Mapping[str, Linear]) -> None:
-        memory = self.model.memory_name(name)
+        memory = memory_name(name)
         module, local = split_name(memory)
         if module in linears and local != "bias":
             self._assign(linears[module], local, name)
@@ -82,7 +98,7 @@ class Subject:
 
     def _assign(self, linear: Linear, local: str, name: str) -> None:
         is_plain = local == "weight" and not self._holds_codes(local, name)
-        if local in CACHE_SCALES.values() and isinstance(self.format, Format):
+        if local in CACHE_SCALES.values() and self.own is None:
             linear.cache_scale = name
         elif local in linear.packed or (is_plain and linear.plain is not None):
             self.twice.append(name)
@@ -93,9 +109,10 @@ class Subject:
         linear.name = split_name(name)[0]
 
     def _holds_codes(self, local: str, name: str) -> bool:
-        if isinstance(self.format, OwnFormat):
-            return self.format.holds(split_name(name)[0])
-        return self.format.holds_codes(local, self.reader.tensors[name].dtype)
+        if isinstance(self.stored, OwnFormat):
+            return split_name(name)[0] in self.stored.shapes
+        dtype = self.reader.tensors[name].dtype
+        return any(written.holds_codes(local, dtype) for written in self.stored.formats)
 
     @cached_property
     def quantized(self) -> dict[str, Linear]:
@@ -108,17 +125,23 @@ class Subject:
         return {name: list(self._problems(linear)) for name, linear in self.quantized.items()}
 
     def _problems(self, linear: Linear) -> Iterator[str]:
-        if isinstance(self.format, OwnFormat):
-            yield from self.format.problems(linear.name, self.packed(linear), linear.shape)
-            return
-        infos = {local: self.reader.tensors[name] for local, name in linear.packed.items()}
-        unfit = list(self.format.problems({local: (i.shape, i.dtype) for local, i in infos.items()}, linear.shape))
-        yield from unfit
-        for local in GROUP_INDICES & linear.packed.keys() if not unfit else ():
-            index, count = self.reader.read([linear.packed[local]])[linear.packed[local]], self.groups(linear)
+        if self.own is not None:
+            yield from self.own.problems(linear.name, self.packed(linear), linear.shape)
+        elif linear.format is None:
+            yield "is quantized, but config.json says of no format that it stores this layer"
+        else:
+            infos = {local: self.reader.tensors[name] for local, name in linear.packed.items()}
+            stored = {local: (info.shape, info.dtype) for local, info in infos.items()}
+            unfit = list(linear.format.problems(stored, linear.shape))
+            yield from unfit or self._group_problems(linear, linear.format)
+
+    def _group_problems(self, linear: Linear, written: Format) -> Iterator[str]:
+        name = linear.packed.get(written.group_index)
+        if name is not None:
+            index, count = self.reader.read([name])[name], written.groups(linear.shape)
             low, high = (bound.item() for bound in index.aminmax())
             if low < 0 or high >= count:
-                yield f"{local} names groups {low} to {high}, there are {count}"
+                yield f"{written.group_index} names groups {low} to {high}, there are {count}"
 
     @cached_property
     def readable(self) -> dict[str, Linear]:
@@ -132,11 +155,25 @@ class Subject:
 
     def weight(self, linear: Linear) -> Tensor:
         """The dequantized weight of a readable linear, (N, K) fp32."""
-        return self.format.dequantize(self.packed(linear), linear.shape, torch.float32)
+        return self.dequantized(linear, self.packed(linear))
+
+    def dequantized(self, linear: Linear, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The same of its packed tensors, by local name."""
+        if self.own is not None:
+            return self.own.unpack(linear.name, tensors).float()
+        return self._stores(linear).dequantize(tensors, linear.shape, torch.float32)
 
     def groups(self, linear: Linear) -> int:
-        """The scales that each output of a linear has; 1 where all outputs share one."""
-        return self.format.groups(linear.shape)
+        """The groups of each output that have a scale of their own, as far as that is known."""
+        return 1 if self.own is not None else self._stores(linear).groups(linear.shape)
+
+    def bound(self, linear: Linear) -> Bound:
+        """How far the weight of a readable linear may be from the original one."""
+        return self.own.bound if self.own is not None else self._stores(linear).bound
+
+    def _stores(self, linear: Linear) -> Format:
+        # A readable linear has one.
+        return cast("Format", linear.format)
 
     def cached(self) -> Iterable[Linear]:
         """The linears whose outputs, or what is made of them, an attention caches."""
@@ -152,16 +189,11 @@ class Subject:
                     yield [self.linears[name] for name in group]
 
 
-def _open_format(folder: Path, config: Mapping[str, Any]) -> tuple[Format | OwnFormat, Ignored]:
+def _open_formats(reader: CheckpointReader, config: Mapping[str, Any]) -> StoredFormats | OwnFormat:
     try:
-        return read_format(config), read_ignored(config)
+        return stored_formats(config)
     except CheckpointError as error:
-        if not (folder / FILE_NAME).is_file():
-            raise CheckpointError(f"{folder}: {error}") from error
-        try:
-            return OwnFormat(read_report(folder)), Ignored("", None, "exact")
-        except BadInputError as why:
-            raise CheckpointError(f"{folder}: {error}, and what wrote it cannot be asked: {why}") from why
+        return own_format(reader.folder, stored_dtype(reader), error)
 
 
 def _quantization_config(reader: CheckpointReader) -> Mapping[str, Any]:

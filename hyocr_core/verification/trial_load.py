@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from hyocr_core.errors import CheckpointError, MissingRuntimeError, RunError
-from hyocr_core.formats import Format
+from hyocr_core.formats import StoredFormats
+from hyocr_core.formats.runtimes import Shapes
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.records import Record
 from hyocr_core.pages.samples import build_sample, prompt_text
@@ -27,11 +28,12 @@ MAX_TOKENS = 512
 
 
 def read_page(
-    folder: Path, runtime: Runtime, written: Format, python: Path | None, *, unpack: bool = False
+    folder: Path, runtime: Runtime, formats: StoredFormats, shapes: Shapes, python: Path | None
 ) -> LoadRecord:
     """Read one line with `runtime`.
 
-    python: the interpreter that has vLLM; None for this one. unpack: Transformers is to dequantize, see `must_unpack`.
+    formats, shapes: what stores the quantized linears, and their (N, K) by name. python: the interpreter that has vLLM;
+    None for this one.
     """
     outcome: Literal["read", "failed", "cannot be tried here"] = "read"
     text = detail = ""
@@ -40,7 +42,7 @@ def read_page(
         if runtime == "vllm":
             tokens = _with_vllm(folder, processor, python)
         else:
-            tokens = _with_transformers(folder, written, processor, unpack=unpack)
+            tokens = _with_transformers(folder, formats, shapes, processor)
         text = processor.tokenizer.decode(tokens, skip_special_tokens=True)
     except MissingRuntimeError as error:
         outcome, detail = "cannot be tried here", str(error)
@@ -58,10 +60,10 @@ def draw_page() -> Image:
     return page
 
 
-def _with_transformers(folder: Path, written: Format, processor: Any, *, unpack: bool) -> list[int]:
-    check_packages(written)
+def _with_transformers(folder: Path, formats: StoredFormats, shapes: Shapes, processor: Any) -> list[int]:
+    check_packages(formats.packages)
     inputs = build_sample(_record(), processor, with_answer=False).inputs
-    return _generate(load_native(folder, torch.device("cpu"), unpack=unpack), inputs)
+    return _generate(load_native(folder, torch.device("cpu"), unpack=formats.must_unpack(shapes)), inputs)
 
 
 @torch.inference_mode()

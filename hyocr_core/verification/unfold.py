@@ -9,6 +9,7 @@ from torch import Tensor
 from hyocr_core.contract.types import Smoothing
 from hyocr_core.models.folded import Folds
 from hyocr_core.models.folded import find_folds as find_folds_between
+from hyocr_core.models.spelling import memory_name
 from hyocr_core.models.wiring import smoothing_of
 from hyocr_core.verification.original import Original
 from hyocr_core.verification.subject import Subject
@@ -27,8 +28,7 @@ def links(subject: Subject) -> Iterator[Smoothing]:
 
 def source_parameters(subject: Subject) -> set[str]:
     """In-memory names of the carried parameters that a moved scale changes."""
-    memory = subject.model.memory_name
-    return {memory(f"{link.name}.{part}") for link in links(subject) for part in ("weight", "bias")}
+    return {memory_name(f"{link.name}.{part}") for link in links(subject) for part in ("weight", "bias")}
 
 
 def find_folds(subject: Subject, original: Original, rescaled: set[str]) -> Folds:
@@ -37,13 +37,13 @@ def find_folds(subject: Subject, original: Original, rescaled: set[str]) -> Fold
     def before(name: str) -> Tensor | None:
         if name in subject.linears:
             return original.weight(subject.linears[name])
-        memory = subject.model.memory_name(f"{name}.weight")
+        memory = memory_name(f"{name}.weight")
         return original.read(memory) if memory in rescaled else None
 
     def now(name: str) -> Tensor | None:
         if name in subject.linears:
             return subject.weight(subject.readable[name]) if name in subject.readable else None
-        stored = subject.others[subject.model.memory_name(f"{name}.weight")]
+        stored = subject.others[memory_name(f"{name}.weight")]
         return subject.reader.read([stored])[stored]
 
     return find_folds_between(links(subject), before, now) if rescaled else Folds()

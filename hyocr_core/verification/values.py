@@ -7,12 +7,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from hyocr_core.formats import AwqFormat, GptqFormat, PackQuantizedFormat
-from hyocr_core.formats.int32 import trivial_groups
 from hyocr_core.kit.checks import is_finite
 from hyocr_core.progress import Progress
 from hyocr_core.verification.faults import Fault
-from hyocr_core.verification.own_format import OwnFormat
 from hyocr_core.verification.subject import Linear, Subject
 
 LARGEST_WEIGHT = 1e3
@@ -34,11 +31,9 @@ def check_packed(subject: Subject, progress: Progress) -> Iterator[Fault]:
     """What the quantized linears hold makes sense."""
     for linear in subject.readable.values():
         tensors = subject.packed(linear)
-        faults = []
-        if not isinstance(subject.format, OwnFormat):
-            faults = [*_check_scales(linear, tensors), *_check_groups(subject, linear, tensors)]
+        faults = [] if linear.format is None else list(_check_scales(linear, tensors))
         if not faults:
-            faults = [*_check_zeros(subject, linear, tensors), *_check_weight(subject, linear, tensors)]
+            faults = [*_check_values(linear, tensors), *_check_weight(subject, linear, tensors)]
         yield from faults
         progress.step(linear.name)
 
@@ -48,7 +43,8 @@ def check_shared_scales(subject: Subject) -> Iterator[Fault]:
     readable = {linear.name for linear in subject.readable.values()}
     for group in subject.fused():
         members = [linear for linear in group if linear.name in readable]
-        for local in ("weight_scale", "input_scale"):
+        shared = {local: None for linear in members if linear.format is not None for local in linear.format.shared}
+        for local in shared:
             names = [linear.packed[local] for linear in members if local in linear.packed]
             scales = subject.reader.read(names)
             if names and all(scale.numel() == 1 for scale in scales.values()):
@@ -64,6 +60,12 @@ def _check_scales(linear: Linear, tensors: Mapping[str, Tensor]) -> Iterator[Fau
             yield from _check_scale(linear.packed[local], tensor)
 
 
+def _check_values(linear: Linear, tensors: Mapping[str, Tensor]) -> Iterator[Fault]:
+    if linear.format is not None:
+        for local, problem in linear.format.value_problems(tensors, linear.shape):
+            yield Fault(linear.packed[local], problem)
+
+
 def _check_scale(name: str, scale: Tensor) -> Iterator[Fault]:
     bad = ~(torch.isfinite(scale) & (scale > 0))
     if bad.any():
@@ -73,38 +75,8 @@ def _check_scale(name: str, scale: Tensor) -> Iterator[Fault]:
         yield Fault(name, f"{place} is {value:g}{more}; a scale must be positive and finite")
 
 
-def _check_groups(subject: Subject, linear: Linear, tensors: Mapping[str, Tensor]) -> Iterator[Fault]:
-    """Groups that a reader permutes must be announced."""
-    if isinstance(subject.format, GptqFormat) and not subject.format.desc_act:
-        index = tensors["g_idx"]
-        if not torch.equal(index, trivial_groups(len(index), len(tensors["scales"]))):
-            yield Fault(
-                linear.packed["g_idx"], "permutes the groups, but desc_act is false: vLLM drops it and reads garbage"
-            )
-
-
-def _check_zeros(subject: Subject, linear: Linear, tensors: Mapping[str, Tensor]) -> Iterator[Fault]:
-    """Zero points are where the config says; the shape that is stored is the linear's."""
-    match subject.format:
-        case GptqFormat(sym=True) as form:
-            zeros, key, name = form.unpack(tensors)[1].zeros, "sym is true", linear.packed["qzeros"]
-        case AwqFormat(zero_point=False) as form:
-            zeros, key, name = form.unpack(tensors)[1].zeros, "zero_point is false", linear.packed["qzeros"]
-        case PackQuantizedFormat():
-            if tensors["weight_shape"].tolist() != list(linear.shape):
-                stored = tensors["weight_shape"].tolist()
-                yield Fault(linear.packed["weight_shape"], f"says {stored}, the linear is {list(linear.shape)}")
-            return
-        case _:
-            return
-    bits = form.bits if isinstance(form, GptqFormat) else 4
-    wrong = zeros[zeros != 2 ** (bits - 1)]
-    if len(wrong):
-        yield Fault(name, f"holds the zero point {wrong[0].item()}, but {key}, which means {2 ** (bits - 1)}")
-
-
 def _check_weight(subject: Subject, linear: Linear, tensors: Mapping[str, Tensor]) -> Iterator[Fault]:
-    weight = subject.format.dequantize(tensors, linear.shape, torch.float32)
+    weight = subject.dequantized(linear, tensors)
     if not is_finite(weight):
         yield Fault(linear.name, "holds NaN or infinite weights once dequantized")
     elif (largest := weight.abs().max().item()) > LARGEST_WEIGHT:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from hyocr_core._version import __version__
@@ -10,15 +10,15 @@ from hyocr_core.checkpoint.quant_report import FILE_NAME, QuantReport, read_repo
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import resolve_model
 from hyocr_core.errors import BadInputError, MethodError
-from hyocr_core.formats import Format, runtimes
-from hyocr_core.formats.runtimes import must_unpack
+from hyocr_core.formats.runtimes import Shapes
+from hyocr_core.models.known_formats import known_runtimes
+from hyocr_core.models.own_format import OwnFormat
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.verification import against_original as compare
 from hyocr_core.verification import against_report as record
 from hyocr_core.verification import names, values
 from hyocr_core.verification.faults import Fault
 from hyocr_core.verification.original import Original
-from hyocr_core.verification.own_format import OwnFormat
 from hyocr_core.verification.subject import Subject
 from hyocr_core.verification.trial_load import Runtime, read_page
 from hyocr_core.verification.verdict import FaultRecord, LayerMatch, LoadRecord, RuntimeRecord, VerifyResult
@@ -40,15 +40,15 @@ def verify(
     """
     progress = progress or Silent()
     subject = Subject(folder)
-    source = None if original is None else Original(CheckpointReader(resolve_model(original).folder), subject)
+    source = None if original is None else Original(CheckpointReader(resolve_model(original).folder))
     faults = list(_check_names(subject))
     report, notes = _check_record(subject, faults)
-    if isinstance(subject.format, OwnFormat):
-        notes = (*notes, subject.format.note)
+    if subject.own is not None:
+        notes = (*notes, subject.own.note)
     faults += _check_values(subject, progress)
     matches = [] if source is None else _compare(subject, source, report, faults, progress)
     shapes = {linear.name: linear.shape for linear in subject.quantized.values()}
-    known = runtimes(subject.config, shapes)
+    known = known_runtimes(subject.config, shapes)
     if all(runtime.loads == "no" for runtime in known):
         faults.append(Fault("config.json", f"no runtime loads such a checkpoint; {known[0].name}: {known[0].why}"))
     loaded = None if load is None else _load(subject, load, python, shapes)
@@ -68,19 +68,18 @@ def verify(
     )
 
 
-def _load(subject: Subject, runtime: Runtime, python: Path | None, shapes: Mapping[str, tuple[int, int]]) -> LoadRecord:
-    if isinstance(subject.format, OwnFormat):
-        why = f"no runtime is known to have the format of {subject.format.method.entry}"
+def _load(subject: Subject, runtime: Runtime, python: Path | None, shapes: Shapes) -> LoadRecord:
+    if isinstance(subject.stored, OwnFormat):
+        why = f"no runtime is known to have the format of {subject.stored.method.entry}"
         return LoadRecord(runtime=runtime, outcome="cannot be tried here", detail=why, page="", text="")
-    unpack = must_unpack(subject.format, shapes)
-    return read_page(subject.reader.folder, runtime, subject.format, python, unpack=unpack)
+    return read_page(subject.reader.folder, runtime, subject.stored, shapes, python)
 
 
 def _check_names(subject: Subject) -> Iterator[Fault]:
     for check in (names.check_known, names.check_carried, names.check_linears):
         yield from check(subject)
-    if isinstance(subject.format, Format):
-        for check in (names.check_ignored, names.check_fused, names.check_cache):
+    if subject.own is None:
+        for check in (names.check_ignored, names.check_targets, names.check_fused, names.check_cache):
             yield from check(subject)
 
 
@@ -88,7 +87,7 @@ def _check_values(subject: Subject, progress: Progress) -> Iterator[Fault]:
     progress.start("check tensors", len(subject.others) + len(subject.linears))
     yield from values.check_plain(subject, progress)
     yield from values.check_packed(subject, progress)
-    if isinstance(subject.format, Format):
+    if subject.own is None:
         yield from values.check_shared_scales(subject)
 
 

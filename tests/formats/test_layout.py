@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from hyocr_core.errors import CheckpointError
-from hyocr_core.formats import AwqFormat, CompressedFp8Format, Format, Fp8Format, GptqFormat, PackQuantizedFormat
+from hyocr_core.formats import (
+    AwqFormat,
+    CompressedFp8Format,
+    Format,
+    Fp8Format,
+    GptqFormat,
+    IntQuantizedFormat,
+    PackQuantizedFormat,
+)
 from hyocr_core.kit.grid import Grid
 
 SHAPE = (40, 96)
@@ -161,3 +169,19 @@ def test_shapes_that_a_format_cannot_hold(written: Format, shape: tuple[int, int
 def test_symmetric_codes_need_no_zero_points() -> None:
     with_zeros = PackQuantizedFormat(4, 32, sym=False)
     assert with_zeros.nbytes(SHAPE) - dataclasses.replace(with_zeros, sym=True).nbytes(SHAPE) == 40 // 8 * 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (GptqFormat(8, -1, True), "int8, per output channel, symmetric"),
+        (PackQuantizedFormat(4, 32, False), "int4, groups of 32, zero points"),
+        (AwqFormat(64, zero_point=True), "int4, groups of 64, zero points"),
+        (Fp8Format("dynamic"), "fp8, one scale, dynamic activations"),
+        (CompressedFp8Format("tensor", "static"), "fp8, one scale, static activations"),
+        (CompressedFp8Format("channel", "dynamic"), "fp8, scale per output channel, dynamic activations"),
+        (IntQuantizedFormat("channel", "dynamic"), "int8, scale per output channel, dynamic activations"),
+    ],
+)
+def test_formats_in_words(written: Format, expected: str) -> None:
+    assert written.in_words == expected

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hyocr_core.formats import AwqFormat, Fp8Weight, GptqFormat, PackQuantizedFormat
+from hyocr_core.formats import AwqFormat, GptqFormat, PackQuantizedFormat, ScaledWeight
 from hyocr_core.formats.int32 import pack_rows, unpack_rows
 from hyocr_core.kit.grid import Grid, decode
 
@@ -122,7 +122,7 @@ def test_awq_puts_the_second_column_into_the_fifth_nibble() -> None:
 
 def test_fp8_tensors_are_copies_under_the_names_of_both_formats() -> None:
     codes, scale = torch.randn(4, 8).to(torch.float8_e4m3fn), torch.tensor(0.5)
-    weight = Fp8Weight(codes, scale, torch.tensor(2.0))
+    weight = ScaledWeight(codes, scale, torch.tensor(2.0))
     tensors = weight.tensors()
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
         "weight": (4, 8),
@@ -130,8 +130,8 @@ def test_fp8_tensors_are_copies_under_the_names_of_both_formats() -> None:
         "input_scale": (1,),
     }
     assert not {codes.data_ptr(), scale.data_ptr()} & {tensor.data_ptr() for tensor in tensors.values()}
-    assert Fp8Weight.of(tensors).dequantized(torch.float32).tolist() == (codes.float() * 0.5).tolist()
-    assert "input_scale" not in Fp8Weight(codes, torch.ones(4, 1)).tensors()
+    assert ScaledWeight.of(tensors).dequantized(torch.float32).tolist() == (codes.float() * 0.5).tolist()
+    assert "input_scale" not in ScaledWeight(codes, torch.ones(4, 1)).tensors()
 
 
 @pytest.mark.parametrize("sym", [False, True])

@@ -15,10 +15,10 @@ from hyocr_core.formats import (
     Format,
     Fp8Format,
     GptqFormat,
+    IntQuantizedFormat,
     PackQuantizedFormat,
-    read_format,
-    read_ignored,
 )
+from hyocr_core.models.known_formats import stored_formats
 
 NAMES = QuantizedNames(
     ("model.language_model.layers.0.mlp.up_proj",), ("model.vision_tower.layers.0.mlp.fc1", "lm_head")
@@ -33,6 +33,8 @@ FORMATS: list[Format] = [
     Fp8Format("dynamic"),
     CompressedFp8Format("tensor", "static"),
     CompressedFp8Format("channel", "dynamic", kv_cache=True),
+    IntQuantizedFormat("channel", "dynamic"),
+    IntQuantizedFormat("tensor", "static"),
 ]
 
 GPTQMODEL = {
@@ -79,7 +81,7 @@ LLM_COMPRESSOR_FP8 = {
 
 @pytest.mark.parametrize("written", FORMATS, ids=str)
 def test_what_hyocr_writes_is_read_back(written: Format) -> None:
-    assert read_format(written.quantization_config(NAMES)) == written
+    assert stored_formats(written.quantization_config(NAMES)).formats == (written,)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_what_hyocr_writes_is_read_back(written: Format) -> None:
     ],
 )
 def test_what_others_write_is_read(config: dict[str, Any], expected: Format) -> None:
-    assert read_format(config) == expected
+    assert stored_formats(config).formats == (expected,)
 
 
 def changed(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -113,22 +115,36 @@ WEIGHTS = "config_groups.group_0.weights."
 @pytest.mark.parametrize(
     ("config", "path", "value", "message"),
     [
-        (GPTQMODEL, "quant_method", "auto-round", "quant_method: 'auto-round' is not read by hyocr, only gptq or awq"),
+        (GPTQMODEL, "quant_method", "auto-round", "quant_method: 'auto-round' is not read by hyocr, only awq or comp"),
         (GPTQMODEL, "bits", 3, "bits: 3 is not read by hyocr, only 4 or 8"),
         (GPTQMODEL, "bits", True, "bits: True is not"),
         (GPTQMODEL, "group_size", 0, "group_size: 0 is not read by hyocr, only -1 or a positive number"),
         (GPTQMODEL, "checkpoint_format", "marlin", "checkpoint_format: 'marlin'"),
         (GPTQMODEL, "pack_dtype", "int16", "pack_dtype: 'int16'"),
         (GPTQMODEL, "lm_head", True, "lm_head: True"),
-        (GPTQMODEL, "dynamic", {"+:.*": {"bits": 8}}, "dynamic: {.*} is not read by hyocr, only one setting"),
+        (GPTQMODEL, "dynamic", {"+:.*": {"bits": 3}}, r"bits: 3 is not read .*\(in dynamic.\+:\.\*\)"),
+        (GPTQMODEL, "dynamic", {"+:.*": 8}, r"dynamic.\+:\.\*: 8 is not read by hyocr, only a mapping"),
+        (GPTQMODEL, "dynamic", {"-:(": {}}, r"dynamic: '-:\(' is no regular expression"),
+        (GPTQMODEL, "dynamic", ["-:.*"], "dynamic: .* only a mapping"),
         (AUTOAWQ, "version", "gemv", "version: 'gemv'"),
         (AUTOAWQ, "bits", 8, "bits: 8"),
         (AUTOAWQ, "modules_to_not_convert", "vision", "modules_to_not_convert: 'vision' .* a list of names"),
-        (LLM_COMPRESSOR, "format", "int-quantized", "format: 'int-quantized'"),
-        (LLM_COMPRESSOR, "format", "nvfp4-pack-quantized", "format: 'nvfp4-pack-quantized'"),
-        (LLM_COMPRESSOR, "config_groups", {"a": {}, "b": {}}, r"config_groups: \['a', 'b'\] .* only one group"),
-        (LLM_COMPRESSOR, "config_groups.group_0.targets", ["re:.*mlp.*"], r"config_groups.targets: .* only \[.Linear"),
-        (LLM_COMPRESSOR, "config_groups.group_0.format", "int-quantized", "format: 'int-quantized'"),
+        (LLM_COMPRESSOR, "transform_config", {"config_groups": {"u": {}}}, "transform_config: {.*} is not read"),
+        (LLM_COMPRESSOR, "config_groups", {}, "config_groups: {} .* only one or more groups"),
+        (LLM_COMPRESSOR, "config_groups", {"W8A8": ["Linear"]}, r"W8A8: \['Linear'\] .* only a mapping"),
+        (
+            LLM_COMPRESSOR,
+            "config_groups.group_0.targets",
+            ["Embedding"],
+            "config_groups.targets: 'Embedding' .*Linear",
+        ),
+        (LLM_COMPRESSOR, "config_groups.group_0.targets", [], r"config_groups.targets: \[\]"),
+        (LLM_COMPRESSOR, "config_groups.group_0.targets", ["re:("], r"targets: 're:\(' is no regular expression"),
+        (LLM_COMPRESSOR, "config_groups.group_0.format", "int-quantized", "input_activations: None"),
+        (LLM_COMPRESSOR, "config_groups.group_0.format", "nvfp4-pack-quantized", "format: 'nvfp4-pack-quantized'"),
+        (LLM_COMPRESSOR, "config_groups.group_0.format", "gptq", "format: 'gptq' .* only float-quantized or int-quant"),
+        (LLM_COMPRESSOR_FP8, "format", "marlin-24", "format: 'marlin-24'"),
+        (LLM_COMPRESSOR_FP8, "format", "mixed-precision", "format: 'mixed-precision'"),
         (LLM_COMPRESSOR, "config_groups.group_0.input_activations", {}, "input_activations: {}"),
         (LLM_COMPRESSOR, f"{WEIGHTS}strategy", "tensor", "strategy: 'tensor'"),
         (LLM_COMPRESSOR, f"{WEIGHTS}num_bits", 2, "num_bits: 2"),
@@ -144,10 +160,15 @@ def test_what_is_not_read_is_refused_by_key_and_value(
     config: dict[str, Any], path: str, value: Any, message: str
 ) -> None:
     with pytest.raises(CheckpointError, match=f"^config.json: quantization_config: {message}"):
-        _ = read_format(changed(config, path, value)), read_ignored(changed(config, path, value))
+        stored_formats(changed(config, path, value))
 
 
 VISION = "model.vision_tower.layers.0.mlp.fc1"
+DUE = {
+    "bits": 4, "group_size": 128, "activation_scheme": "dynamic", "format": "pack-quantized",
+    "config_groups": LLM_COMPRESSOR["config_groups"],
+}  # fmt: skip
+"""What the methods ask for beside the list."""
 BOTH, NONE = {"vLLM", "Transformers"}, set[str]()
 
 
@@ -172,11 +193,11 @@ BOTH, NONE = {"vLLM", "Transformers"}, set[str]()
     ],
 )
 def test_ignored_by(config: dict[str, Any], name: str, by: set[str]) -> None:
-    assert read_ignored(config).by(name) == by
+    assert stored_formats(DUE | config).ignored.by(name) == by
 
 
 def test_the_list_is_found_by_its_key() -> None:
     for written in FORMATS:
-        ignored = read_ignored(written.quantization_config(NAMES))
+        ignored = stored_formats(written.quantization_config(NAMES)).ignored
         assert ignored.entries == (None if isinstance(written, GptqFormat) else NAMES.ignored)
-    assert read_ignored(AUTOAWQ).entries is None
+    assert stored_formats(AUTOAWQ).ignored.entries is None

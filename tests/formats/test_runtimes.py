@@ -7,16 +7,16 @@ import sys
 
 import pytest
 
-from hyocr_core import QuantizedNames
 from hyocr_core.formats import (
     AwqFormat,
     CompressedFp8Format,
     Format,
     Fp8Format,
     GptqFormat,
+    IntQuantizedFormat,
     PackQuantizedFormat,
-    runtimes,
 )
+from hyocr_core.models.known_formats import known_runtimes
 
 SHAPES = {"model.layers.0.mlp.up_proj": (512, 256)}
 
@@ -41,42 +41,44 @@ SHAPES = {"model.layers.0.mlp.up_proj": (512, 256)}
         (CompressedFp8Format("tensor", "static"), ("no", "yes", "yes")),
         (CompressedFp8Format("tensor", "dynamic"), ("no", "yes", "yes")),
         (CompressedFp8Format("channel", "static"), ("no", "yes", "yes")),
+        (IntQuantizedFormat("channel", "dynamic"), ("yes", "yes", "yes")),
+        (IntQuantizedFormat("tensor", "static"), ("yes", "yes", "yes")),
         (Fp8Format("static"), ("no", "yes", "no")),
         (Fp8Format("dynamic"), ("no", "yes", "no")),
     ],
     ids=str,
 )
 def test_table(written: Format, expected: tuple[str, str, str]) -> None:
-    found = runtimes(written.quantization_config(QuantizedNames((), ())), SHAPES)
+    found = list(written.runtimes(SHAPES))
     assert [runtime.name for runtime in found] == ["vLLM CPU", "vLLM CUDA", "Transformers"]
     assert tuple(runtime.loads for runtime in found) == expected
     assert all(runtime.why for runtime in found if runtime.loads != "yes")
 
 
 def test_the_cpu_kernels_want_multiples_of_32() -> None:
-    config = PackQuantizedFormat(4, -1, sym=True).quantization_config(QuantizedNames((), ()))
-    on_cpu, on_cuda, _ = runtimes(config, SHAPES | {"vit.layers.0.mlp.dense_h_to_4h": (4304, 1152)})
+    written = PackQuantizedFormat(4, -1, sym=True)
+    on_cpu, on_cuda, _ = list(written.runtimes(SHAPES | {"vit.layers.0.mlp.dense_h_to_4h": (4304, 1152)}))
     assert (on_cpu.loads, on_cuda.loads) == ("no", "yes")
     assert on_cpu.why == "vit.layers.0.mlp.dense_h_to_4h is 4304x1152; the CPU kernels want multiples of 32"
 
 
 @pytest.mark.parametrize("merger", ["vit.perceive.mlp", "model.vision_tower.patch_merger.mlp"])
 def test_transformers_reads_an_fp8_vision_tower_only_unpacked(merger: str) -> None:
-    config = CompressedFp8Format("channel", "dynamic").quantization_config(QuantizedNames((), ()))
-    assert "dequantize=True" not in runtimes(config, SHAPES)[-1].why
-    assert "dequantize=True" in runtimes(config, SHAPES | {merger: (1024, 4608)})[-1].why
+    written = CompressedFp8Format("channel", "dynamic")
+    assert "dequantize=True" not in list(written.runtimes(SHAPES))[-1].why
+    assert "dequantize=True" in list(written.runtimes(SHAPES | {merger: (1024, 4608)}))[-1].why
 
 
 @pytest.mark.parametrize("merger", ["vit.perceive.mlp", "model.vision_tower.patch_merger.mlp"])
 def test_vllm_cpu_misreads_an_integer_patch_merger(merger: str) -> None:
-    config = GptqFormat(4, 128, sym=True).quantization_config(QuantizedNames((), ()))
-    on_cpu, on_cuda, _ = runtimes(config, SHAPES | {merger: (1024, 4608)})
+    written = GptqFormat(4, 128, sym=True)
+    on_cpu, on_cuda, _ = list(written.runtimes(SHAPES | {merger: (1024, 4608)}))
     assert (on_cpu.loads, on_cuda.loads) == ("no", "yes")
     assert "patch merger" in on_cpu.why
 
 
 def test_an_unknown_kind_is_said_to_be_unknown() -> None:
-    found = runtimes({"quant_method": "codebook"}, SHAPES)
+    found = known_runtimes({"quant_method": "codebook"}, SHAPES)
     assert [runtime.loads for runtime in found] == ["unsure"] * 3
     assert all("codebook" in runtime.why for runtime in found)
 

@@ -17,7 +17,7 @@ from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.errors import CheckpointError
 from hyocr_core.formats import AwqFormat, CompressedFp8Format, Format, Fp8Format, GptqFormat, PackQuantizedFormat
 from hyocr_core.models.load import open_weights
-from hyocr_core.models.rounded import RoundedCheckpoint, nearest
+from hyocr_core.models.rounded import RoundedCheckpoint
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 
@@ -80,7 +80,7 @@ def test_integers_are_rounded_group_by_group(written: Format, bits: int, group_s
     weight[1, :32] = 0  # a group without any range
     weight[2, 32:64] = weight[2, 32:64].abs()  # its range begins at zero
     before = weight.clone()
-    assert torch.equal(nearest(weight, written), slow_integer(weight, bits, group_size, sym=sym))
+    assert torch.equal(written.nearest(weight), slow_integer(weight, bits, group_size, sym=sym))
     assert torch.equal(weight, before)
 
 
@@ -89,10 +89,10 @@ def test_fp8_has_a_scale_for_all_or_for_each_output() -> None:
     weight = (torch.randn(4, 9) * torch.tensor([[1e-3], [1.0], [30.0], [0.1]])).bfloat16()
     most = weight.abs().max().item()
     rows = [row.abs().max().item() for row in weight]
-    assert torch.equal(nearest(weight, CompressedFp8Format("channel", "static")), slow_fp8(weight, rows))
-    assert torch.equal(nearest(weight, CompressedFp8Format("tensor", "dynamic")), slow_fp8(weight, [most] * 4))
+    assert torch.equal(CompressedFp8Format("channel", "static").nearest(weight), slow_fp8(weight, rows))
+    assert torch.equal(CompressedFp8Format("tensor", "dynamic").nearest(weight), slow_fp8(weight, [most] * 4))
     other = torch.full((1, 9), -7 * most).bfloat16()
-    assert torch.equal(nearest(weight, Fp8Format("static"), [other]), slow_fp8(weight, [7 * most] * 4))
+    assert torch.equal(Fp8Format("static").nearest(weight, [other]), slow_fp8(weight, [7 * most] * 4))
 
 
 def test_zeros_stay_zeros() -> None:
@@ -102,7 +102,7 @@ def test_zeros_stay_zeros() -> None:
         AwqFormat(32, zero_point=True),
         CompressedFp8Format("channel", "static"),
     ):
-        assert torch.equal(nearest(weight, written), weight)
+        assert torch.equal(written.nearest(weight), weight)
 
 
 def made(demo: Path, folder: Path, method: str, **options: Any) -> Path:
@@ -184,5 +184,5 @@ def test_what_cannot_be_rounded_is_refused(demo: Path, by_rtn: Path, tmp_path: P
     config["text_config"]["num_hidden_layers"] = 3
     config["text_config"].pop("layer_types", None)
     (smaller / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match=r"smaller: has no model.layers.3.*\[256, 256\]"):
+    with pytest.raises(CheckpointError, match=r"smaller: has no model.layers.3.mlp.down_proj.*\[256, 512\]"):
         rounded(smaller, by_rtn)

@@ -14,19 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hyocr_core.checkpoint.writer import StagedCheckpoint, stage_folder
 from hyocr_core.errors import CalibrationError, CheckpointError, ConfigError, HyocrError, MethodError, OutputError
-from hyocr_core.formats import (
-    AwqFormat,
-    CompressedFp8Format,
-    Format,
-    Fp8Format,
-    GptqFormat,
-    PackQuantizedFormat,
-)
 from hyocr_core.models.load import load_model
 from hyocr_core.pages.samples import iter_samples
 from hyocr_core.plugin.method import Method
 from hyocr_core.progress import Silent
-from hyocr_core.run.dry_run import DryRun, in_words, plan_run
+from hyocr_core.run.dry_run import DryRun, plan_run
 from hyocr_core.run.job import prepare
 from hyocr_core.run.quantize import quantize
 from hyocr_core.run.workload import Size, forward_work
@@ -151,22 +143,6 @@ def test_a_format_of_a_plugin_has_no_known_size(run: Run, monkeypatch: pytest.Mo
     assert total_size(plan).after is None
     assert {found.loads for found in plan.runtimes} == {"unsure"}
     assert [len(table.rows) for table in plan_tables(plan)][:2] == [10, 5]
-
-
-@pytest.mark.parametrize(
-    ("stored_as", "expected"),
-    [
-        (GptqFormat(8, -1, True), "int8, per output channel, symmetric"),
-        (PackQuantizedFormat(4, 32, False), "int4, groups of 32, zero points"),
-        (AwqFormat(64, zero_point=True), "int4, groups of 64, zero points"),
-        (Fp8Format("dynamic"), "fp8, one scale, dynamic activations"),
-        (CompressedFp8Format("tensor", "static"), "fp8, one scale, static activations"),
-        (CompressedFp8Format("channel", "dynamic"), "fp8, scale per output channel, dynamic activations"),
-        (None, "as codebook does"),
-    ],
-)
-def test_formats_in_words(stored_as: Format | None, expected: str) -> None:
-    assert in_words(stored_as, {"quant_method": "codebook"}) == expected
 
 
 def test_forward_passes_are_counted_as_torch_counts_them(run: Run, demo: Path) -> None:

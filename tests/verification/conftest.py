@@ -15,15 +15,7 @@ from torch import Tensor
 
 from hyocr_core import QuantizedNames
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.formats import (
-    AwqFormat,
-    CompressedFp8Format,
-    Format,
-    Fp8Format,
-    Fp8Weight,
-    GptqFormat,
-    PackQuantizedFormat,
-)
+from hyocr_core.formats import Format, IntegerFormat, ScaledFormat, ScaledWeight, checkpoint_config
 from hyocr_core.kit.grid import fit_grid, round_to_nearest
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 
@@ -34,8 +26,11 @@ Copy = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def write(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Write:
-    """Write the demo checkpoint in a format, its weights rounded to nearest; `change` edits them before that."""
-    made: dict[tuple[Format, str], Path] = {}
+    """Write the demo checkpoint in a format, its weights rounded to nearest; `change` edits them before that.
+
+    others: what is stored in another format: a part of its name, and the format.
+    """
+    made: dict[tuple[object, str], Path] = {}
     model = HunYuanVL(CheckpointReader(demo), torch.device("cpu"))
     groups = [group for place in model.decoder_blocks for group in model.groups(place)]
     quantized = [name for group in groups for name in group]
@@ -44,8 +39,11 @@ def write(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Write:
         tuple(model.memory_names[name] for name in quantized), tuple(model.memory_names[name] for name in rest)
     )
 
-    def run(written: Format, change: Callable[[Tensors], None] | None = None) -> Path:
-        key = (written, change.__name__ if change else "")
+    def run(
+        written: Format, change: Callable[[Tensors], None] | None = None, others: tuple[tuple[str, Format], ...] = ()
+    ) -> Path:
+        key = ((written, others), change.__name__ if change else "")
+        stored = {name: next((one for part, one in others if part in name), written) for name in quantized}
         if key not in made:
             folder = tmp_path_factory.mktemp("written") / "checkpoint"
             shutil.copytree(demo, folder)
@@ -53,10 +51,12 @@ def write(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Write:
             if change is not None:
                 change(tensors)
             for group in groups:
-                tensors |= dict(_pack_group(written, {name: tensors.pop(f"{name}.weight") for name in group}))
+                weights = {name: tensors.pop(f"{name}.weight") for name in group}
+                tensors |= dict(_pack_group(stored[group[0]], weights))
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            config["quantization_config"] = written.quantization_config(names)
+            layers = {model.memory_names[name]: one for name, one in stored.items()}
+            config["quantization_config"] = checkpoint_config(layers, names)
             (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
             made[key] = folder
         return made[key]
@@ -97,24 +97,15 @@ def _pack_group(written: Format, weights: Mapping[str, Tensor]) -> Iterator[tupl
 
 
 def _pack(written: Format, weight: Tensor, largest: Tensor) -> Mapping[str, Tensor]:
-    match written:
-        case GptqFormat() | PackQuantizedFormat():
-            bits, sym = written.bits, written.sym
-        case AwqFormat():
-            bits, sym = 4, not written.zero_point
-        case Fp8Format():
-            return _fp8(weight, largest, written.activations)
-        case CompressedFp8Format():
-            rows = weight.abs().amax(1, keepdim=True)
-            return _fp8(weight, largest if written.weights == "tensor" else rows, written.activations)
-        case _:
-            raise AssertionError(written)
-    columns = weight.T.float()
-    grid = fit_grid(columns, weight.dtype, bits=bits, group_size=written.group_size, sym=sym, mse=True)
-    return written.pack(round_to_nearest(columns, grid), grid)
-
-
-def _fp8(weight: Tensor, largest: Tensor, activations: str) -> Mapping[str, Tensor]:
-    scale = (largest.float() / 448).bfloat16()
-    codes = (weight.float() / scale.float()).clamp(-448, 448).to(torch.float8_e4m3fn)
-    return Fp8Weight(codes, scale, torch.tensor(0.02).bfloat16() if activations == "static" else None).tensors()
+    if isinstance(written, IntegerFormat):
+        columns = weight.T.float()
+        grid = fit_grid(
+            columns, weight.dtype, bits=written.bits, group_size=written.group_size, sym=written.sym, mse=True
+        )
+        return written.pack(round_to_nearest(columns, grid), grid)
+    assert isinstance(written, ScaledFormat)
+    rows = weight.abs().amax(1, keepdim=True)
+    scale = ((rows if written.per_channel else largest).float() / written.largest_code).bfloat16()
+    codes = written.encode(weight.float() / scale.float())
+    static = torch.tensor(9 / written.largest_code).bfloat16() if written.activations == "static" else None
+    return ScaledWeight(codes, scale, static).tensors()

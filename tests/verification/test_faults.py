@@ -277,8 +277,10 @@ def test_a_report_that_cannot_be_read(by_hyocr: Path, tmp_path: Path) -> None:
 def test_without_the_plugin_the_config_is_left_unchecked(
     key: str, value: str, said: str, by_hyocr: Path, copy: Copy
 ) -> None:
+    """As older versions of hyocr wrote it, whose report does not say what they wrote."""
     folder = copy(by_hyocr, None, lambda config: config.update(desc_act=True))
     report = json.loads((folder / "hyocr_report.json").read_text())
+    del report["quantization_config"]
     report["method"][key] = value
     (folder / "hyocr_report.json").write_text(json.dumps(report))
     result = verify(folder)

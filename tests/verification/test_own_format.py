@@ -134,7 +134,9 @@ def test_without_the_method_or_the_report_it_cannot_be_read(written: Path, plugi
         verify(written)
     assert "what wrote it cannot be asked: " in str(caught.value)
     (written / "hyocr_report.json").unlink()
-    with pytest.raises(CheckpointError, match=r"quant_method: 'own' is not read by hyocr, only gptq or awq"):
+    with pytest.raises(
+        CheckpointError, match=r"quant_method: 'own' is not read by hyocr, only awq or compressed-tensors or fp8"
+    ):
         verify(written)
 
 

@@ -10,10 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.formats import AwqFormat, CompressedFp8Format, Format, Fp8Format, GptqFormat, PackQuantizedFormat
+from hyocr_core.formats import (
+    AwqFormat,
+    CompressedFp8Format,
+    Format,
+    Fp8Format,
+    GptqFormat,
+    IntQuantizedFormat,
+    PackQuantizedFormat,
+)
 from hyocr_core.kit.grid import fit_grid, round_to_nearest
-from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.models.spelling import memory_name
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.verification.verify import verify
@@ -36,6 +43,8 @@ FORMATS: dict[str, Format] = {
     "fp8-dynamic": Fp8Format("dynamic"),
     "float-quantized-tensor": CompressedFp8Format("tensor", "static"),
     "float-quantized-channel": CompressedFp8Format("channel", "dynamic"),
+    "int-quantized-dynamic": IntQuantizedFormat("channel", "dynamic"),
+    "int-quantized-static": IntQuantizedFormat("tensor", "static"),
 }
 
 
@@ -63,11 +72,10 @@ def test_what_hyocr_wrote_is_sound(demo: Path, tmp_path: Path) -> None:
 
 def test_names_in_memory_are_known_too(write: Write, demo: Path, copy: Copy) -> None:
     """As GPTQModel writes them."""
-    model = HunYuanVL(CheckpointReader(demo), torch.device("cpu"))
 
     def rename(tensors: Tensors) -> None:
         for name in list(tensors):
-            tensors[model.memory_name(name)] = tensors.pop(name)
+            tensors[memory_name(name)] = tensors.pop(name)
 
     folder = copy(write(FORMATS["gptq"]), rename)
     assert "model.language_model.layers.0.self_attn.q_proj.qweight" in load_file(folder / "model.safetensors")

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from hyocr_core import Layer, QuantizedLayer, RunError, is_finite
-from hyocr_core.kit.grid import Grid, decode, fit_grid, join_columns, round_to_nearest
+from hyocr_core import Layer, QuantizedLayer
+from hyocr_core.kit import Grid, fit_grid, integer_layer, join_columns, round_to_nearest
 
 from hyocr_plugin_hqq.config import BITS, HqqConfig
 
@@ -23,12 +23,8 @@ def quantize(layer: Layer, config: HqqConfig) -> QuantizedLayer:
     columns = join_columns([layer])
     start = fit_grid(columns, layer.weight.dtype, bits=BITS, group_size=config.group_size, sym=True, mse=True)
     grid = search(columns, start, config)
-    codes = round_to_nearest(columns, grid)
-    weight = decode(codes, grid).T.contiguous()
-    if not is_finite(weight):
-        raise RunError(f"{layer.name}: its largest weights overflow {layer.weight.dtype} once quantized")
-    tensors = {"codes": codes, "scales": grid.scales, "zeros": grid.zeros}
-    return QuantizedLayer(layer.name, tensors, weight, {"weight_error": _error(layer.weight, weight)})
+    result = integer_layer(layer, round_to_nearest(columns, grid), grid)
+    return replace(result, metrics={"weight_error": _error(layer.weight, result.dequantized)})
 
 
 def search(columns: Tensor, grid: Grid, config: HqqConfig) -> Grid:
@@ -50,17 +46,6 @@ def search(columns: Tensor, grid: Grid, config: HqqConfig) -> Grid:
         best = replace(best, scales=torch.where(norm < least, grid.scales, best.scales))
         least, beta = torch.minimum(norm, least), beta * KAPPA
     return best
-
-
-def pack(layer: QuantizedLayer, config: HqqConfig) -> dict[str, Tensor]:
-    """The layer's tensors as they are stored."""
-    tensors = layer.tensors
-    return config.on_disk.pack(tensors["codes"], Grid(tensors["scales"], tensors["zeros"], 2**BITS - 1))
-
-
-def unpack(tensors: dict[str, Tensor], config: HqqConfig) -> Tensor:
-    """The weight, (N, K), of the tensors that `pack` made."""
-    return decode(*config.on_disk.unpack(tensors)).T.contiguous()
 
 
 def _values(weights: Tensor, grid: Grid) -> Tensor:

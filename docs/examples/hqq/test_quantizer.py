@@ -1,6 +1,6 @@
 import torch
 from hyocr_core import Layer
-from hyocr_core.kit.grid import decode, fit_grid, join_columns, round_to_nearest
+from hyocr_core.kit import decode, fit_grid, join_columns, round_to_nearest
 
 from hyocr_plugin_hqq.config import HqqConfig
 from hyocr_plugin_hqq.quantizer import quantize

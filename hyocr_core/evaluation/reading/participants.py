@@ -153,7 +153,7 @@ def _entry(source: ResolvedModel, backend: Backend) -> Entry:
     native = backend.kind == "transformers"
     if native and isinstance(weights, DequantizedCheckpoint):
         try:
-            check_native(weights.config["quantization_config"], weights.shapes)
+            check_native(weights.formats, weights.shapes)
         except BadInputError as error:
             raise type(error)(f"{source.folder}: {error}; --backend dequant reads it without") from error
     return Entry(source, weights, source.folder, native)

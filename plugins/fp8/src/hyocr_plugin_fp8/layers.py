@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core import Layer, QuantizedLayer, RunError, Stats
-from hyocr_core.formats import CACHE_SCALES, Fp8Weight
+from hyocr_core.formats import CACHE_SCALES, ScaledWeight
 from hyocr_core.kit import check_weights, is_finite, one_thread
 from hyocr_plugin_fp8.fp8 import encode, scales_of
 
@@ -34,7 +34,7 @@ def quantize_layers(layers: Sequence[Layer], stats: Stats | None, config: Fp8Con
 
 def unpack(tensors: dict[str, Tensor]) -> Tensor:
     """Return the dequantized weight, (N, K) in the dtype of its scales."""
-    return Fp8Weight.of(tensors).dequantized(tensors["weight_scale"].dtype)
+    return ScaledWeight.of(tensors).dequantized(tensors["weight_scale"].dtype)
 
 
 def _largest(weight: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def _row_largest(weight: Tensor) -> Tensor:
 def _quantize(layer: Layer, largest: Tensor, stats: Stats | None, config: Fp8Config) -> QuantizedLayer:
     scales = scales_of(largest, layer.weight.dtype)
     found = _own_stats(layer, stats, config)
-    packed = Fp8Weight(encode(layer.weight, scales), scales, found.get("input_scale")).tensors()
+    packed = ScaledWeight(encode(layer.weight, scales), scales, found.get("input_scale")).tensors()
     packed |= {name: found[name].reshape(1).clone() for name in CACHE_SCALES.values() if name in found}
     dequantized = unpack(packed)
     if not is_finite(dequantized):

@@ -1,0 +1,90 @@
+"""Find, import and validate checkpoint formats: entry points of the group `hyocr.formats`. Imports no torch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hyocr_core.errors import BadInputError, FormatError
+from hyocr_core.formats import Format, StoredFormats
+from hyocr_core.formats.base import ENTRY_POINT_GROUP
+from hyocr_core.formats.stored import Spellings
+from hyocr_core.plugin import entry_points
+from hyocr_core.plugin.entry_points import PluginEntry, brief
+from hyocr_core.plugin.registry import check_api_version
+
+
+@dataclass(frozen=True)
+class FormatEntry(PluginEntry):
+    """One entry point of the group `hyocr.formats`."""
+
+    kind: ClassVar[str] = "format"
+    group: ClassVar[str] = ENTRY_POINT_GROUP
+    error: ClassVar[type[BadInputError]] = FormatError
+
+
+def installed_formats() -> list[FormatEntry]:
+    """List the formats of all installed distributions, by name; imports none of them."""
+    return entry_points.installed(FormatEntry)
+
+
+def load_format(selector: str) -> type[Format]:
+    """Import the one format that `selector`, `name` or `distribution:name`, picks and validate it.
+
+    Raises FormatError: unknown, offered twice, fails to import, other API version, or the contract is not kept.
+    """
+    entry = entry_points.choose(FormatEntry, selector)
+    found = entry_points.load(entry)
+    try:
+        return _checked(found, entry)
+    except FormatError as error:
+        raise FormatError(f"{entry}: {error}") from error.__cause__
+
+
+def read_formats(config: Mapping[str, Any], spellings: Spellings) -> StoredFormats:
+    """Read a quantization_config with the formats that are installed.
+
+    Raises CheckpointError naming the key and value that is not read, FormatError when a format cannot be used.
+    """
+    return StoredFormats.read(config, _Installed(), spellings)
+
+
+def usual_formats() -> dict[str, Format]:
+    """Title -> format, of every installed one that can be used, with the settings that are usual."""
+    titled = {title: written for kind in _Installed().names().values() for title, written in kind.usual().items()}
+    return dict(sorted(titled.items()))
+
+
+class _Installed:
+    """See `hyocr_core.formats.stored.Catalogue`."""
+
+    def find(self, name: str) -> type[Format] | None:
+        return load_format(name) if name in {entry.name for entry in installed_formats()} else None
+
+    def names(self) -> dict[str, type[Format]]:
+        found = {}
+        for entry in installed_formats():
+            try:
+                found[entry.name] = load_format(entry.name)
+            except FormatError:
+                # A broken neighbour is no reason to keep quiet of the others.
+                continue
+        return found
+
+
+def _checked(found: object, entry: FormatEntry) -> type[Format]:
+    if not (inspect.isclass(found) and issubclass(found, Format)):
+        raise FormatError(f"{entry.value} is no class that derives from hyocr_core.formats.Format")
+    name = found.__name__
+    if not hasattr(found, "api_version"):
+        raise FormatError(f"its class {name} does not say which plugin API it speaks; write api_version = 1")
+    check_api_version(found.api_version, entry)
+    if inspect.isabstract(found):
+        raise FormatError(f"its class {name} lacks {', '.join(sorted(found.__abstractmethods__))}")
+    try:
+        found.usual()
+    except Exception as error:
+        raise FormatError(f"its class {name}: usual: {brief(error)}") from error
+    return found
