@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.conftest import PluginFolder
 
 FROZEN = Path(__file__).with_name("api.txt")
-MODULES = ("", ".formats", ".hessian", ".integers", ".smoothing", ".testing", ".threads")
+MODULES = ("", ".formats", ".kit", ".testing")
 FIXTURE = type(pytest.fixture(lambda: None))
 REGENERATE = "python tests/test_api.py > tests/api.txt"
 

@@ -104,7 +104,7 @@ def test_a_mixed_checkpoint_is_written_verified_and_read(demo: Path, calib: str,
     assert bits["model.layers.0.self_attn.o_proj"] > 8 > 5 > bits["model.layers.1.self_attn.o_proj"] > 4
     found = verify(tmp_path / "out", original=str(demo))
     assert found.faults == ()
-    least = {layer.name: layer.least for layer in found.layers}
+    least = {layer.name: layer.least_db for layer in found.layers}
     assert least["model.layers.0.self_attn.o_proj"] > least["model.layers.1.self_attn.o_proj"]
     comparison = evaluate(tmp_path / "out", select(open_source(heldout), 16, 0), baseline=demo).comparison
     assert comparison is not None

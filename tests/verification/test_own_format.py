@@ -96,7 +96,7 @@ def poison(tensors: Tensors) -> None:
     [
         (triple, "is not the original's weight: -6.0 dB, at least 3 is due"),
         (lose, "hook unpack, model.layers.1.mlp.up_proj: KeyError: 'weight_scale'"),
-        (shrink, "unpacks to [8, 256], config.json asks for [512, 256]"),
+        (shrink, "returned a weight of shape [8, 256], the layer has [512, 256]"),
         (poison, "hook unpack, model.layers.1.mlp.up_proj: returned NaN or infinite values"),
     ],
 )
