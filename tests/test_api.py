@@ -98,11 +98,16 @@ def _own_members(path: str, owner: type, cls: type) -> Iterator[str]:
 def _default(value: Any, factory: Any) -> str:
     if factory is not dataclasses.MISSING:
         return f" = {factory.__name__}()"
-    return "" if value is dataclasses.MISSING else f" = {value!r}"
+    return "" if value is dataclasses.MISSING else f" = {_everywhere(repr(value))}"
 
 
 def _signature(function: Any) -> str:
-    return str(inspect.signature(function)).replace("'", "")
+    return _everywhere(str(inspect.signature(function)).replace("'", ""))
+
+
+def _everywhere(text: str) -> str:
+    """A value as text without the address it happens to have in this process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def advice(frozen: list[str], now: list[str]) -> str:

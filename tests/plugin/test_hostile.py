@@ -26,7 +26,7 @@ LOADING = {
     "misspelt_hook": "there is no hook quantise_layer; did you mean quantize_layer?",
     "misspelt_optional": "there is no hook check_layer; did you mean check_layers?",
     "names_a_class": "its entry point names the class Plugin",
-    "rescales_groups": "its method_spec says rescales_block and inputs=\"group\"",
+    "rescales_groups": 'its method_spec says rescales_block and inputs="group"',
     "unknown_argument": "hook quantize_layer has the unknown argument hessian",
     "wrong_api": "it speaks plugin API 2",
     "wrong_name": "its method_spec says the name 'another'",

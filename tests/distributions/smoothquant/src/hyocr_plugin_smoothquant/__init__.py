@@ -1,0 +1,1 @@
+"""SmoothQuant as a plugin from outside."""
