@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -72,7 +74,7 @@ def test_measured_outputs_are_spread_over_all(outputs: int) -> None:
     picked = list(range(outputs))[measured(outputs)]
     assert min(outputs, MEASURED_OUTPUTS // 2) <= len(picked) <= MEASURED_OUTPUTS
     assert picked[0] == 0
-    assert len({second - first for first, second in zip(picked, picked[1:], strict=False)}) <= 1
+    assert len({second - first for first, second in pairwise(picked)}) <= 1
     assert outputs - picked[-1] <= max(outputs // MEASURED_OUTPUTS + 1, 1)
 
 
@@ -86,7 +88,7 @@ def test_errors_of_codes_and_of_rounding_are_those_of_the_outputs(outputs: int) 
     whole = x.double() @ columns.double()
 
     def error(values: Tensor) -> float:
-        return ((x.double() @ values.double() - whole).norm() / whole.norm()).item()
+        return float((x.double() @ values.double() - whole).norm() / whole.norm())
 
     assert found.keys() == {"output_error", "output_error_rtn"}
     assert found["output_error"] == pytest.approx(error(decode(codes, grid)), rel=0.05)

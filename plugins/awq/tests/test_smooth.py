@@ -150,6 +150,20 @@ def test_the_same_input_gives_the_same_bytes_and_is_left_alone(
     assert all(torch.equal(batch.hidden_states, kept[index]) for index, batch in enumerate(batches))
 
 
+def test_each_layer_is_settled_by_its_own_options(block_of: Callable[..., Block], batches: list[Batch]) -> None:
+    """Scales of a smoothing group are searched, and rounding is measured, as the options of its layers say."""
+    eight = CONFIG.model_copy(update={"bits": 8})
+    mixed, four, fine = block_of(), block_of(), block_of()
+    configs = {name: eight if "mlp" in name else CONFIG for name in mixed.layers}
+    collected = values_of(collect_inputs(mixed, batches))
+    stats = settle(replace(mixed, configs=configs), batches, collected)
+    found = {config.bits: calibrate(block, batches, config) for block, config in ((four, CONFIG), (fine, eight))}
+    for name, own in stats.items():
+        if "self_attn" in name:
+            assert torch.equal(own["hessian"], found[4][name]["hessian"])
+        assert own["output_error_rtn"] == found[configs[name].bits][name]["output_error_rtn"]
+
+
 def test_hooks_are_gone_afterwards(block: Block, batches: list[Batch]) -> None:
     calibrate(block, batches, AwqConfig(group_size=32, search="module"))
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in block.module.modules())

@@ -233,6 +233,16 @@ def test_a_cache_without_scales_in_one_block_is_refused() -> None:
         checkpoint_config(config, late)
 
 
+def test_a_cache_with_scales_in_some_layers_only_is_refused() -> None:
+    names = tuple(f"model.language_model.layers.0.self_attn.{part}_proj" for part in ("k", "v"))
+    with_cache, without = METHOD.config({"kv_cache": True}), METHOD.config({})
+    METHOD.checkpoint_config(QuantizedNames(names, ()), dict.fromkeys(names, with_cache), with_cache)
+    for base in (with_cache, without):
+        layers = {names[0]: with_cache, names[1]: without}
+        with pytest.raises(ConfigError, match=rf"{names[1]}: kv_cache is false in `overrides`, but the cache is FP8"):
+            METHOD.checkpoint_config(QuantizedNames(names, ()), layers, base)
+
+
 @pytest.mark.parametrize("options", [{}, {"activation_scheme": "dynamic"}, {"kv_cache": True}])
 def test_compressed_tensors_checkpoint_config(options: dict[str, Any]) -> None:
     dynamic = "activation_scheme" in options

@@ -239,6 +239,20 @@ def test_input_scales_are_the_largest_inputs_and_shared_by_a_group() -> None:
     assert not any(name in own for own in stats.values() for name in ("k_scale", "v_scale"))
 
 
+def test_each_layer_is_calibrated_by_its_own_options() -> None:
+    block = toy_block()
+    static, dynamic = (METHOD.config({"activation_scheme": scheme}) for scheme in ("static", "dynamic"))
+    configs = {name: static if name.endswith("o_proj") else dynamic for name in block.layers}
+    block = replace(block, configs=configs)
+    stats = METHOD.settle(block, batches(), values_of(METHOD.calibrate(block, batches(), static)), static, 0)
+    assert {name.rpartition(".")[2]: set(own) for name, own in stats.items()} == {
+        "q_proj": set(),
+        "k_proj": set(),
+        "v_proj": set(),
+        "o_proj": {"input_scale", "input_error"},
+    }
+
+
 @pytest.mark.parametrize("scheme", ["static", "dynamic"])
 def test_cache_scales_come_from_normed_keys_and_from_values(scheme: str) -> None:
     block = toy_block()

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from hyocr_core import ConfigError, Layer, QuantizedLayer, QuantizedNames, RunError, Stats
+from hyocr_core.kit import fit_grid, join_columns
 from hyocr_core.plugin.registry import Method, load_method
 
 READABLE = {
@@ -97,6 +98,21 @@ def test_layers_solved_together_are_those_solved_alone() -> None:
         same = (joint.dequantized == alone.dequantized).all(1).float().mean().item()
         assert same >= 0.9
         assert joint.metrics["output_error"] == pytest.approx(alone.metrics["output_error"], rel=0.02)
+
+
+def test_the_grid_is_fitted_where_inputs_are_large() -> None:
+    """The clipping of each group is searched for the least error weighted by the Hessian's diagonal."""
+    layer, stats, config = layer_of("l", 24, 128), stats_of(128), GptqConfig(group_size=32)
+    stats["hessian"] *= torch.outer(*[torch.logspace(-2, 2, 128)] * 2)
+    [quantized] = quantize_gptq([layer], stats, config)
+    plain, weighted = (
+        fit_grid(
+            join_columns([layer]), torch.bfloat16, bits=4, group_size=32, sym=True, mse=True, importance=importance
+        ).scales
+        for importance in (None, stats["hessian"].diagonal())
+    )
+    assert torch.equal(quantized.tensors["scales"], weighted)
+    assert (weighted != plain).float().mean() > 0.1
 
 
 def test_a_hopeless_hessian_degrades_to_rounding_to_nearest() -> None:
@@ -221,6 +237,24 @@ def test_compressed_tensors_checkpoint_config(group_size: int, strategy: str, wr
         "quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed",
         "ignore": ["lm_head", "model.vision_tower.layers.0.fc1"], "config_groups": {"group_0": group},
     }  # fmt: skip
+
+
+def test_layers_with_different_options_need_a_format_with_room_for_them() -> None:
+    method = load_method("gptq")
+    names = QuantizedNames(("model.language_model.layers.0.mlp.up_proj", "b"), ("lm_head",))
+
+    def written(format_: str) -> dict[str, Any]:
+        options = [{"format": format_, "bits": bits} for bits in (4, 8)]
+        configs = [method.config(own) for own in options]
+        return method.checkpoint_config(names, dict(zip(names.quantized, configs, strict=True)), configs[0])
+
+    with pytest.raises(ConfigError, match=r"format gptq has no room for layers with .*use format: compressed-tensors"):
+        written("gptq")
+    groups = written("compressed-tensors")["config_groups"]
+    assert {group["weights"]["num_bits"]: group["targets"] for group in groups.values()} == {
+        4: [names.quantized[0]],
+        8: ["b"],
+    }
 
 
 def test_the_compressed_tensors_library_accepts_the_config() -> None:

@@ -7,7 +7,7 @@ quantizes W* on H. N = out_features, K = in_features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -25,7 +25,8 @@ from hyocr_core import (
     Stats,
     hookimpl,
 )
-from hyocr_core.formats import PackQuantizedFormat, check_shapes, checkpoint_config as written_config
+from hyocr_core.formats import PackQuantizedFormat, check_shapes
+from hyocr_core.formats import checkpoint_config as written_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +60,7 @@ def check_layers(shapes: Mapping[str, tuple[int, int]], config: GptaqConfig) -> 
 @hookimpl
 def calibrate(block: Block, batches: Batches) -> dict[str, Collected]:
     import torch
+
     from hyocr_core.kit import add_outer, by_layer, summed
 
     [group] = block.groups
@@ -85,6 +87,7 @@ def settle(stats: dict[str, Stats]) -> dict[str, Stats]:
 @hookimpl
 def quantize_layer(layer: Layer, stats: Stats | None, config: GptaqConfig) -> QuantizedLayer:
     import torch
+
     from hyocr_core.kit import checked_hessian, fit_grid, integer_layer, join_columns, round_to_nearest, solve
 
     hessian, columns = checked_hessian([layer], stats), join_columns([layer])

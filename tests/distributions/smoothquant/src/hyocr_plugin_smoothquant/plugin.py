@@ -50,6 +50,7 @@ def method_spec() -> MethodSpec:
 @hookimpl
 def calibrate(block: Block, batches: Batches) -> dict[str, Collected]:
     import torch
+
     from hyocr_core.kit import by_layer, observe_inputs
 
     largest: dict[tuple[str, ...], Tensor] = {}
@@ -65,6 +66,7 @@ def calibrate(block: Block, batches: Batches) -> dict[str, Collected]:
 @hookimpl
 def settle(block: Block, stats: dict[str, Stats], config: SmoothQuantConfig) -> dict[str, Stats]:
     import torch
+
     from hyocr_core.kit import fold
 
     for smoothing in block.smoothing:
@@ -82,6 +84,7 @@ def settle(block: Block, stats: dict[str, Stats], config: SmoothQuantConfig) -> 
 @hookimpl
 def quantize_layer(layer: Layer) -> QuantizedLayer:
     import torch
+
     from hyocr_core.kit import check_weights
 
     check_weights([layer])
