@@ -56,9 +56,8 @@ def test_what_is_packed_keeps_the_layout_and_comes_back(written: IntQuantizedFor
 
 @pytest.mark.parametrize("written", [DYNAMIC, STATIC], ids=str)
 def test_the_nearest_code_is_at_most_half_a_step_away(written: IntQuantizedFormat) -> None:
-    weight = torch.randn(4, 64, generator=torch.Generator().manual_seed(1)) * torch.tensor(
-        [[1e-3], [1.0], [9.0], [0.0]]
-    )
+    weight = torch.randn(4, 64, generator=torch.Generator().manual_seed(1))
+    weight *= torch.tensor([[1e-3], [1.0], [9.0], [0.0]])
     largest = weight.abs().amax(1, keepdim=True) if written.per_channel else weight.abs().max()
     error = (written.nearest(weight) - weight).abs()
     assert (error <= largest / 127 / 2 * 1.001).all()

@@ -79,7 +79,7 @@ def test_weights_get_the_dtype_that_config_json_names(
 def test_a_dtype_of_no_weight_is_refused(by_another: Path) -> None:
     config = json.loads((by_another / "config.json").read_text())
     (by_another / "config.json").write_text(json.dumps(config | {"dtype": "int8"}))
-    with pytest.raises(CheckpointError, match="config.json: dtype 'int8' is none of bfloat16, float16, float32"):
+    with pytest.raises(CheckpointError, match=r"config.json: dtype 'int8' is none of bfloat16, float16, float32"):
         DequantizedCheckpoint(CheckpointReader(by_another))
 
 
