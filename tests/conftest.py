@@ -106,16 +106,16 @@ class PluginFolder:
         self.folder = folder
 
     def toy(self) -> None:
-        """Install the toy method."""
+        """Install tests/distributions/toy from its pyproject.toml."""
         self.distribution("toy")
 
-    def distribution(self, name: str) -> None:
-        """Install a folder of tests/distributions from its pyproject.toml."""
+    def distribution(self, name: str, *, leave_out: str = "") -> None:
+        """Install tests/distributions/NAME from its pyproject.toml, but for the entry points of one group."""
         source = REPO / "tests" / "distributions" / name
         project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         shutil.copytree(source / "src", self.folder, dirs_exist_ok=True)
-        for group, points in project["entry-points"].items():
-            self.metadata(project["name"], project["version"], points, project["description"], group)
+        groups = {group: points for group, points in project["entry-points"].items() if group != leave_out}
+        self.info(project["name"], project["version"], groups, project["description"])
 
     def hostile(self, name: str, *, method: str | None = None) -> None:
         """Install hostile/NAME.py as `hyocr-plugin-NAME 0.0.1`, beside the toy that it borrows from."""
@@ -132,14 +132,22 @@ class PluginFolder:
     def metadata(
         self, distribution: str, version: str, points: dict[str, str], summary: str, group: str = "hyocr.methods"
     ) -> None:
+        """Write the .dist-info of a distribution with entry points of one group."""
+        self.info(distribution, version, {group: points}, summary)
+
+    def info(self, distribution: str, version: str, groups: dict[str, dict[str, str]], summary: str) -> None:
         """Write the .dist-info of a distribution."""
         info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True, exist_ok=True)
         fields = {"Metadata-Version": "2.1", "Name": distribution, "Version": version, "Summary": summary}
         lines = [f"{key}: {value}\n" for key, value in fields.items()]
         (info / "METADATA").write_text("".join(lines), encoding="utf-8")
-        entries = "".join(f"{name} = {value}\n" for name, value in points.items())
-        (info / "entry_points.txt").write_text(f"[{group}]\n{entries}", encoding="utf-8")
+        lines = [
+            line
+            for group, points in groups.items()
+            for line in (f"[{group}]", *(f"{name} = {value}" for name, value in points.items()))
+        ]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         importlib.invalidate_caches()
 
 
@@ -153,7 +161,9 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginF
     before = set(sys.modules)
     yield PluginFolder(folder)
     for name in set(sys.modules) - before:
-        if name.startswith(("hostile_", "hyocr_plugin_toy", "hyocr_plugin_gptaq", "hyocr_plugin_smoothquant")):
+        if name.startswith(
+            ("hostile_", "hyocr_plugin_toy", "hyocr_plugin_gptaq", "hyocr_plugin_smoothquant", "hyocr_format_")
+        ):
             del sys.modules[name]
 
 

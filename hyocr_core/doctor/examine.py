@@ -66,3 +66,5 @@ def _check_plugins(plugins: list[Plugin]) -> Iterator[Problem]:
             yield Problem(broken=False, about=about, advice=advice)
     if not any(plugin.kind == "method" and plugin.problem is None for plugin in plugins):
         yield Problem(broken=True, about="methods", advice="none works: pip install hyocr-plugin-gptq")
+    if not any(plugin.kind == "format" and plugin.problem is None for plugin in plugins):
+        yield Problem(broken=True, about="formats", advice="none works: pip install --force-reinstall hyocr-core")

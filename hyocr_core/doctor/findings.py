@@ -24,7 +24,7 @@ class Extra(FrozenModel):
 
 
 class Plugin(FrozenModel):
-    kind: Literal["method", "observer"]
+    kind: Literal["method", "observer", "format"]
     name: str
     distribution: str
     version: str

@@ -58,7 +58,7 @@ def _machine_lines(machine: Machine) -> Iterator[str]:
 
 
 def _format_table(formats: Sequence[FormatLoads]) -> Table:
-    runtimes = [load.runtime for load in formats[0].runtimes]
+    runtimes = dict.fromkeys(load.runtime for row in formats for load in row.runtimes)
     rows = [(row.format, *(_answer(load) for load in row.runtimes)) for row in formats]
     return _table(("format", *runtimes), rows)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from hyocr_core.formats.base import Format
 from hyocr_core.formats.bounds import EIGHT_BITS, ONE_STEP, Bound
 from hyocr_core.formats.compressed import NEEDED, UNPACKED, CompressedFormat
-from hyocr_core.formats.runtimes import TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Runtime, in_vision
+from hyocr_core.formats.runtimes import MERGER, TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Runtime, answer, in_vision
 from hyocr_core.formats.scaled import Activations, ScaledFormat, Weights, read_activations, write_activations
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ class IntQuantizedFormat(ScaledFormat, CompressedFormat):
     def runtimes(self, shapes: Mapping[str, tuple[int, int]]) -> Iterable[Runtime]:
         """Say of each runtime whether it loads it."""
         why = UNPACKED if self.must_unpack(shapes) else NEEDED
-        return Runtime(VLLM_CPU, "yes"), Runtime(VLLM_CUDA, "yes"), Runtime(TRANSFORMERS, "yes", why)
+        refusal = None if set(MERGER).isdisjoint(shapes) else "its matmul refuses the strided input of the patch merger"
+        return answer(VLLM_CPU, refusal), Runtime(VLLM_CUDA, "yes"), Runtime(TRANSFORMERS, "yes", why)
 
     def must_unpack(self, shapes: Mapping[str, tuple[int, int]]) -> bool:
         """compressed-tensors leaves the weights of the vision tower as bytes, and torch refuses to multiply them."""

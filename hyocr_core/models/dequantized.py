@@ -117,9 +117,10 @@ class _OfFormats:
 
 def _open_linears(reader: CheckpointReader) -> _OfFormats | OwnFormat:
     try:
-        return _OfFormats(reader, stored_formats(reader.config["quantization_config"]))
+        formats = stored_formats(reader.config["quantization_config"])
     except CheckpointError as error:
         return own_format(reader.folder, stored_dtype(reader), error)
+    return _OfFormats(reader, formats)
 
 
 def stored_dtype(reader: CheckpointReader) -> torch.dtype:
@@ -128,7 +129,7 @@ def stored_dtype(reader: CheckpointReader) -> torch.dtype:
     Raises CheckpointError when it is none of a weight.
     """
     name = reader.config.get("dtype") or reader.config.get("torch_dtype") or "bfloat16"
-    if name not in DTYPES:
+    if not isinstance(name, str) or name not in DTYPES:
         raise CheckpointError(f"{reader.folder / 'config.json'}: dtype {name!r} is none of {', '.join(DTYPES)}")
     return DTYPES[name]
 

@@ -12,11 +12,13 @@ from hyocr_core.models.spelling import spellings
 from hyocr_core.plugin.formats import read_formats
 
 
-def stored_formats(config: Mapping[str, Any]) -> StoredFormats:
+def stored_formats(config: object) -> StoredFormats:
     """Read a quantization_config; names of linears may be published or in-memory ones.
 
     Raises CheckpointError naming the key and value that is not read, FormatError when a format cannot be used.
     """
+    if not isinstance(config, Mapping):
+        raise CheckpointError("config.json: quantization_config must be an object")
     return read_formats(config, spellings)
 
 

@@ -35,7 +35,10 @@ def load_format(selector: str) -> type[Format]:
 
     Raises FormatError: unknown, offered twice, fails to import, other API version, or the contract is not kept.
     """
-    entry = entry_points.choose(FormatEntry, selector)
+    return _load(entry_points.choose(FormatEntry, selector))
+
+
+def _load(entry: FormatEntry) -> type[Format]:
     found = entry_points.load(entry)
     try:
         return _checked(found, entry)
@@ -60,14 +63,21 @@ def usual_formats() -> dict[str, Format]:
 class _Installed:
     """See `hyocr_core.formats.stored.Catalogue`."""
 
+    def __init__(self) -> None:
+        self._entries = {entry.name: entry for entry in installed_formats()}
+
     def find(self, name: str) -> type[Format] | None:
-        return load_format(name) if name in {entry.name for entry in installed_formats()} else None
+        entry = self._entries.get(name)
+        if entry is None:
+            return None
+        # Of two that claim the name neither is taken, which `load_format` says.
+        return load_format(name) if entry.conflict else _load(entry)
 
     def names(self) -> dict[str, type[Format]]:
         found = {}
-        for entry in installed_formats():
+        for name in self._entries:
             try:
-                found[entry.name] = load_format(entry.name)
+                found[name] = load_format(name)
             except FormatError:
                 # A broken neighbour is no reason to keep quiet of the others.
                 continue

@@ -155,7 +155,11 @@ def test_broken_plugins_are_advice_while_others_work(plugins: PluginFolder) -> N
 def test_no_method_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hyocr_core.plugin.entry_points.distributions", list)
     result = doctor()
-    assert (result.exit_code, broken(result)) == (1, ["broken: methods: none works: pip install hyocr-plugin-gptq"])
+    assert result.exit_code == 1
+    assert broken(result) == [
+        "broken: methods: none works: pip install hyocr-plugin-gptq",
+        "broken: formats: none works: pip install --force-reinstall hyocr-core",
+    ]
 
 
 def test_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +240,7 @@ def test_formats_load_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> Non
         "compressed-tensors, 4 bits": ("yes", "yes", "yes"),
         "compressed-tensors, 4 bits, zero points": ("yes", "yes", "yes"),
         "compressed-tensors, 8 bits": ("yes", "no", "yes"),
+        "compressed-tensors, INT8, dynamic activations": ("yes", "yes", "yes"),
     }
     assert {name: (on_gpu[name][0], *on_cpu[name]) for name in on_cpu} == rows
 
@@ -246,7 +251,7 @@ def test_formats_that_wait_for_a_package(monkeypatch: pytest.MonkeyPatch) -> Non
     assert answers(CPU_VLLM, computer())["compressed-tensors, 8 bits"] == ("no", "needs")
     (problem,) = loads.check_loads(formats, CPU_VLLM, asked=False)
     assert not problem.broken
-    assert problem.advice.startswith("needs compressed-tensors for compressed-tensors, FP8, dynamic activations; ")
+    assert problem.advice.startswith("needs compressed-tensors for compressed-tensors, 4 bits; ")
     assert problem.advice.endswith(": pip install compressed-tensors")
 
 

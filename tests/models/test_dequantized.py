@@ -10,12 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.errors import CheckpointError
-from hyocr_core.formats import Fp8Format
+from hyocr_core.formats import Fp8Format, GptqFormat
 from hyocr_core.models.dequantized import DequantizedCheckpoint
 from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.models.own_format import OwnFormat
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 
@@ -40,10 +42,52 @@ def by_another(by_hyocr: Path, tmp_path: Path) -> Path:
 
 
 def test_the_format_reads_what_the_plugin_reads(by_hyocr: Path, by_another: Path, demo: Path) -> None:
-    ours, theirs = (DequantizedCheckpoint(CheckpointReader(folder)) for folder in (by_hyocr, by_another))
-    assert dict(ours.tensors) == dict(theirs.tensors)
+    theirs = DequantizedCheckpoint(CheckpointReader(by_another))
     assert set(theirs.tensors) == set(CheckpointReader(demo).tensors)
-    assert torch.equal(*(checkpoint.read([f"{LAYER}.weight"])[f"{LAYER}.weight"] for checkpoint in (ours, theirs)))
+    own, tensors = OwnFormat(read_report(by_hyocr)), load_file(by_hyocr / "model.safetensors")
+    assert own.shapes == dict(theirs.shapes)
+    for layer in own.shapes:
+        packed = {name.rpartition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{layer}.")}
+        assert torch.equal(own.unpack(layer, packed), theirs.read([f"{layer}.weight"])[f"{layer}.weight"])
+
+
+@pytest.mark.parametrize(
+    ("names", "dtype"),
+    [
+        ({"dtype": "float16"}, torch.float16),
+        ({"torch_dtype": "float32"}, torch.float32),
+        ({}, torch.bfloat16),
+    ],
+)
+def test_weights_get_the_dtype_that_config_json_names(
+    names: dict[str, str], dtype: torch.dtype, by_hyocr: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(by_hyocr, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("dtype", "torch_dtype"):
+        config.pop(key, None)
+    (folder / "config.json").write_text(json.dumps(config | names))
+    source = DequantizedCheckpoint(CheckpointReader(folder))
+    weight = source.read([f"{LAYER}.weight"])[f"{LAYER}.weight"]
+    assert weight.dtype == source.tensors[f"{LAYER}.weight"].dtype == dtype
+    assert source.tensors[f"{LAYER}.weight"].nbytes == weight.nbytes
+    tensors = load_file(folder / "model.safetensors")
+    packed = {name.rpartition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{LAYER}.")}
+    assert torch.equal(weight, GptqFormat(4, 128, sym=True).dequantize(packed, (256, 512), dtype))
+
+
+def test_a_quantization_config_that_is_none_is_refused(by_another: Path) -> None:
+    config = json.loads((by_another / "config.json").read_text())
+    (by_another / "config.json").write_text(json.dumps(config | {"quantization_config": ["gptq"]}))
+    with pytest.raises(CheckpointError, match=r"copy: config.json: quantization_config must be an object"):
+        DequantizedCheckpoint(CheckpointReader(by_another))
+
+
+def test_a_dtype_of_no_weight_is_refused(by_another: Path) -> None:
+    config = json.loads((by_another / "config.json").read_text())
+    (by_another / "config.json").write_text(json.dumps(config | {"dtype": "int8"}))
+    with pytest.raises(CheckpointError, match=r"config.json: dtype 'int8' is none of bfloat16, float16, float32"):
+        DequantizedCheckpoint(CheckpointReader(by_another))
 
 
 def test_names_in_memory_make_a_model_too(by_another: Path) -> None:

@@ -140,7 +140,8 @@ BAD = {
         "is not quantized, but ignore in config.json does not name it",
     ),
     "zeros": (
-        UNPACKED.format("return toy.unpack(tensors) * 0"),
+        "@hookimpl\ndef pack(layer):\n    packed = toy.pack(layer)\n"
+        "    return packed | {'weight_scale': packed['weight_scale'] / 1e3}\n",
         "the_checkpoint_computes_what_the_original_does",
         "hook pack, model.layers.0.self_attn.q_proj: lost something: unpack does not give the weight back: ",
     ),

@@ -1,0 +1,1 @@
+"""A checkpoint format of its own for hyocr."""
