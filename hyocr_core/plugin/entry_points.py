@@ -32,8 +32,8 @@ class PluginEntry:
     kind: ClassVar[str]
     """What such a plugin is called in messages."""
     group: ClassVar[str]
-    option: ClassVar[str]
-    """The command line's option that names one."""
+    option: ClassVar[str] = ""
+    """The command line's option that names one by `distribution:name`; empty if none can."""
     packages: ClassVar[str] = ""
     """How the names of distributions that offer such plugins begin, to suggest one; empty if there is no custom."""
     error: ClassVar[type[BadInputError]]
@@ -89,6 +89,8 @@ def choose(kind: type[Entry], selector: str) -> Entry:
             raise kind.error(f"no distribution {distribution!r} offers the {kind.kind} {name}; {sources} does")
         return chosen[0]
     if len(offers) > 1:
+        if not kind.option:
+            raise kind.error(f"the {kind.kind} {name} is offered by {sources}; uninstall one of them")
         choices = " or ".join(entry.choice for entry in offers)
         raise kind.error(f"the {kind.kind} {name} is offered by {sources}; say {choices}")
     return offers[0]
@@ -109,7 +111,9 @@ def fault_of(entry: PluginEntry, loader: Callable[[str], object]) -> str | None:
         loader(entry.selector)
     except entry.error as error:
         return str(error).removeprefix(f"{entry}: ")
-    return f"offered by another distribution too; say {entry.choice}" if entry.conflict else None
+    if not entry.conflict:
+        return None
+    return f"offered by another distribution too; {f'say {entry.choice}' if entry.option else 'uninstall one of them'}"
 
 
 def brief(error: BaseException) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core.checkpoint.journal import Journal
+from hyocr_core.contract.source import Record
 from hyocr_core.errors import OutputError, RunError
 from hyocr_core.kit.checks import is_finite
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
 from hyocr_core.pages.samples import MAX_TOKENS, Failure, Sample, check_failures, iter_samples
-from hyocr_core.pages.sources import Record
 from hyocr_core.progress import Progress
 from hyocr_core.run.activations import sample_path, save_embedded
 from hyocr_core.run.token_weights import token_kinds
