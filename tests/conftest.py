@@ -153,7 +153,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginF
             del sys.modules[name]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def stop_in_block_2() -> Callable[[RunConfig], None]:
     """Begins a run and stops it by Ctrl-C."""
     from hyocr_core.run.quantize import quantize

@@ -91,6 +91,28 @@ def test_layers_solved_together_are_those_solved_alone() -> None:
         assert joint.metrics["output_error"] == pytest.approx(alone.metrics["output_error"], rel=0.02)
 
 
+def test_the_grid_fits_the_channels_that_inputs_are_large_in() -> None:
+    """With a diagonal Hessian no error is passed on, so that only the grid tells GPTQ from rounding to nearest."""
+    from hyocr_plugin_gptq import plugin, rtn
+
+    layer = layer_of("l", 48, 128)
+    options: dict[str, Any] = {"format": "gptq", "group_size": 32}
+    nearest = rtn.quantize_layer(layer, RtnConfig(**options)).dequantized
+
+    def errors(diagonal: Tensor) -> tuple[Tensor, float, float]:
+        stats = {"hessian": torch.diag(diagonal), "tokens": torch.tensor(9)}
+        found = plugin.quantize_layer(layer, stats, GptqConfig(**options)).dequantized
+        own, other = (((layer.weight - values).float().square() @ diagonal).sum().item() for values in (found, nearest))
+        return found, own, other
+
+    found, own, other = errors(torch.ones(128))
+    assert torch.equal(found, nearest)
+    few = torch.where(torch.arange(128) % 8 == 0, 100.0, 1.0)
+    found, own, other = errors(few)
+    assert not torch.equal(found, nearest)
+    assert own < 0.8 * other
+
+
 def test_a_hopeless_hessian_degrades_to_rounding_to_nearest() -> None:
     layer, config = layer_of("l", 16, 64), GptqConfig(group_size=32, mse=False)
     hessian = torch.eye(64)
