@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hyocr_core import Batches, Block, MethodConfig, RunConfig, Stats
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.plugin.method import Method
 from hyocr_core.plugin.registry import installed_methods
 

@@ -12,7 +12,7 @@ import torch
 
 from hyocr_core._version import __version__
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError
 from hyocr_core.evaluation.reading.kept import keeping
 from hyocr_core.evaluation.reading.participants import Backends, Participants, gather

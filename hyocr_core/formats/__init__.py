@@ -1,4 +1,4 @@
-"""The checkpoint formats that runtimes read, each a frozen dataclass that writes it and reads it back.
+"""The checkpoint formats that runtimes read, each a frozen dataclass that says all that depends on it.
 
 A method's `pack`, `unpack` and `checkpoint_config` are mostly one call of these; `hyocr verify` reads with them what
 others wrote. N = out_features, K = in_features, g = group_size.

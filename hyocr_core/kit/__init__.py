@@ -1,0 +1,1 @@
+"""The public toolbox for authors of methods: statistics, grids, solvers and checks."""

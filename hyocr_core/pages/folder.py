@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
-from hyocr_core.contract.source import Record, Source
+from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages import pdf
 from hyocr_core.pages.images import SUFFIXES, load_image

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from hyocr_core.contract.source import Record, Source, SourceConfig
+from hyocr_core.contract.page_source import Record, Source, SourceConfig
 from hyocr_core.errors import BadInputError, CalibrationError
 from hyocr_core.pages.images import load_image
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hyocr_core.contract.source import Record, Source
+from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages.images import load_image
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
 
 DEFAULT_PROMPT = "Extract the text in the image."

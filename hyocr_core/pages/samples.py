@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, CheckpointError
 from hyocr_core.pages.images import digest_image
 from hyocr_core.pages.processor import one_line

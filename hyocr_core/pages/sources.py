@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages import pdf
 from hyocr_core.pages.duplicates import Distinct
@@ -47,7 +47,7 @@ def open_source(spec: str) -> list[Record]:
     - `hf:OWNER/NAME:train?image=page&text=transcript`: a Hugging Face dataset of the hub, or `hf:FOLDER` on the disk;
       see `hyocr_core.pages.hf_dataset`.
     - `synthetic:64`: rendered text pages. A folder whose name is `synthetic` is given as `./synthetic`.
-    - `SCHEME:PLACE?key=value`: what a distribution offers as the source SCHEME; see `hyocr_core.contract.source`.
+    - `SCHEME:PLACE?key=value`: what a distribution offers as the source SCHEME; see `hyocr_core.contract.page_source`.
     - `forms.jsonl,synthetic:32,pages/`: all pages of all of them. A comma in the path of a file or folder that exists
       is part of it.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from hyocr_core.contract.source import Record, Source
+from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages.fonts import load_font
 from hyocr_core.pages.page_texts import KINDS, Line

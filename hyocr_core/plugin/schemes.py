@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from urllib.parse import parse_qsl
 
 from hyocr_core.contract.config import parse_config
-from hyocr_core.contract.source import ENTRY_POINT_GROUP, Record, Source, SourceConfig
+from hyocr_core.contract.page_source import ENTRY_POINT_GROUP, Record, Source, SourceConfig
 from hyocr_core.errors import BadInputError, CalibrationError
 from hyocr_core.plugin import entry_points
 from hyocr_core.plugin.classes import Loaded, load_class

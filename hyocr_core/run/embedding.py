@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core.checkpoint.journal import Journal
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import OutputError, RunError
 from hyocr_core.kit.checks import is_finite
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs

@@ -11,7 +11,7 @@ from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
 from hyocr_core.checkpoint.space import check_disk, required_disk
 from hyocr_core.contract.config import MethodConfig, WeightedConfig
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import pick_device

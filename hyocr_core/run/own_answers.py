@@ -14,7 +14,7 @@ from typing import Any
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.contract.config import FrozenModel
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.evaluation.reading.generate import Runner, greedy_config
 from hyocr_core.evaluation.reading.kept import default_state, take_lock
 from hyocr_core.evaluation.scores.metrics import cut_loop

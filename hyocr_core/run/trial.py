@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyocr_core.checkpoint.writer import refuse_unaccepted
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError, RunError
 from hyocr_core.evaluation.evaluate import check_transcripts, evaluate
 from hyocr_core.evaluation.scores.gate import needs_transcripts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError, MissingRuntimeError, RunError
 from hyocr_core.formats import Format
 from hyocr_core.pages.processor import load_processor

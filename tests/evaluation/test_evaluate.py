@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import HunYuanVLForConditionalGeneration
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError, CheckpointError, RunError
 from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.reading.generate import Runner

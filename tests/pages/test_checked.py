@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.pages.checked import Pages, check_pages
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.progress import Silent

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError
 from hyocr_core.pages.sources import open_source, source_name
 

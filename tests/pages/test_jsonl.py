@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages.sources import open_source
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, CheckpointError
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.prompts import DEFAULT_PROMPT

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages.sources import open_source, select, source_name
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.cli.main import main
-from hyocr_core.contract.source import Record, SourceConfig
+from hyocr_core.contract.page_source import Record, SourceConfig
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages.sources import FORMS, open_source, source_name
 from hyocr_core.plugin.schemes import installed_sources, load_source

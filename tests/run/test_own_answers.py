@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hyocr_core.checkpoint.durable import try_lock
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError, OutputError
 from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.reading.generate import Runner

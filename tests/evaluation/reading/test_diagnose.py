@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import HunYuanVLForConditionalGeneration
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.scores.result import BlockError, EvalResult, LayerError
 from hyocr_core.models.load import open_weights

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import OutputError, RunError
 from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.reading.kept import BatchReading, BatchRecord, Kept, default_state, keeping

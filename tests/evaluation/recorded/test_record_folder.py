@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hyocr_core.contract.source import Record
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, CheckpointError, OutputError, RunError
 from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.recorded.record_folder import (
