@@ -9,6 +9,7 @@ from hyocr_core._version import __version__ as __version__
 from hyocr_core.contract.config import MethodConfig, WeightedConfig
 from hyocr_core.contract.hookspecs import hookimpl
 from hyocr_core.contract.observer import Observer, ObserverConfig
+from hyocr_core.contract.page_source import Record, Source, SourceConfig
 from hyocr_core.contract.types import (
     API_VERSION,
     Batch,
@@ -79,9 +80,12 @@ __all__ = [
     "QuantReport",
     "QuantizedLayer",
     "QuantizedNames",
+    "Record",
     "RunConfig",
     "RunError",
     "Smoothing",
+    "Source",
+    "SourceConfig",
     "Stat",
     "Stats",
     "VerifyResult",

@@ -15,8 +15,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hyocr_core import Batches, Block, MethodConfig, RunConfig, Stats
-from hyocr_core.pages.records import Record
+from hyocr_core import Batches, Block, Collected, MethodConfig, RunConfig
+from hyocr_core.contract.page_source import Record
 from hyocr_core.plugin.method import Method
 from hyocr_core.plugin.registry import installed_methods
 
@@ -167,7 +167,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginF
             del sys.modules[name]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def stop_in_block_2() -> Callable[[RunConfig], None]:
     """Begins a run and stops it by Ctrl-C."""
     from hyocr_core.run.quantize import quantize
@@ -175,7 +175,7 @@ def stop_in_block_2() -> Callable[[RunConfig], None]:
     def begin(run: RunConfig) -> None:
         calibrate = Method.calibrate
 
-        def stop(self: Method, block: Block, batches: Batches, config: MethodConfig) -> dict[str, Stats]:
+        def stop(self: Method, block: Block, batches: Batches, config: MethodConfig) -> dict[str, Collected]:
             if block.index == 2:
                 raise KeyboardInterrupt
             return calibrate(self, block, batches, config)

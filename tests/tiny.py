@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import HunYuanVLConfig, HunYuanVLForConditionalGeneration
 
-from hyocr_core.pages.records import Record
+from hyocr_core.contract.page_source import Record
 
 STOP = list(range(0, 384, 6))  # so many tokens end an answer that answers of a random model differ in length
 

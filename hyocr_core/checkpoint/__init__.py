@@ -1,0 +1,1 @@
+"""Safetensors in and out: reader, writer, journal, upload."""

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hyocr_core.checkpoint.quant_report import GateRecord
+    from hyocr_core.contract.page_source import Record
     from hyocr_core.evaluation.scores.result import EvalResult
-    from hyocr_core.pages.records import Record
 
 
 @click.command(

@@ -1,0 +1,1 @@
+"""What crosses to a plugin: hooks, types and options, and the classes that plugins derive from."""

@@ -103,7 +103,11 @@ def _phrase(item: ErrorDetails, valid: Sequence[str]) -> str:
         return "is missing"
     if item["type"] == "extra_forbidden":
         near = get_close_matches(str(item["loc"][-1]), valid, n=1)
-        return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; valid keys: {', '.join(valid)}"
+        return (
+            f"unknown key; did you mean {near[0]}?"
+            if near
+            else f"unknown key; valid keys: {', '.join(valid) or 'none'}"
+        )
     cause = item.get("ctx", {}).get("error")
     text = str(cause) if cause else item["msg"].removeprefix("Input ")
     # What pydantic calls a tuple and a dictionary is a list and a mapping to a writer of YAML.

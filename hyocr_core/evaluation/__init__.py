@@ -1,0 +1,1 @@
+"""How well a checkpoint reads: pages read, scored, and compared with a baseline."""

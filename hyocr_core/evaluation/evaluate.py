@@ -12,6 +12,7 @@ import torch
 
 from hyocr_core._version import __version__
 from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError
 from hyocr_core.evaluation.reading.kept import keeping
 from hyocr_core.evaluation.reading.participants import Backends, Participants, gather
@@ -21,7 +22,6 @@ from hyocr_core.evaluation.scores.result import EvalResult, Role
 from hyocr_core.evaluation.scores.score import Transcripts, compare, measure, page_results, score
 from hyocr_core.evaluation.seen import seen_warning
 from hyocr_core.pages.checked import Pages, check_pages
-from hyocr_core.pages.records import Record
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import peak_rss_bytes, versions
 

@@ -1,1 +1,1 @@
-"""What is particular to an architecture; one module each."""
+"""Everything that is particular to HunyuanOCR: names, blocks, fused groups."""

@@ -1,0 +1,1 @@
+"""From a source of pages to samples: sources, duplicates, prompts, model inputs."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
-from hyocr_core.pages.records import Record
 from hyocr_core.pages.samples import (
     Failure,
     Sample,

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages.images import digest_image
 from hyocr_core.pages.prompts import prompt_of
-from hyocr_core.pages.records import Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,4 +1,4 @@
-"""Read pages from a folder: images, each with its transcript beside it, and PDF files."""
+"""The source `folder`: images, each with its transcript beside it, and PDF files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,29 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
+from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages import pdf
 from hyocr_core.pages.images import SUFFIXES, load_image
-from hyocr_core.pages.records import Record
 
 _LOOKED_FOR = SUFFIXES | {pdf.SUFFIX}
+
+
+class FolderSource(Source):
+    """A folder of images and PDF files, searched in depth; `page.txt` beside `page.png` is its transcript."""
+
+    api_version: ClassVar[int] = 1
+
+    def records(self) -> list[Record]:
+        """As `read_folder`."""
+        return read_folder(Path(self.place).expanduser())
+
+    @property
+    def label(self) -> str:
+        """The folder's own name, whichever way it was given."""
+        return Path(self.place).expanduser().resolve().name
 
 
 def read_folder(folder: Path) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Read pages from a Hugging Face dataset, by the `datasets` library: `hf:NAME[:SPLIT][?image=COL&text=COL&prompt=COL]`.
+"""The source `hf`: a Hugging Face dataset, read by the `datasets` library: `hf:NAME[:SPLIT][?image=COL&text=COL]`.
 
 NAME is a folder, written by `save_to_disk` or of files that `load_dataset` reads (Parquet, an image folder), or a
 dataset of the hub, OWNER/NAME. SPLIT may be left out where there is only one. `image` names the column of the pages,
@@ -21,30 +21,67 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
+from hyocr_core.contract.page_source import Record, Source, SourceConfig
 from hyocr_core.errors import BadInputError, CalibrationError
 from hyocr_core.pages.images import load_image
-from hyocr_core.pages.records import Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_PREFIX = "hf:"
-_OPTIONS = ("image", "text", "prompt", "config", "stream")
 _MAX_STREAMED = 100_000
+
+
+class HfConfig(SourceConfig):
+    """Options of `hf`."""
+
+    image: str = Field("image", min_length=1, description="column of the pages")
+    text: str | None = Field(None, min_length=1, description="column of the transcripts; there are none otherwise")
+    prompt: str | None = Field(None, min_length=1, description="column of the questions; there are none otherwise")
+    config: str | None = Field(None, min_length=1, description="configuration of the dataset")
+    stream: int | None = Field(
+        None, ge=1, le=_MAX_STREAMED, description="take so many rows, the first, without downloading the others"
+    )
+
+
+class HfSource(Source):
+    """A dataset of the hub, `OWNER/NAME[:SPLIT]`, or in a folder on the disk."""
+
+    api_version: ClassVar[int] = 1
+    config_class: ClassVar[type[SourceConfig]] = HfConfig
+
+    def records(self) -> list[Record]:
+        """List the rows as records `NAME:SPLIT:0`, ...; an image is read when its record is used.
+
+        Raises CalibrationError for a folder, dataset, split or column that is not there, with those that are;
+        BadInputError without `datasets`.
+        """
+        address = _parse(self.place, self.config)
+        datasets = _library()
+        table = _loaded(address, datasets) if address.options.stream is None else _streamed(address, datasets)
+        return [_record(address, table, row) for row in range(table.rows)]
+
+    @property
+    def label(self) -> str:
+        """The place as it was given, but of a folder only its name; and the options."""
+        path = Path(_folder_of(self.place)).expanduser()
+        given = self.config.model_dump(exclude_unset=True)
+        options = "&".join(f"{key}={value}" for key, value in given.items())
+        shown = self.place.replace(_folder_of(self.place), path.resolve().name, 1) if path.is_dir() else self.place
+        return f"{shown}?{options}" if options else shown
 
 
 @dataclass(frozen=True)
 class _Address:
     """name: a folder's absolute path, or an id on the hub. folder: None on the hub."""
 
-    spec: str
     name: str
     folder: Path | None
     split: str | None
-    options: Mapping[str, str]
+    options: HfConfig
 
     @property
     def label(self) -> str:
@@ -63,65 +100,29 @@ class _Table:
     roots: Sequence[Path]
 
 
-def is_dataset(spec: str) -> bool:
-    return spec.startswith(_PREFIX)
+def _folder_of(place: str) -> str:
+    """The path in a place, if it is a folder: without the split."""
+    name, _, split = place.rpartition(":")
+    return name if name and not Path(place).expanduser().is_dir() and "/" not in split else place
 
 
-def folder_of(spec: str) -> str:
-    """The path of a source, if it is a folder: without prefix, split and options."""
-    name, _, split = _body(spec).rpartition(":")
-    return name if name and not Path(_body(spec)).expanduser().is_dir() and "/" not in split else _body(spec)
-
-
-def name_of(spec: str) -> str:
-    """The source as a report names it: without local paths."""
-    path = Path(folder_of(spec)).expanduser()
-    return spec.replace(folder_of(spec), path.resolve().name, 1) if path.is_dir() else spec
-
-
-def read_dataset(spec: str) -> list[Record]:
-    """List the rows of a dataset as records `NAME:SPLIT:0`, ...; an image is read when its record is used.
-
-    Raises CalibrationError naming the source: for a folder, dataset, split or column that is not there, with those
-    that are; BadInputError without `datasets`.
-    """
-    address = _parse(spec)
-    datasets = _library(spec)
-    try:
-        table = _streamed(address, datasets) if "stream" in address.options else _loaded(address, datasets)
-    except CalibrationError as error:
-        raise CalibrationError(f"{spec}: {error}") from error
-    return [_record(address, table, row) for row in range(table.rows)]
-
-
-def _body(spec: str) -> str:
-    return spec.removeprefix(_PREFIX).partition("?")[0]
-
-
-def _parse(spec: str) -> _Address:
-    options = dict(parse_qsl(spec.partition("?")[2], keep_blank_values=True))
-    for key, value in options.items():
-        if key not in _OPTIONS or not value:
-            raise CalibrationError(f"{spec}: {key}={value}: after the ? come {', '.join(_OPTIONS)}, each with a value")
-    count = options.get("stream", "1")
-    if not (count.isascii() and count.isdigit() and len(count) < 10 and 1 <= int(count) <= _MAX_STREAMED):
-        raise CalibrationError(f"{spec}: stream={count}: give a number of rows from 1 to {_MAX_STREAMED}")
-    name = folder_of(spec)
-    split = _body(spec).removeprefix(name).removeprefix(":") or None
+def _parse(place: str, options: HfConfig) -> _Address:
+    name = _folder_of(place)
+    split = place.removeprefix(name).removeprefix(":") or None
     path = Path(name).expanduser()
     if name and path.is_dir():
-        return _Address(spec, str(path.resolve()), path.resolve(), split, options)
+        return _Address(str(path.resolve()), path.resolve(), split, options)
     # One word would name a loader of the library, such as `csv`; a path that is wrong should not reach the hub.
     if name.count("/") != 1 or name.startswith(("/", ".", "~")) or name.endswith("/"):
-        raise CalibrationError(f"{spec}: no such folder; a dataset of the hub is named OWNER/NAME")
-    return _Address(spec, name, None, split, options)
+        raise CalibrationError("no such folder; a dataset of the hub is named OWNER/NAME")
+    return _Address(name, None, split, options)
 
 
-def _library(spec: str) -> Any:
+def _library() -> Any:
     try:
         import datasets  # type: ignore[import-untyped]
     except ImportError as error:
-        raise BadInputError(f"{spec}: needs the datasets library: pip install 'hyocr-core[datasets]'") from error
+        raise BadInputError("needs the datasets library: pip install 'hyocr-core[datasets]'") from error
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     return datasets
@@ -145,7 +146,7 @@ def _loaded(address: _Address, datasets: Any) -> _Table:
 def _streamed(address: _Address, datasets: Any) -> _Table:
     """A table of the first rows, in memory."""
     split, stream = _from_files(address, datasets, streaming=True)
-    rows = _library_call(lambda: list(islice(stream.decode(False), int(address.options["stream"]))))
+    rows = _library_call(lambda: list(islice(stream.decode(False), address.options.stream)))
     image, texts = _columns(address, list(rows[0]) if rows else [])
     _check_image(image, rows[0][image])
     columns = {name: [row[name] for row in rows] for name in texts}
@@ -154,7 +155,7 @@ def _streamed(address: _Address, datasets: Any) -> _Table:
 
 def _from_disk(address: _Address, datasets: Any) -> tuple[str, Any]:
     """What `save_to_disk` wrote: one split, or a dictionary of them."""
-    if "config" in address.options:
+    if address.options.config is not None:
         raise CalibrationError("config: a dataset written by save_to_disk has none")
     saved = _library_call(lambda: datasets.load_from_disk(address.name))
     splits = saved if isinstance(saved, datasets.DatasetDict) else {str(saved.split or "train"): saved}
@@ -163,7 +164,7 @@ def _from_disk(address: _Address, datasets: Any) -> tuple[str, Any]:
 
 
 def _from_files(address: _Address, datasets: Any, *, streaming: bool) -> tuple[str, Any]:
-    config = address.options.get("config")
+    config = address.options.config
     splits = _library_call(lambda: datasets.get_dataset_split_names(address.name, config))
     split = _choose(address, splits)
     return split, _library_call(
@@ -190,8 +191,8 @@ def _choose(address: _Address, splits: Sequence[str]) -> str:
 
 def _columns(address: _Address, columns: Sequence[str]) -> tuple[str, list[str]]:
     """The image column, and those of texts."""
-    image = address.options.get("image", "image")
-    texts = [address.options[kind] for kind in ("text", "prompt") if kind in address.options]
+    image = address.options.image
+    texts = [name for name in (address.options.text, address.options.prompt) if name is not None]
     for name in (image, *texts):
         if name not in columns:
             raise CalibrationError(f"no column {name!r}; there are: {', '.join(columns) or 'none, as it has no row'}")
@@ -213,12 +214,12 @@ def _checked(table: _Table) -> _Table:
 
 
 def _record(address: _Address, table: _Table, row: int) -> Record:
-    def text(kind: str) -> str | None:
-        value = table.texts[address.options[kind]][row] if kind in address.options else None
+    def text(column: str | None) -> str | None:
+        value = None if column is None else table.texts[column][row]
         return None if value is None else str(value)
 
     name = f"{address.label}:{table.split}:{row}"
-    return Record(name, text("prompt") or None, text("text"), partial(_open, table, row))
+    return Record(name, text(address.options.prompt) or None, text(address.options.text), partial(_open, table, row))
 
 
 def _open(table: _Table, row: int) -> Image:

@@ -1,15 +1,15 @@
-"""Read pages from a JSONL file: question, answer, img_path; or a chat in the OpenAI or Hugging Face form."""
+"""The source `jsonl`: rows of question, answer and img_path, or chats in the OpenAI or Hugging Face form."""
 
 from __future__ import annotations
 
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages.images import load_image
-from hyocr_core.pages.records import Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +20,16 @@ _KEYS = ("img_path", "question", "answer", "system_prompt", "messages")
 _TYPO = 2  # letters: `anwser` and `image_path` are meant, `question_id` is a key of its own
 _IMAGE_KEYS = ("image", "image_url", "url", "path")
 _TURNS = (["user"], ["user", "assistant"], ["system", "user"], ["system", "user", "assistant"])
+
+
+class JsonlSource(Source):
+    """A JSONL file: rows with `img_path`, `question` and `answer`, or with `messages`."""
+
+    api_version: ClassVar[int] = 1
+
+    def records(self) -> list[Record]:
+        """As `read_jsonl`."""
+        return read_jsonl(Path(self.place).expanduser())
 
 
 def read_jsonl(path: Path) -> list[Record]:

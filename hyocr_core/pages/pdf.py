@@ -1,4 +1,4 @@
-"""Pages of a PDF file, rendered by PDFium when they are needed."""
+"""The source `pdf`: pages of a PDF file, rendered by PDFium when they are needed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import BadInputError, CalibrationError
-from hyocr_core.pages.records import Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,6 +21,17 @@ DPI = 150
 
 LONGEST_SIDE = 2048
 """Pixels; a page that would be larger, such as a poster, is rendered at fewer dots per inch."""
+
+
+class PdfSource(Source):
+    """Every page of a PDF file, rendered; none has a transcript."""
+
+    api_version: ClassVar[int] = 1
+
+    def records(self) -> list[Record]:
+        """As `read_pdf`."""
+        path = Path(self.place).expanduser()
+        return read_pdf(path, path.name)
 
 
 def read_pdf(path: Path, name: str) -> list[Record]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError
 from hyocr_core.pages.prompts import chat
-from hyocr_core.pages.records import Record
 
 _NEEDED = (
     ("a tokenizer", ("tokenizer.json", "tokenizer_config.json")),

@@ -13,8 +13,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
-from hyocr_core.pages.records import Record
 
 DEFAULT_PROMPT = "Extract the text in the image."
 

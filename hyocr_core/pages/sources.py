@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
-from hyocr_core.pages import hf_dataset, pdf
+from hyocr_core.pages import pdf
 from hyocr_core.pages.duplicates import Distinct
 from hyocr_core.pages.folder import read_folder
 from hyocr_core.pages.images import SUFFIXES
 from hyocr_core.pages.jsonl import read_jsonl
 from hyocr_core.pages.prompts import with_task
-from hyocr_core.pages.records import Record
-from hyocr_core.pages.synthetic import DEFAULT_PAGES, MAX_PAGES, synthetic_records
-
-__all__ = ["FORMS", "Record", "draw_pages", "open_source", "select", "source_name"]
+from hyocr_core.pages.synthetic import DEFAULT_PAGES, SCHEME
+from hyocr_core.plugin.schemes import installed_sources, open_scheme
 
 FORMS = "a folder of images, a JSONL or PDF file, hf:DATASET or synthetic[:N]"
 
@@ -48,6 +47,7 @@ def open_source(spec: str) -> list[Record]:
     - `hf:OWNER/NAME:train?image=page&text=transcript`: a Hugging Face dataset of the hub, or `hf:FOLDER` on the disk;
       see `hyocr_core.pages.hf_dataset`.
     - `synthetic:64`: rendered text pages. A folder whose name is `synthetic` is given as `./synthetic`.
+    - `SCHEME:PLACE?key=value`: what a distribution offers as the source SCHEME; see `hyocr_core.contract.page_source`.
     - `forms.jsonl,synthetic:32,pages/`: all pages of all of them. A comma in the path of a file or folder that exists
       is part of it.
 
@@ -126,41 +126,48 @@ def _split(spec: str) -> list[str]:
 
 
 def _exists(spec: str) -> bool:
-    path = Path(hf_dataset.folder_of(spec) if hf_dataset.is_dataset(spec) else spec)
+    """Whether this is a path that exists, or has one after its scheme, before options or what a colon sets apart."""
+    place = spec.partition(":")[2].partition("?")[0]
+    return any(_is_there(path) for path in (spec, place, place.rpartition(":")[0]) if path)
+
+
+def _is_there(path: str) -> bool:
     try:
-        return path.expanduser().exists()
+        return Path(path).expanduser().exists()
     except OSError:  # such as a name longer than the file system allows
         return False
 
 
 def _open_one(spec: str) -> list[Record]:
-    kind, colon, count = spec.partition(":")
-    if kind == "synthetic":
-        return synthetic_records(_pages(spec, count) if colon else DEFAULT_PAGES)
-    if hf_dataset.is_dataset(spec):
-        return hf_dataset.read_dataset(spec)
+    source = open_scheme(f"{SCHEME}:{DEFAULT_PAGES}" if spec == SCHEME else spec)
+    if source is not None:
+        return source.records()
     path = Path(spec).expanduser()
     if spec and path.is_dir():
         return read_folder(path)
     if not path.is_file():
-        raise CalibrationError(f"{spec or 'empty source'}: no such file or folder; give {FORMS}")
+        raise CalibrationError(f"{spec or 'empty source'}: no such file or folder; give {_forms()}")
     if path.suffix.lower() in SUFFIXES:
-        raise CalibrationError(f"{spec}: is a single image; give {FORMS}")
+        raise CalibrationError(f"{spec}: is a single image; give {_forms()}")
     if path.suffix.lower() == pdf.SUFFIX:
         return pdf.read_pdf(path, path.name)
     return read_jsonl(path)
 
 
+def _forms() -> str:
+    """The forms of a source, and the schemes that other distributions add."""
+    added = sorted({f"{entry.name}:" for entry in installed_sources() if not entry.own})
+    return f"{FORMS}; also installed: {', '.join(added)}" if added else FORMS
+
+
 def _name_one(spec: str) -> str:
-    if spec.partition(":")[0] == "synthetic":
+    if spec == SCHEME:
         return spec
-    if hf_dataset.is_dataset(spec):
-        return hf_dataset.name_of(spec)
+    try:
+        source = open_scheme(spec)
+        if source is not None:
+            return source.label
+    except CalibrationError:
+        # Of a record that was made where the source was installed, or worked.
+        pass
     return Path(spec).expanduser().resolve().name
-
-
-def _pages(spec: str, count: str) -> int:
-    pages = int(count) if count.isascii() and count.isdigit() and len(count) < 10 else 0
-    if not 1 <= pages <= MAX_PAGES:
-        raise CalibrationError(f"{spec}: synthetic:N takes a number of pages from 1 to {MAX_PAGES}")
-    return pages

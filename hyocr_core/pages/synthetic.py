@@ -1,20 +1,22 @@
-"""Rendered pages of text whose transcript is known: what a run calibrates on when it is given nothing else."""
+"""The source `synthetic`: rendered pages of text whose transcript is known, what a run calibrates on by default."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from hyocr_core.contract.page_source import Record, Source
+from hyocr_core.errors import CalibrationError
 from hyocr_core.pages.fonts import load_font
 from hyocr_core.pages.page_texts import KINDS, Line
-from hyocr_core.pages.records import Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
+SCHEME = "synthetic"
 DEFAULT_PAGES = 512
 MAX_PAGES = 10_000
 
@@ -22,6 +24,20 @@ _SIZES = ((640, 480), (800, 600), (600, 800), (1024, 768), (768, 1024))
 _FONT_SIZES = (40, 36, 32, 28, 25, 22, 20, 18, 16, 14, 12, 10, 8)
 _LINE_HEIGHT = 1.4
 _MAX_ANGLE = 2.5  # degrees: the corners of a page's text then stay within its margins and on the page
+
+
+class SyntheticSource(Source):
+    """Rendered pages, as many as the place says: text, tables, receipts, formulas, small print."""
+
+    api_version: ClassVar[int] = 1
+
+    def records(self) -> list[Record]:
+        """As `synthetic_records`."""
+        count = self.place
+        pages = int(count) if count.isascii() and count.isdigit() and len(count) < 10 else 0
+        if not 1 <= pages <= MAX_PAGES:
+            raise CalibrationError(f"{SCHEME}:N takes a number of pages from 1 to {MAX_PAGES}")
+        return synthetic_records(pages)
 
 
 @dataclass(frozen=True)

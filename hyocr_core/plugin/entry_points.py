@@ -33,7 +33,7 @@ class PluginEntry:
     """What such a plugin is called in messages."""
     group: ClassVar[str]
     option: ClassVar[str] = ""
-    """The command line's option that names one; empty where only a file does."""
+    """The command line's option that names one by `distribution:name`; empty if none can."""
     packages: ClassVar[str] = ""
     """How the names of distributions that offer such plugins begin, to suggest one; empty if there is no custom."""
     error: ClassVar[type[BadInputError]]
@@ -112,7 +112,7 @@ def fault_of(entry: PluginEntry, loader: Callable[[str], object]) -> str | None:
         return str(error).removeprefix(f"{entry}: ")
     if not entry.conflict:
         return None
-    return f"offered by another distribution too; {f'say {entry.choice}' if entry.option else 'uninstall one of them'}"
+    return f"offered by another distribution too; {f'say {entry.choice}' if entry.option else 'uninstall all but one'}"
 
 
 def brief(error: BaseException) -> str:

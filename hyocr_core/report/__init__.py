@@ -1,0 +1,1 @@
+"""What was found, for people: the page, its plots, the model card."""

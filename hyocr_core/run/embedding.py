@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import OutputError, RunError
 from hyocr_core.kit.checks import is_finite
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
 from hyocr_core.pages.samples import MAX_TOKENS, Failure, Sample, check_failures, iter_samples
-from hyocr_core.pages.sources import Record
 from hyocr_core.progress import Progress
 from hyocr_core.run.activations import sample_path, save_embedded
 from hyocr_core.run.run_record import RunJournal

@@ -11,6 +11,7 @@ from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
 from hyocr_core.checkpoint.space import check_disk, required_disk
 from hyocr_core.contract.config import MethodConfig, WeightedConfig
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import pick_device
@@ -18,7 +19,7 @@ from hyocr_core.models.wiring import Place
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.prompts import task_prompt
 from hyocr_core.pages.samples import MAX_TOKENS
-from hyocr_core.pages.sources import Record, draw_pages
+from hyocr_core.pages.sources import draw_pages
 from hyocr_core.plugin.registry import Method, load_method
 from hyocr_core.plugin.watch import Chosen, choose_observers
 from hyocr_core.progress import Progress

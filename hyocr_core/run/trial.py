@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyocr_core.checkpoint.writer import refuse_unaccepted
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import RunError
 from hyocr_core.evaluation.evaluate import check_transcripts, evaluate
 from hyocr_core.evaluation.scores.gate import needs_transcripts
@@ -14,7 +15,6 @@ from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.models.known_formats import known_formats
 from hyocr_core.pages.checked import check_pages
 from hyocr_core.pages.processor import load_processor
-from hyocr_core.pages.records import Record
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.resources import RUNTIME_BYTES, check_memory
 from hyocr_core.run.job import Job

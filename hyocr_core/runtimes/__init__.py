@@ -1,1 +1,1 @@
-"""Checkpoints in the runtimes that serve them: `native` loads one in Transformers, `vllm` reads with one in vLLM."""
+"""vLLM and Transformers, as clients that load what was written."""

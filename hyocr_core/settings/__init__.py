@@ -1,0 +1,1 @@
+"""What a user may say: the configuration of a run, its file, and AngelSlim's YAML."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError, MissingRuntimeError, RunError
 from hyocr_core.formats import StoredFormats
 from hyocr_core.formats.runtimes import Shapes
 from hyocr_core.pages.processor import load_processor
-from hyocr_core.pages.records import Record
 from hyocr_core.pages.samples import build_sample, prompt_text
 from hyocr_core.runtimes.native import check_packages, first_line, load_native
 from hyocr_core.runtimes.vllm_process import VllmProcess, vllm_version

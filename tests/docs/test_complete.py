@@ -141,12 +141,6 @@ def test_the_runtimes_table_is_that_of_the_readme() -> None:
     assert rows(DOCS / "formats.md") == rows(REPO / "README.md")
 
 
-def test_the_folders_named_under_architecture_exist() -> None:
-    for cells in re.findall(r"^\| (`hyocr_core.*?) \|", page("architecture"), re.MULTILINE):
-        for name in re.findall(r"`([^`]+)`", cells):
-            assert (REPO / name).exists() or (REPO / "hyocr_core" / name).exists(), name
-
-
 def test_a_mark_that_nothing_fills_is_an_error() -> None:
     with pytest.raises(KeyError, match="nonsense"):
         generated.fill("<!-- generated: nonsense -->")

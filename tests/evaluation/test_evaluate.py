@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import HunYuanVLForConditionalGeneration
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError, CheckpointError, RunError
 from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.reading.generate import Runner
@@ -20,7 +21,6 @@ from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import Weights, load_whole
 from hyocr_core.pages.processor import load_processor
-from hyocr_core.pages.records import Record
 from hyocr_core.pages.samples import build_sample
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig

@@ -44,7 +44,7 @@ def by_another(by_hyocr: Path, tmp_path: Path) -> Path:
 def test_the_format_reads_what_the_plugin_reads(by_hyocr: Path, by_another: Path, demo: Path) -> None:
     theirs = DequantizedCheckpoint(CheckpointReader(by_another))
     assert set(theirs.tensors) == set(CheckpointReader(demo).tensors)
-    own, tensors = OwnFormat(read_report(by_hyocr)), load_file(by_hyocr / "model.safetensors")
+    own, tensors = OwnFormat(read_report(by_hyocr), torch.bfloat16), load_file(by_hyocr / "model.safetensors")
     assert own.shapes == dict(theirs.shapes)
     for layer in own.shapes:
         packed = {name.rpartition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{layer}.")}

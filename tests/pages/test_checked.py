@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.pages.checked import Pages, check_pages
 from hyocr_core.pages.processor import load_processor
-from hyocr_core.pages.records import Record
 from hyocr_core.progress import Silent
 
 MakePages = Callable[..., list[Record]]

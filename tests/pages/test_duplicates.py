@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages.duplicates import Distinct, look_at, shared_pages
-from hyocr_core.pages.records import Record
 from hyocr_core.pages.sources import open_source, select
 from tests.conftest import DEMO
 

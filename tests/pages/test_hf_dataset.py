@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError
-from hyocr_core.pages.sources import Record, open_source, source_name
+from hyocr_core.pages.sources import open_source, source_name
 
 COLORS = ("red", "lime", "blue")
 
@@ -179,10 +180,21 @@ def test_only_folders_and_hub_names_reach_the_library(name: str) -> None:
         open_source(f"hf:{name}")
 
 
-@pytest.mark.parametrize("query", ["img=page", "image=", "stream=0", "stream=many", "stream=9999999"])
-def test_a_wrong_option_is_refused(parquet: Path, query: str) -> None:
-    with pytest.raises(CalibrationError, match=r"after the \? come image, text, prompt|a number of rows from 1"):
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("img=page", "img: unknown key; did you mean image?"),
+        ("column=page", "column: unknown key; valid keys: image, text, prompt, config, stream"),
+        ("image=", "image = '': String should have at least 1 character"),
+        ("stream=0", "stream = '0': should be greater than or equal to 1"),
+        ("stream=many", "stream = 'many': should be a valid integer, unable to parse string as an integer"),
+        ("stream=9999999", "stream = '9999999': should be less than or equal to 100000"),
+    ],
+)
+def test_a_wrong_option_is_refused(parquet: Path, query: str, problem: str) -> None:
+    with pytest.raises(CalibrationError) as caught:
         open_source(f"hf:{parquet}?{query}")
+    assert str(caught.value) == f"hf:{parquet}?{query}: after the ?: {problem}"
 
 
 def test_no_code_of_a_dataset_is_run(tmp_path: Path, parquet: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
-from hyocr_core.pages.sources import Record, open_source
+from hyocr_core.pages.sources import open_source
 
 Picture = Callable[..., Path]
 GOOD = {"img_path": "page.png", "question": "Read.", "answer": "abc"}

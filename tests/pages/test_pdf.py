@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError
-from hyocr_core.pages.sources import Record, open_source
+from hyocr_core.pages.sources import open_source
 
 MakePdf = Callable[..., Path]
 A4 = (595, 842)

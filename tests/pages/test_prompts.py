@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages.prompts import DEFAULT_PROMPT, TASKS, prompt_of, task_prompt, with_task
-from hyocr_core.pages.records import Record
 from hyocr_core.pages.sources import open_source
 
 

@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, CheckpointError
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.prompts import DEFAULT_PROMPT
 from hyocr_core.pages.samples import Failure, Sample, build_sample, check_failures, iter_samples
-from hyocr_core.pages.sources import Record, open_source
+from hyocr_core.pages.sources import open_source
 
 BOS, USER, END, SYSTEM_END = (
     "<｜hy_begin▁of▁sentence｜>",

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
-from hyocr_core.pages.sources import Record, open_source, select, source_name
+from hyocr_core.pages.sources import open_source, select, source_name
 
 Picture = Callable[..., Path]
 
@@ -119,6 +120,25 @@ def test_a_report_names_sources_without_local_paths(tmp_path: Path, picture: Pic
     picture("scans/a.png")
     source = f"{tmp_path / 'scans'}/,synthetic:3,{tmp_path / 'rows.jsonl'}"
     assert source_name(source) == "scans,synthetic:3,rows.jsonl"
+
+
+def test_a_path_may_be_given_a_scheme_too(
+    tmp_path: Path, picture: Callable[..., Path], pdf: Callable[..., Path]
+) -> None:
+    picture("pages/a.png")
+    pdf("scan.dat", (100, 100))
+    (tmp_path / "rows").write_text('{"img_path": "pages/a.png"}\n')
+    given = f"folder:{tmp_path / 'pages'}/,jsonl:{tmp_path / 'rows'},pdf:{tmp_path / 'scan.dat'}"
+    assert [record.name for record in open_source(given)] == ["a.png", "rows:1", "scan.dat:1"]
+    assert source_name(given) == "folder:pages,jsonl:rows,pdf:scan.dat"
+    for source, problem in (
+        ("folder:/no/such", r"^folder:/no/such: /no/such: cannot be read: "),
+        ("pdf:/no/such", r"^pdf:/no/such: /no/such: "),
+        ("jsonl:/no/such", r"^jsonl:/no/such: /no/such: cannot be read: "),
+        ("folder:/x?depth=2", r"^folder:/x\?depth=2: after the \?: depth: unknown key; valid keys: none$"),
+    ):
+        with pytest.raises(CalibrationError, match=problem):
+            open_source(source)
 
 
 def test_the_choice_is_seeded_without_repeats_and_in_order() -> None:

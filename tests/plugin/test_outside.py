@@ -84,6 +84,5 @@ def test_transformers_loads_the_int8_weights_and_reads_the_same(
         assert torch.equal(*answers)
     # Compressed until the first forward pass of the whole model.
     for name in weights.shapes:  # type: ignore[union-attr]
-        assert torch.equal(
-            native.skeleton.get_submodule(native.memory_names[name]).weight, emulated.modules[name].weight
-        ), name
+        found = native.skeleton.get_submodule(native.memory_names[name]).get_parameter("weight")
+        assert torch.equal(found, emulated.modules[name].weight), name

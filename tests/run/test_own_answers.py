@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from hyocr_core.checkpoint.durable import try_lock
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError, OutputError
 from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.reading.generate import Runner
 from hyocr_core.models.load import load_model
-from hyocr_core.pages.records import Record
 from hyocr_core.pages.samples import build_sample
 from hyocr_core.progress import Silent
 from hyocr_core.run import own_answers as module

@@ -25,7 +25,7 @@ from hyocr_core.evaluation.scores.result import SCHEMA, EvalResult
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from hyocr_core.pages.records import Record
+    from hyocr_core.contract.page_source import Record
 
 REPORT = "report"
 EVALUATION = "eval.json"

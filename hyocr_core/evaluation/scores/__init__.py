@@ -1,0 +1,1 @@
+"""Numbers from texts and references, and the gate that bounds them."""

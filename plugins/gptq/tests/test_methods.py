@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from hyocr_core import ConfigError, Layer, QuantizedLayer, QuantizedNames, RunError, Stats
-from hyocr_core.kit import fit_grid, join_columns
 from hyocr_core.plugin.registry import Method, load_method
 
 READABLE = {
@@ -100,19 +99,26 @@ def test_layers_solved_together_are_those_solved_alone() -> None:
         assert joint.metrics["output_error"] == pytest.approx(alone.metrics["output_error"], rel=0.02)
 
 
-def test_the_grid_is_fitted_where_inputs_are_large() -> None:
-    """The clipping of each group is searched for the least error weighted by the Hessian's diagonal."""
-    layer, stats, config = layer_of("l", 24, 128), stats_of(128), GptqConfig(group_size=32)
-    stats["hessian"] *= torch.outer(*[torch.logspace(-2, 2, 128)] * 2)
-    [quantized] = quantize_gptq([layer], stats, config)
-    plain, weighted = (
-        fit_grid(
-            join_columns([layer]), torch.bfloat16, bits=4, group_size=32, sym=True, mse=True, importance=importance
-        ).scales
-        for importance in (None, stats["hessian"].diagonal())
-    )
-    assert torch.equal(quantized.tensors["scales"], weighted)
-    assert (weighted != plain).float().mean() > 0.1
+def test_the_grid_fits_the_channels_that_inputs_are_large_in() -> None:
+    """With a diagonal Hessian no error is passed on, so that only the grid tells GPTQ from rounding to nearest."""
+    from hyocr_plugin_gptq import plugin, rtn
+
+    layer = layer_of("l", 48, 128)
+    options: dict[str, Any] = {"format": "gptq", "group_size": 32}
+    nearest = rtn.quantize_layer(layer, RtnConfig(**options)).dequantized
+
+    def errors(diagonal: Tensor) -> tuple[Tensor, float, float]:
+        stats = {"hessian": torch.diag(diagonal), "tokens": torch.tensor(9)}
+        found = plugin.quantize_layer(layer, stats, GptqConfig(**options)).dequantized
+        own, other = (((layer.weight - values).float().square() @ diagonal).sum().item() for values in (found, nearest))
+        return found, own, other
+
+    found, own, other = errors(torch.ones(128))
+    assert torch.equal(found, nearest)
+    few = torch.where(torch.arange(128) % 8 == 0, 100.0, 1.0)
+    found, own, other = errors(few)
+    assert not torch.equal(found, nearest)
+    assert own < 0.8 * other
 
 
 def test_a_hopeless_hessian_degrades_to_rounding_to_nearest() -> None:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import HunYuanVLForConditionalGeneration
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError, RunError
 from hyocr_core.evaluation.reading.generate import DEFAULT_MAX_NEW_TOKENS, Runner, greedy_config
 from hyocr_core.pages.processor import load_processor
-from hyocr_core.pages.records import Record
 from hyocr_core.pages.samples import build_sample
 from hyocr_core.pages.sources import open_source
 

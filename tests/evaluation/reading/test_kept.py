@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import OutputError, RunError
 from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.reading.kept import BatchReading, BatchRecord, Kept, default_state, keeping
 from hyocr_core.evaluation.reading.local import read_batch
 from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.evaluation.scores.score import Answer, Gap
-from hyocr_core.pages.records import Record
 from hyocr_core.progress import Silent
 
 pytestmark = pytest.mark.needs_methods

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, CheckpointError, OutputError, RunError
 from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.recorded.record_folder import (
@@ -21,7 +22,6 @@ from hyocr_core.evaluation.recorded.record_folder import (
 )
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import EvalResult
-from hyocr_core.pages.records import Record
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ quantizes W* on H. N = out_features, K = in_features.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
@@ -67,7 +67,7 @@ def calibrate(block: Block, batches: Batches) -> dict[str, Collected]:
     width = block.layers[group[0]].in_features
     sums = {name: torch.zeros(width, width) for name in ("hessian", "cross")} | {"tokens": torch.tensor(0)}
     for batch in batches:
-        inputs, reference = batch.hidden_states.flatten(0, -2), batch.reference.flatten(0, -2)
+        inputs, reference = batch.hidden_states.flatten(0, -2), cast("Tensor", batch.reference).flatten(0, -2)
         add_outer(sums["hessian"], inputs)
         sums["cross"] += (reference.float() - inputs.float()).T @ inputs.float()
         sums["tokens"] += len(inputs)
@@ -85,7 +85,7 @@ def settle(stats: dict[str, Stats]) -> dict[str, Stats]:
 
 
 @hookimpl
-def quantize_layer(layer: Layer, stats: Stats | None, config: GptaqConfig) -> QuantizedLayer:
+def quantize_layer(layer: Layer, stats: Stats, config: GptaqConfig) -> QuantizedLayer:
     import torch
 
     from hyocr_core.kit import checked_hessian, fit_grid, integer_layer, join_columns, round_to_nearest, solve
