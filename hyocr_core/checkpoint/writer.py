@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -165,9 +165,10 @@ class StagedCheckpoint:
         with writing(self.target):
             save_bytes(self.checkpoint / name, content)
 
-    def take_files(self, folder: Path) -> dict[str, str]:
+    def take_files(self, folder: Path, reserved: Container[str] = ()) -> dict[str, str]:
         """Move files into the built checkpoint; return the SHA-256 of each by its name.
 
+        reserved: names of files and folders that the checkpoint is still to get.
         Raises RunError when it cannot be done, or a file would take the place of another.
         """
         digests = {}
@@ -175,7 +176,7 @@ class StagedCheckpoint:
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 name = str(path.relative_to(folder))
                 place = self.checkpoint / name
-                if place.exists():
+                if place.exists() or path.relative_to(folder).parts[0] in reserved:
                     raise RunError(f"{name} would take the place of a file of the checkpoint")
                 place.parent.mkdir(parents=True, exist_ok=True)
                 sync(path)
@@ -246,9 +247,9 @@ class StagedCheckpoint:
         self, reader: CheckpointReader, carried: Iterable[str], part_names: Sequence[str], replaced: Mapping[str, str]
     ) -> dict[str, tuple[Path, TensorInfo]]:
         sources = {name: (reader.folder / reader.tensors[name].shard, reader.tensors[name]) for name in carried}
+        found = {part: scan_shard(self._part(part)) for part in set(replaced.values())}
         for name, part in replaced.items():
-            path = self._part(part)
-            sources[name] = (path, scan_shard(path)[name])
+            sources[name] = (self._part(part), found[part][name])
         for part in part_names:
             path = self._part(part)
             for name, info in scan_shard(path).items():

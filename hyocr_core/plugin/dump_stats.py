@@ -21,10 +21,11 @@ class DumpStatsConfig(ObserverConfig):
 
 
 class DumpStats(Observer):
-    """Write what `calibrate` learnt of every layer, one safetensors file for each block.
+    """Write what `calibrate` gathered of every layer, one safetensors file for each block, or for each group it saw.
 
-    FOLDER/BLOCK.safetensors holds LAYER.STATISTIC; of a square matrix its diagonal: of a Hessian X^T X that is the sum
-    of squares that each input channel saw, (K,). A run that is resumed adds the blocks that it calibrates.
+    FOLDER/NAME.safetensors, named for the block or the group's first layer, holds LAYER.STATISTIC; of a square matrix
+    its diagonal: of a sum of X^T X that is the sum of squares that each input channel saw, (K,). A run that is resumed
+    adds the blocks that it calibrates.
     """
 
     api_version: ClassVar[int] = 1
@@ -36,14 +37,16 @@ class DumpStats(Observer):
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def called(self, call: HookCall) -> None:
-        """Write the file of one block."""
+        """Write the file of one block or group."""
         from hyocr_core.checkpoint.durable import replacing
         from hyocr_core.checkpoint.shards import save_tensors
 
         found = {
-            f"{layer}.{name}": _small(tensor) for layer, stats in call.result.items() for name, tensor in stats.items()
+            f"{layer}.{name}": _small(stat.value)
+            for layer, stats in call.result.items()
+            for name, stat in stats.items()
         }
-        with replacing(self._folder / f"{call.layer}.safetensors") as partial:
+        with replacing(self._folder / f"{call.layer.partition(', ')[0]}.safetensors") as partial:
             save_tensors(partial, found)
 
 

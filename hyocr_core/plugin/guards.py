@@ -113,10 +113,16 @@ class _Watch:
 _watch = _Watch()
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_TARGETS = {"os.mkdir": 0, "os.remove": 0, "os.rmdir": 0, "os.truncate": 0} | dict.fromkeys(
-    ("os.rename", "os.link", "os.symlink"), 1
-)
-"""Events of Python's audit that change the disk -> which argument is the path."""
+_TARGETS: dict[str, tuple[int, int | None]] = {
+    "os.mkdir": (0, 2),
+    "os.remove": (0, 1),
+    "os.rmdir": (0, 1),
+    "os.truncate": (0, None),
+    "os.rename": (1, 3),
+    "os.link": (1, 3),
+    "os.symlink": (1, 2),
+}
+"""Events of Python's audit that change the disk -> which arguments are the path and the open folder it starts from."""
 
 
 @contextmanager
@@ -146,10 +152,18 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         writes = isinstance(flags, int) and flags & _WRITING
     else:
         writes = event in _TARGETS
-        path = arguments[_TARGETS[event]] if writes else None
+        path = _named(arguments, *_TARGETS[event]) if writes else None
     if writes and isinstance(path, str | os.PathLike) and not _may_write(Path(path)):
         _watch.refused.append(_outside(path))
         raise _watch.refused[-1]
+
+
+def _named(arguments: tuple[Any, ...], path: int, start: int | None) -> object:
+    """The path among the arguments of an event; `shutil.rmtree` gives names in a folder that it has opened."""
+    named = arguments[path]
+    if start is None or arguments[start] == -1 or not isinstance(named, str):
+        return named
+    return Path(f"/proc/self/fd/{arguments[start]}").readlink() / named
 
 
 def _may_write(path: Path) -> bool:

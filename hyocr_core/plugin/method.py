@@ -108,9 +108,9 @@ class Method:
 
         arguments = {"block": block, "batches": batches, "config": config}
         kept = guards.parameters_kept(block, "calibrate only gathers, and settle may rescale")
-        found = dict(self._call("calibrate", block.name, check, kept, **arguments))
+        found = dict(self._call("calibrate", _name_of(block), check, kept, **arguments))
         if problem := collected_problem(found):
-            raise MethodError(f"{self.entry.at('calibrate', block.name)}: {problem}")
+            raise MethodError(f"{self.entry.at('calibrate', _name_of(block))}: {problem}")
         return found
 
     def settle(
@@ -131,7 +131,7 @@ class Method:
             kept = guards.output_kept(block, batches)
         else:
             kept = guards.parameters_kept(block, "its method_spec does not say rescales_block")
-        return dict(self._call("settle", block.name, check, kept, **arguments))
+        return dict(self._call("settle", _name_of(block), check, kept, **arguments))
 
     def quantize_layer(self, layer: Layer, stats: Stats | None, config: MethodConfig, seed: int = 0) -> QuantizedLayer:
         """Quantize one weight (N, K)."""
@@ -264,3 +264,8 @@ class Method:
 
 def _of(stats: Mapping[str, Stats] | None, layer: Layer) -> Stats | None:
     return stats[layer.name] if stats else None
+
+
+def _name_of(block: Block) -> str:
+    """What a method calibrates at once: the block, or the layers of a group."""
+    return ", ".join(block.layers) if block.of_group else block.name

@@ -100,6 +100,8 @@ def _checked_spec(entry: MethodEntry, impls: Impls) -> MethodSpec:
     if not isinstance(spec, MethodSpec):
         raise MethodError(f"hook method_spec must return a MethodSpec, not {type(spec).__name__}")
     check_api_version(spec.api_version, entry)
+    if spec.inputs not in ("block", "group"):
+        raise MethodError(f"its method_spec says inputs={spec.inputs!r}; a method sees a block or a group")
     if spec.rescales_block and spec.inputs == "group":
         raise MethodError('its method_spec says rescales_block and inputs="group"; only a whole block can be rescaled')
     if spec.name != entry.name:

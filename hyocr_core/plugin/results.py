@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,8 @@ def same_bytes(left: Tensor, right: Tensor) -> bool:
     import torch
 
     # As bytes, because NaN does not equal itself.
-    return torch.equal(left.contiguous().view(torch.uint8), right.contiguous().view(torch.uint8))
+    first, second = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (left, right))
+    return torch.equal(first, second)
 
 
 def nothing_problem(value: object) -> str | None:
@@ -175,7 +177,10 @@ def quantized_problem(value: object, layer: Layer) -> str | None:
     if found.shape != due.shape or found.dtype != due.dtype:
         return f"dequantized is {found.dtype} {tuple(found.shape)}, the weight {due.dtype} {tuple(due.shape)}"
     wrong = [name for name, number in value.metrics.items() if not isinstance(number, int | float)]
-    return f"metric {wrong[0]!r} is {_kind(value.metrics[wrong[0]])}, not a float" if wrong else None
+    if wrong:
+        return f"metric {wrong[0]!r} is {_kind(value.metrics[wrong[0]])}, not a float"
+    endless = [name for name, number in value.metrics.items() if not math.isfinite(number)]
+    return f"metric {endless[0]!r} is {value.metrics[endless[0]]}, not a finite number" if endless else None
 
 
 def checkpoint_config_problem(value: object) -> str | None:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import shutil
 
+from hyocr_core.checkpoint.quant_report import FILE_NAME
 from hyocr_core.checkpoint.writer import StagedCheckpoint
+from hyocr_core.evaluation.recorded.record_folder import REPORT
+from hyocr_core.report.card import FILE_NAME as CARD_NAME
 from hyocr_core.run.job import Job
+
+WRITTEN_LATER = (FILE_NAME, CARD_NAME, REPORT)
+"""What describes a checkpoint is made once it is whole."""
 
 
 def export_files(job: Job, stage: StagedCheckpoint) -> dict[str, str]:
@@ -21,4 +27,4 @@ def export_files(job: Job, stage: StagedCheckpoint) -> dict[str, str]:
     job.progress.detail("export")
     with job.watch.phase("export"):
         job.method.export(stage.checkpoint, folder, job.config)
-    return stage.take_files(folder)
+    return stage.take_files(folder, WRITTEN_LATER)

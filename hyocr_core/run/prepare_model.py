@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -13,13 +14,15 @@ from torch import Tensor
 from hyocr_core.checkpoint.overlaid import OverlaidCheckpoint
 from hyocr_core.checkpoint.writer import StagedCheckpoint
 from hyocr_core.contract.types import Batches, Block, LayerSpec, Prepared
-from hyocr_core.errors import MethodError
+from hyocr_core.errors import ConfigError, MethodError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.predicted import predict, predicted_change
+from hyocr_core.models.wiring import Place
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import build_sample
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.run.job import Job
+from hyocr_core.run.overrides import Overrides
 from hyocr_core.run.run_record import PreparedRecord, RunJournal
 
 PART = "prepared"
@@ -51,9 +54,14 @@ class ModelView:
 
     def blocks(self) -> Iterator[AbstractContextManager[Block]]:
         """The decoder's blocks in order, each in memory inside `with` only."""
-        model = self._job.model
-        for index, place in enumerate(model.decoder_blocks):
-            yield model.block(place, index, model.linears)
+        for index, place in enumerate(self._job.model.decoder_blocks):
+            yield self._opened(place, index)
+
+    @contextmanager
+    def _opened(self, place: Place, index: int) -> Iterator[Block]:
+        job = self._job
+        with job.model.block(place, index, job.model.linears) as block:
+            yield replace(block, configs={name: job.options.get(name, job.config) for name in block.layers})
 
 
 def prepare_model(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable[[], Batches]) -> None:
@@ -74,12 +82,13 @@ def prepare_model(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed:
         job.model = HunYuanVL(OverlaidCheckpoint(job.reader, stage.read_part(PART)), job.model.device)
     job.prepared = prepared.tensors
     job.config_changes = prepared.config
-    job.set_options({**job.run.overrides, **prepared.overrides})
+    _set_options(job, prepared.overrides)
 
 
 def _ask(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable[[], Batches]) -> None:
     job.progress.start("prepare", 1)
     found = job.method.prepare(ModelView(job), embed() if job.records else (), job.config, job.run.seed)
+    _set_options(job, found.overrides)
     if found.tensors:
         _check_output(job, found)
         stage.add_part(PART, found.tensors)
@@ -92,6 +101,15 @@ def _ask(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable
     )
     journal.save()
     job.progress.step()
+
+
+def _set_options(job: Job, prepared: Overrides) -> None:
+    """Let options of layers hold that the method chose, after those that the user did."""
+    given = job.run.overrides
+    try:
+        job.set_options({**given, **{pattern: own for pattern, own in prepared.items() if pattern not in given}})
+    except ConfigError as error:
+        raise MethodError(f"{job.method.entry.at('prepare')}: {error}") from error
 
 
 def _forget_samples(stage: StagedCheckpoint, journal: RunJournal) -> None:

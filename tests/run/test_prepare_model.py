@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.checkpoint.reader import digest
 from hyocr_core.cli.main import main
-from hyocr_core.errors import ConfigError, HookError, MethodError
+from hyocr_core.errors import HookError, MethodError
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.testing.tiny import write_checkpoint
@@ -160,8 +160,8 @@ def test_it_needs_no_calibration_to_be_checked(plugins: PluginFolder, model: Pat
          "replaces 'nonsense', which is no tensor of the checkpoint"),
         (f"return Prepared(tensors={{{NORM!r}: model.read({NORM!r})[{NORM!r}].float()}})", HookError,
          f"replaces {NORM} by torch.float32"),
-        ("return Prepared(overrides={'*.nonsense': {'clip': 0.5}})", ConfigError,
-         "overrides: '*.nonsense' matches no layer that is quantized"),
+        ("return Prepared(overrides={'*.nonsense': {'clip': 0.5}})", MethodError,
+         "hook prepare: overrides: '*.nonsense' matches no layer that is quantized"),
         ("return Prepared(config={'x': float('nan')})", HookError, "returned what JSON cannot hold"),
     ],
 )  # fmt: skip
