@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from hyocr_core.checkpoint.quant_report import QuantReport
 from hyocr_core.formats import Bound
 from hyocr_core.progress import Progress
+from hyocr_core.verification.basis import Basis
 from hyocr_core.verification.distance import group_gains, sqnr_db
 from hyocr_core.verification.faults import Fault
 from hyocr_core.verification.original import Original
@@ -32,9 +33,9 @@ class Match:
 
 
 def check_carried(
-    subject: Subject, original: Original, report: QuantReport | None, progress: Progress
+    subject: Subject, original: Original, report: QuantReport | None, replaced: Collection[str], progress: Progress
 ) -> tuple[list[Fault], set[str]]:
-    """Hold what is not quantized against the original, byte for byte.
+    """Hold what is not quantized against the original, byte for byte, but for what the method has `replaced`.
 
     Return faults, and the in-memory names of parameters that differ because scales were folded into them.
     """
@@ -45,7 +46,7 @@ def check_carried(
         before, now = original.read(memory), subject.reader.read([name])[name]
         if before is None:
             faults.append(Fault(name, "is not in the original"))
-        elif not _same_bytes(before, now):
+        elif name not in replaced and not _same_bytes(before, now):
             if memory in foldable and _was_folded(before, now, name, report):
                 rescaled.add(memory)
             else:
@@ -55,17 +56,17 @@ def check_carried(
 
 
 def check_weights(
-    subject: Subject, original: Original, rescaled: set[str], progress: Progress
+    subject: Subject, original: Original, rescaled: set[str], basis: Basis, progress: Progress
 ) -> tuple[list[Fault], list[Match]]:
-    """Hold every dequantized linear against the original, with the scales that were folded into it."""
+    """Hold every dequantized linear that can be compared against the original, with the scales folded into it."""
     folds = find_folds(subject, original, rescaled)
     faults, matches = [], []
     for published, linear in subject.readable.items():
-        before = original.weight(linear)
+        before, found = original.weight(linear), basis.turned_back(linear.name, subject.weight(linear))
         if before is None:
             faults.append(Fault(linear.name, "has no counterpart of its shape in the original"))
-        else:
-            expected, found, bound = folds.apply(published, before), subject.weight(linear), subject.bound(linear)
+        elif found is not None:
+            expected, bound = folds.apply(published, before), subject.bound(linear)
             matches.append(Match(linear.name, linear.shape, sqnr_db(expected, found), bound.decibels))
             faults += _check_weight(linear, expected, found, bound, subject.groups(linear))
         progress.step(linear.name)

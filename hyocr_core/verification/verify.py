@@ -17,6 +17,7 @@ from hyocr_core.progress import Progress, Silent
 from hyocr_core.verification import against_original as compare
 from hyocr_core.verification import against_report as record
 from hyocr_core.verification import names, values
+from hyocr_core.verification.basis import Basis
 from hyocr_core.verification.faults import Fault
 from hyocr_core.verification.original import Original
 from hyocr_core.verification.subject import Subject
@@ -46,7 +47,11 @@ def verify(
     if subject.own is not None:
         notes = (*notes, subject.own.note)
     faults += _check_values(subject, progress)
-    matches = [] if source is None else _compare(subject, source, report, faults, progress)
+    matches: list[compare.Match] = []
+    if source is not None:
+        basis = Basis(report)
+        matches = _compare(subject, source, report, basis, faults, progress)
+        notes = (*notes, *_left_out(subject, basis))
     shapes = {linear.name: linear.shape for linear in subject.quantized.values()}
     known = known_runtimes(subject.config, shapes)
     if all(runtime.loads == "no" for runtime in known):
@@ -110,10 +115,20 @@ def _check_record(subject: Subject, faults: list[Fault]) -> tuple[QuantReport | 
 
 
 def _compare(
-    subject: Subject, original: Original, report: QuantReport | None, faults: list[Fault], progress: Progress
+    subject: Subject,
+    original: Original,
+    report: QuantReport | None,
+    basis: Basis,
+    faults: list[Fault],
+    progress: Progress,
 ) -> list[compare.Match]:
     progress.start("compare", len(subject.others) + len(subject.linears))
-    differing, rescaled = compare.check_carried(subject, original, report, progress)
-    distant, matches = compare.check_weights(subject, original, rescaled, progress)
+    differing, rescaled = compare.check_carried(subject, original, report, basis.replaced, progress)
+    distant, matches = compare.check_weights(subject, original, rescaled, basis, progress)
     faults += [*differing, *distant]
     return matches
+
+
+def _left_out(subject: Subject, basis: Basis) -> Iterator[str]:
+    quantized = {f"{linear.name}.weight" for linear in subject.quantized.values()}
+    yield from basis.notes(len(basis.replaced - quantized), len(basis.replaced & quantized))

@@ -21,6 +21,7 @@ from hyocr_core.errors import HookError, MethodError
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.testing.tiny import write_checkpoint
+from hyocr_core.verification.verify import verify
 
 if TYPE_CHECKING:
     from tests.conftest import PluginFolder
@@ -104,6 +105,29 @@ def test_replaced_tensors_options_and_config_reach_the_checkpoint(plugins: Plugi
     assert options["model.layers.0.mlp.down_proj"] == {"clip": 0.9}
     assert options["model.layers.1.mlp.down_proj"] == {"clip": 0.8}, "the user's come first"
     assert options[q] == {}
+
+
+def test_verify_turns_weights_back_where_the_method_can(plugins: PluginFolder, model: Path) -> None:
+    install(plugins, "folds", FOLD)
+    quantize(run_of(model, "folds"))
+    found = verify(model.with_name("out"), original=str(model))
+    assert found.faults == ()
+    assert [note for note in found.notes if "replaced" in note] == [
+        "1 tensors that are not quantized were replaced by the method and were not compared",
+        "3 quantized layers were replaced by the method and were not compared: "
+        "method folds (hyocr-plugin-folds 0.0.1) has no hook original_basis",
+    ]
+    assert len(found.layers) == 2 * 7 - 3
+    undo = "\n\n@hookimpl\ndef original_basis(layer, weight, config):\n    assert layer.name.endswith('_proj')\n"
+    plugins.module("folds", PLUGIN.format(name="folds", body=FOLD, calibrates=True) + undo + "    return weight * 2\n")
+    del sys.modules["hostile_folds"]
+    found = verify(model.with_name("out"), original=str(model))
+    assert found.faults == ()
+    assert len(found.layers) == 2 * 7
+    plugins.module("folds", PLUGIN.format(name="folds", body=FOLD, calibrates=True) + undo + "    return weight\n")
+    del sys.modules["hostile_folds"]
+    wrong = verify(model.with_name("out"), original=str(model)).faults
+    assert [fault.place for fault in wrong] == [name.removesuffix(".weight") for name in QKV]
 
 
 def test_a_resumed_run_is_not_asked_again_and_writes_the_same_bytes(plugins: PluginFolder, model: Path) -> None:
