@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from hyocr_core.errors import BadInputError, CalibrationError
+from hyocr_core.errors import BadInputError, CalibrationError, one_line
 from hyocr_core.pages.images import load_image
 from hyocr_core.pages.records import Record
 
@@ -175,8 +175,7 @@ def _library_call(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:  # what the library, the network and damaged files raise is no closed set
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise CalibrationError(f"the datasets library cannot read it: {text[:300]}") from error
+        raise CalibrationError(f"the datasets library cannot read it: {one_line(error, 300)}") from error
 
 
 def _choose(address: _Address, splits: Sequence[str]) -> str:

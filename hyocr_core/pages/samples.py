@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hyocr_core.errors import CalibrationError, CheckpointError
+from hyocr_core.errors import CalibrationError, CheckpointError, one_line
 from hyocr_core.pages.images import digest_image
-from hyocr_core.pages.processor import one_line
 from hyocr_core.pages.prompts import chat, prompt_of
 from hyocr_core.pages.records import Record
 

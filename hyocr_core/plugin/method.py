@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hyocr_core.contract.config import MethodConfig, parse_config
 from hyocr_core.contract.hookspecs import ENTRY_POINT_GROUP
 from hyocr_core.contract.types import Batches, Block, HookCall, Layer, MethodSpec, QuantizedLayer, QuantizedNames, Stats
-from hyocr_core.errors import BadInputError, HookError, HyocrError, MethodError
-from hyocr_core.plugin.entry_points import PluginEntry, brief
+from hyocr_core.errors import BadInputError, HookError, HyocrError, MethodError, one_line
+from hyocr_core.plugin.entry_points import PluginEntry
 from hyocr_core.plugin.results import (
     checkpoint_config_problem,
     group_problem,
@@ -179,7 +179,7 @@ class Method:
             error.args = (f"{self.entry.at(hook, layer)}: {error}",)
             raise
         except (Exception, SystemExit) as error:
-            raise HookError(f"{self.entry.at(hook, layer)}: {brief(error)}") from error
+            raise HookError(f"{self.entry.at(hook, layer)}: {one_line(error, named=True)}") from error
 
     def _broken(self, hook: str, layer: str, problem: str) -> HookError:
         return HookError(f"{self.entry.at(hook, layer)}: {problem}")
