@@ -6,8 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core._version import __version__ as __version__
+from hyocr_core.contract.backend import Backend, BackendConfig, ModelToRead, PageAnswer, PageToRead
 from hyocr_core.contract.config import MethodConfig, WeightedConfig
 from hyocr_core.contract.hookspecs import hookimpl
+from hyocr_core.contract.metric import Metric, MetricConfig
 from hyocr_core.contract.observer import Observer, ObserverConfig
 from hyocr_core.contract.types import (
     API_VERSION,
@@ -23,6 +25,7 @@ from hyocr_core.contract.types import (
     Stats,
 )
 from hyocr_core.errors import (
+    BackendError,
     BadInputError,
     CalibrationError,
     CheckpointError,
@@ -30,16 +33,19 @@ from hyocr_core.errors import (
     HookError,
     HyocrError,
     MethodError,
+    MetricError,
     ObserverError,
     OutputError,
     RunError,
 )
 from hyocr_core.progress import Progress
+from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.settings.run_config import RunConfig
 
 if TYPE_CHECKING:
     from hyocr_core.api import evaluate, quantize, verify
     from hyocr_core.checkpoint.quant_report import QuantReport
+    from hyocr_core.evaluation.scores.rates import normalize
     from hyocr_core.evaluation.scores.result import EvalResult
     from hyocr_core.kit.checks import check_weights, is_finite
     from hyocr_core.kit.inputs import observe_inputs, observe_weighted
@@ -47,6 +53,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "API_VERSION",
+    "Backend",
+    "BackendConfig",
+    "BackendError",
     "BadInputError",
     "Batch",
     "Batches",
@@ -54,6 +63,7 @@ __all__ = [
     "CalibrationError",
     "CheckpointError",
     "ConfigError",
+    "EvalConfig",
     "EvalResult",
     "HookCall",
     "HookError",
@@ -62,10 +72,16 @@ __all__ = [
     "MethodConfig",
     "MethodError",
     "MethodSpec",
+    "Metric",
+    "MetricConfig",
+    "MetricError",
+    "ModelToRead",
     "Observer",
     "ObserverConfig",
     "ObserverError",
     "OutputError",
+    "PageAnswer",
+    "PageToRead",
     "Progress",
     "QuantReport",
     "QuantizedLayer",
@@ -80,6 +96,7 @@ __all__ = [
     "evaluate",
     "hookimpl",
     "is_finite",
+    "normalize",
     "observe_inputs",
     "observe_weighted",
     "quantize",
@@ -95,6 +112,7 @@ _LAZY = {
     "check_weights": "hyocr_core.kit.checks",
     "evaluate": "hyocr_core.api",
     "is_finite": "hyocr_core.kit.checks",
+    "normalize": "hyocr_core.evaluation.scores.rates",
     "observe_inputs": "hyocr_core.kit.inputs",
     "observe_weighted": "hyocr_core.kit.inputs",
     "quantize": "hyocr_core.api",

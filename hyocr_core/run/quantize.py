@@ -16,7 +16,7 @@ from hyocr_core.resources import versions
 from hyocr_core.run.activations import ActivationCache
 from hyocr_core.run.blocks import quantize_blocks
 from hyocr_core.run.embedding import EmbeddedSamples, Embedding, embed_samples
-from hyocr_core.run.job import Job, check_norms, check_resources, prepare
+from hyocr_core.run.job import Drawn, Job, check_norms, check_resources, prepare
 from hyocr_core.run.own_answers import own_answers
 from hyocr_core.run.publish import Quantized, publish
 from hyocr_core.run.token_weights import balanced_weights
@@ -30,15 +30,18 @@ EMBEDDED = "embedded"
 """The journal's entry for: every sample is at the input of the decoder."""
 
 
-def quantize(run: RunConfig, *, resume: bool = False, progress: Progress | None = None) -> QuantReport:
+def quantize(
+    run: RunConfig, *, resume: bool = False, progress: Progress | None = None, drawn: Drawn | None = None
+) -> QuantReport:
     """Quantize a checkpoint as `run` says and publish it at `run.output`.
 
     With `run.eval` it reads these pages before, beside the original; if it then fails `run.gate`, as the report says in
     `gate.accepted`, it is published at `run.output` with `.unaccepted` appended, unless `run.keep`.
     Raises BadInputError before anything is written when an input cannot be used, RunError when the run fails; what is
     done by then stays beside the target, and `resume=True` goes on from there to the same bytes.
+    drawn: pages that a run of the same pages has drawn; None draws.
     """
-    job = prepare(run, progress or Silent())
+    job = prepare(run, progress or Silent(), drawn)
     check_resources(job)
     trial = prepare_trial(job)
     with (

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from hyocr_core.errors import CalibrationError, CheckpointError, OutputError, RunError
-from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.recorded.record_folder import (
     check_recordable,
     load_commands,
@@ -22,6 +21,7 @@ from hyocr_core.evaluation.recorded.record_folder import (
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.pages.records import Record
+from tests.evaluating import evaluate
 
 
 @pytest.fixture(scope="module")
