@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core import errors
+from hyocr_core.cli.eval import eval_command
 from hyocr_core.cli.main import main
 from hyocr_core.cli.methods import schema_rows
 from hyocr_core.cli.quant import quant
 from hyocr_core.plugin.registry import installed_methods, load_method
 from hyocr_core.run.sweep import SweepConfig, SweepEntry
-from hyocr_core.settings.run_config import Gate, RunConfig
+from hyocr_core.settings.eval_config import EvalConfig
+from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.settings.shared import bound_meanings
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -46,15 +49,23 @@ def fill(markdown: str) -> str:
 
 def run_keys() -> str:
     """The keys of a run file, with the flag that sets the same."""
-    flags = {parameter.name: parameter.opts[-1] for parameter in quant.params}
-    flags["options"] = "-o KEY=VALUE"
-    rows = [(key, flags.get(key, ""), *rest) for key, *rest in _options(RunConfig)]
+    return _with_flags(RunConfig, quant, {"options": "-o KEY=VALUE"})
+
+
+def eval_keys() -> str:
+    """The keys of an evaluation, with the option that sets the same."""
+    return _with_flags(EvalConfig, eval_command, {"model": "MODEL"})
+
+
+def _with_flags(config: type[BaseModel], command: click.Command, others: dict[str | None, str]) -> str:
+    flags = {parameter.name: parameter.opts[-1] for parameter in command.params} | others
+    rows = [(key, flags.get(key, ""), *rest) for key, *rest in _options(config)]
     return _table(("key", "flag", "type", "default", "meaning"), [_code(row, 4) for row in rows])
 
 
 def gate_bounds() -> str:
     """What a gate can ask."""
-    rows = [(f"`{key}`", field.description or "") for key, field in Gate.model_fields.items()]
+    rows = [(f"`{name}`", meaning) for name, meaning in bound_meanings("hyocr-core")]
     return _table(("bound", "meaning"), rows)
 
 
@@ -121,6 +132,7 @@ def visible_commands(context: click.Context) -> Iterator[click.Context]:
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "error_classes": error_classes,
+    "eval_keys": eval_keys,
     "gate_bounds": gate_bounds,
     "measured_jobs": measured_jobs,
     "measured_methods": measured_methods,

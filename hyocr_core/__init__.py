@@ -6,8 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core._version import __version__ as __version__
+from hyocr_core.contract.backend import Backend, BackendConfig, ModelToRead, PageAnswer, PageToRead
 from hyocr_core.contract.config import MethodConfig, WeightedConfig
 from hyocr_core.contract.hookspecs import hookimpl
+from hyocr_core.contract.metric import Metric, MetricConfig
 from hyocr_core.contract.observer import Observer, ObserverConfig
 from hyocr_core.contract.page_source import Record, Source, SourceConfig
 from hyocr_core.contract.types import (
@@ -29,6 +31,7 @@ from hyocr_core.contract.types import (
     Stats,
 )
 from hyocr_core.errors import (
+    BackendError,
     BadInputError,
     CalibrationError,
     CheckpointError,
@@ -37,21 +40,27 @@ from hyocr_core.errors import (
     HookError,
     HyocrError,
     MethodError,
+    MetricError,
     ObserverError,
     OutputError,
     RunError,
 )
 from hyocr_core.progress import Progress
+from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.settings.run_config import RunConfig
 
 if TYPE_CHECKING:
     from hyocr_core.api import evaluate, quantize, verify
     from hyocr_core.checkpoint.quant_report import QuantReport
+    from hyocr_core.evaluation.scores.rates import normalize
     from hyocr_core.evaluation.scores.result import EvalResult
     from hyocr_core.verification.verdict import VerifyResult
 
 __all__ = [
     "API_VERSION",
+    "Backend",
+    "BackendConfig",
+    "BackendError",
     "BadInputError",
     "Batch",
     "Batches",
@@ -60,6 +69,7 @@ __all__ = [
     "CheckpointError",
     "Collected",
     "ConfigError",
+    "EvalConfig",
     "EvalResult",
     "FormatError",
     "HookCall",
@@ -70,11 +80,17 @@ __all__ = [
     "MethodConfig",
     "MethodError",
     "MethodSpec",
+    "Metric",
+    "MetricConfig",
+    "MetricError",
     "Model",
+    "ModelToRead",
     "Observer",
     "ObserverConfig",
     "ObserverError",
     "OutputError",
+    "PageAnswer",
+    "PageToRead",
     "Prepared",
     "Progress",
     "QuantReport",
@@ -92,6 +108,7 @@ __all__ = [
     "WeightedConfig",
     "evaluate",
     "hookimpl",
+    "normalize",
     "quantize",
     "verify",
 ]
@@ -103,6 +120,7 @@ _LAZY = {
     "QuantReport": "hyocr_core.checkpoint.quant_report",
     "VerifyResult": "hyocr_core.verification.verdict",
     "evaluate": "hyocr_core.api",
+    "normalize": "hyocr_core.evaluation.scores.rates",
     "quantize": "hyocr_core.api",
     "verify": "hyocr_core.api",
 }

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from hyocr_core.progress import Progress, Silent
+from hyocr_core.progress import Progress
+from hyocr_core.settings.eval_config import EvalConfig, merge_eval_config
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.run_file import merge_run_config
 
@@ -58,64 +59,50 @@ def quantize(
     return pipeline.quantize(run, resume=resume, progress=progress)
 
 
+@overload
 def evaluate(
+    config: EvalConfig, *, state: Path | None = None, resume: bool = True, progress: Progress | None = None
+) -> EvalResult: ...
+
+
+@overload
+def evaluate(
+    *,
     model: str | Path,
     data: str | Path,
-    *,
     baseline: str | Path | None = None,
-    backend: str = "auto",
-    baseline_backend: str | None = None,
-    cross_runtime: bool = False,
-    python: Path | None = None,
-    timeout: float = 600,
-    rounded: bool = False,
-    task: str | None = None,
-    keep_duplicates: bool = False,
-    num_samples: int | None = None,
-    seed: int = 0,
-    max_new_tokens: int | None = None,
-    batch_size: int | None = None,
-    device: str = "auto",
     state: Path | None = None,
     resume: bool = True,
     progress: Progress | None = None,
-) -> EvalResult:
-    """Measure how well a checkpoint, a folder or hub id, reads the pages of a source, as `hyocr eval` does.
+    **settings: Any,
+) -> EvalResult: ...
 
-    data: pages with transcripts, a source as for `calib`; without transcripts if there is a baseline.
-    baseline: checkpoint to compare with, such as the one that `model` was made from. rounded: read a third time, with
-    the baseline's weights rounded to nearest in the model's format.
-    backend, baseline_backend, cross_runtime, python, timeout: what reads, see `hyocr eval --help`.
-    task: official prompt for pages without a question, such as parsing. num_samples: pages to draw; None: all.
-    max_new_tokens: per page; None: the model's own limit. batch_size: pages that are read together.
+
+def evaluate(
+    config: EvalConfig | None = None,
+    *,
+    state: Path | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> EvalResult:
+    """Measure how well a checkpoint reads the pages of a source, as `hyocr eval` does.
+
+    config, or its fields as settings: model, data, baseline, backend, metrics, gate and so on.
     state: folder that keeps what was read until the result is there; None: one in the user's cache. resume: go on
     after the pages that an interrupted evaluation of the same has kept there.
+    progress: told of every phase and step; None tells nobody.
+    Returns the result; `gate.accepted` is false when the gate failed, which makes the command exit with 1.
     Raises BadInputError when an input cannot be used, RunError when the evaluation fails.
     """
     from hyocr_core.evaluation import evaluate as evaluation
     from hyocr_core.evaluation.reading.kept import default_state
-    from hyocr_core.evaluation.reading.participants import Backends
-    from hyocr_core.models.load import pick_device
-    from hyocr_core.pages.sources import draw_pages
 
-    progress = progress or Silent()
-    backends = Backends.named(backend, baseline_backend, python=python, timeout=timeout, cross_runtime=cross_runtime)
-    records = draw_pages(str(data), task, num_samples, seed, keep_duplicates=keep_duplicates, say=progress.say)
-    return evaluation.evaluate(
-        model,
-        records,
-        baseline=baseline,
-        backends=backends,
-        rounded=rounded,
-        data=str(data),
-        seed=seed,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        device=pick_device(device),
-        state=state or default_state(),
-        resume=resume,
-        progress=progress,
-    )
+    if config is None:
+        config = merge_eval_config(None, settings)
+    elif settings:
+        raise TypeError(f"give an EvalConfig or its fields, not both: {', '.join(settings)}")
+    return evaluation.evaluate(config, state=state or default_state(), resume=resume, progress=progress)
 
 
 def verify(

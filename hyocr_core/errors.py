@@ -31,6 +31,14 @@ class FormatError(BadInputError):
     """A checkpoint format is offered twice, cannot be imported, or does not keep the contract."""
 
 
+class MetricError(BadInputError):
+    """A metric is unknown, offered twice, does not keep the contract, or gives no number for a page."""
+
+
+class BackendError(BadInputError):
+    """A backend is unknown, offered twice, cannot start, or does not keep the contract."""
+
+
 class CheckpointError(BadInputError):
     """A checkpoint folder cannot be read; the message names the file or tensor."""
 
@@ -53,3 +61,12 @@ class RunError(HyocrError):
 
 class HookError(RunError):
     """A plugin's hook raised or broke its promise; the message names method, distribution, hook and layer."""
+
+
+def one_line(error: BaseException, limit: int = 200, *, named: bool = False) -> str:
+    """The message of an error as one line of at most `limit` characters; its class where there is no message.
+
+    named: with the class in front, for errors of code that is not ours.
+    """
+    text, name = " ".join(str(error).split())[:limit], type(error).__name__
+    return f"{name}: {text}" if named and text else text or name

@@ -16,11 +16,10 @@ import pytest
 from click.testing import CliRunner
 
 import hyocr_core
-from hyocr_core import HyocrError, RunConfig, api, evaluate, quantize, verify
+from hyocr_core import EvalConfig, HyocrError, RunConfig, api, evaluate, quantize, verify
 from hyocr_core.cli.eval import eval_command
 from hyocr_core.cli.main import main
 from hyocr_core.cli.verify import verify as verify_command
-from hyocr_core.evaluation import evaluate as evaluation
 from hyocr_core.pages.sources import open_source
 from hyocr_core.progress import Silent
 
@@ -72,7 +71,7 @@ def test_the_process_is_left_as_it_was_and_nothing_is_printed(
         "    report = quantize(model=demo, method=method, output=method, calib=calib, num_samples=2)\n"
         "    assert report.method.name == method\n"
         "    assert verify(method, original=demo).faults == ()\n"
-        "assert evaluate(method, heldout, num_samples=2, baseline=demo).model.cer is not None\n"
+        "assert evaluate(model=method, data=heldout, num_samples=2, baseline=demo).model.cer is not None\n"
         "after = state()\n"
         "assert before == after, [(key, before[key], after[key]) for key in before if before[key] != after[key]]\n"
         "assert filters == list(warnings.filters)\n"
@@ -97,8 +96,12 @@ def test_the_commands_give_the_same(demo: Path, calib: str, heldout: str, tmp_pa
     assert report.output_sha256 == again.output_sha256 == printed["output_sha256"]
     assert report.model_dump(mode="json").keys() == printed.keys()
 
-    result = evaluate(tmp_path / "one", heldout, num_samples=4, baseline=demo, seed=1)
-    arguments = ["--data", heldout, "--num-samples=4", f"--baseline={demo}", "--seed=1", "--json"]
+    settings: dict[str, Any] = {"data": heldout, "num_samples": 4, "baseline": demo, "seed": 1, "gate": "loops=0"}
+    result = evaluate(model=tmp_path / "one", **settings)
+    assert evaluate(EvalConfig(model=str(tmp_path / "one"), **settings)).pages == result.pages
+    assert result.gate is not None
+    assert result.gate.accepted
+    arguments = ["--data", heldout, "--num-samples=4", f"--baseline={demo}", "--seed=1", "--json", "--gate=loops=0"]
     printed = json.loads(CliRunner().invoke(main, ["eval", str(three), *arguments]).stdout)
     assert [page.model_dump(mode="json") for page in result.pages] == printed["pages"]
     assert (result.data, result.seed) == (printed["data"], printed["seed"])
@@ -133,13 +136,22 @@ def test_quantize_refuses_in_the_words_of_the_command(
 @pytest.mark.parametrize(
     ("call", "arguments"),
     [
-        (lambda demo: evaluate(demo, "no/pages"), ["eval", "DEMO", "--data=no/pages"]),
-        (lambda demo: evaluate("no/model", demo), ["eval", "no/model", "--data=DEMO"]),
+        (lambda demo: evaluate(model=demo, data="no/pages"), ["eval", "DEMO", "--data=no/pages"]),
+        (lambda demo: evaluate(model="no/model", data=demo), ["eval", "no/model", "--data=DEMO"]),
         (
-            lambda demo: evaluate(demo, "synthetic:2", task="sing"),
+            lambda demo: evaluate(model=demo, data="synthetic:2", task="sing"),
             ["eval", "DEMO", "--data=synthetic:2", "--task=sing"],
         ),
-        (lambda demo: evaluate(demo, "x", backend="magic"), ["eval", "DEMO", "--data=x", "--backend=magic"]),
+        (
+            lambda demo: evaluate(model=demo, data="x", backend="magic"),
+            ["eval", "DEMO", "--data=x", "--backend=magic"],
+        ),
+        (lambda demo: evaluate(model=demo, data="x", rounded=True), ["eval", "DEMO", "--data=x", "--rtn"]),
+        (
+            lambda demo: evaluate(model=demo, data="x", baseline_backend="vllm"),
+            ["eval", "DEMO", "--data=x", "--baseline-backend=vllm"],
+        ),
+        (lambda demo: evaluate(model=demo, data="x", metrics="chrf"), ["eval", "DEMO", "--data=x", "--metrics=chrf"]),
         (lambda demo: verify(demo), ["verify", "DEMO"]),
         (lambda demo: verify(demo / "no"), ["verify", "DEMO/no"]),
     ],
@@ -157,6 +169,8 @@ def test_a_config_and_fields_together_are_a_mistake(demo: Path, tmp_path: Path) 
     run = RunConfig(model=str(demo), output=tmp_path / "out", method="rtn")
     with pytest.raises(TypeError, match="not both: seed"):
         quantize(run, seed=1)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="not both: seed"):
+        evaluate(EvalConfig(model=str(demo), data="x"), seed=1)  # type: ignore[call-overload]
 
 
 def test_progress_is_told_and_what_it_raises_stops_the_run(demo: Path, tmp_path: Path) -> None:
@@ -183,11 +197,11 @@ def test_progress_is_told_and_what_it_raises_stops_the_run(demo: Path, tmp_path:
 
 
 def test_the_functions_take_what_the_commands_take() -> None:
-    offered = inspect.signature(evaluate).parameters.keys()
-    assert inspect.signature(evaluation.evaluate).parameters.keys() - offered == {"records", "backends"}
-    # Beside what is shown and kept how, and the gate, which is asked of a result; --rtn is `rounded`.
+    offered = {*EvalConfig.model_fields, *inspect.signature(evaluate).parameters} - {"config", "settings", "progress"}
+    # Beside what is shown and kept how.
     options = {str(option.name) for option in eval_command.params}
-    assert options - offered == {"rtn", "gate", "as_json", "csv_file", "record", "verbose"}
+    assert options - offered == {"file", "as_json", "csv_file", "record", "verbose"}
+    assert offered <= options
     options = {str(option.name) for option in verify_command.params}
     assert options - inspect.signature(verify).parameters.keys() <= {"as_json", "verbose"}
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.pages.sources import open_source
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
+from tests.evaluating import evaluate
 
 pytestmark = pytest.mark.needs_methods
 

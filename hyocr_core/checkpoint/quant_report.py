@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -47,6 +47,16 @@ class LayerRecord(FrozenModel):
     options: dict[str, Any] = Field({}, description="options of the method that this layer does not share with the run")
 
 
+class MetricRecord(FrozenModel):
+    """A metric that was named for an evaluation, as far as its numbers need it to be read."""
+
+    title: str
+    unit: str = Field(description="`%` for a fraction")
+    better: Literal["smaller", "larger"]
+    distribution: str
+    version: str
+
+
 class ScoreRecord(FrozenModel):
     """How one checkpoint read the pages. Rates are fractions; what needs transcripts is None without them."""
 
@@ -62,6 +72,7 @@ class ScoreRecord(FrozenModel):
     agreement: float | None = Field(None, description="fraction of next tokens that are the original's too")
     kl: float | None = Field(None, description="KL(original || this), mean per token in nats")
     identical: int | None = Field(None, description="pages with the very text of the original")
+    metrics: dict[str, float] = Field({}, description="of the metrics that were named, by name")
 
 
 class EvaluationRecord(FrozenModel):
@@ -77,6 +88,7 @@ class EvaluationRecord(FrozenModel):
     rounded: ScoreRecord | None = Field(description="the same linears rounded to nearest in the same format")
     cer_difference: float | None = Field(description="the model's CER less the baseline's")
     cer_difference_interval: tuple[float, float] | None = Field(description="95 %, paired bootstrap over pages")
+    metrics: dict[str, MetricRecord] = Field({}, description="the metrics that were named, by name")
 
 
 class GateFigure(FrozenModel):

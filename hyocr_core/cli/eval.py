@@ -4,19 +4,54 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from hyocr_core.cli.common import command_line, print_json, print_table, stderr_console, verbose_option
 from hyocr_core.errors import RunError
+from hyocr_core.settings.eval_config import EvalConfig, merge_eval_config
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from hyocr_core.checkpoint.quant_report import GateRecord
+    from pydantic.fields import FieldInfo
+
     from hyocr_core.contract.page_source import Record
     from hyocr_core.evaluation.scores.result import EvalResult
+
+FLAGS = {"rounded": "--rtn"}
+"""Options that are not called as their key."""
+
+PLUGINS = tuple(key for key, field in EvalConfig.model_fields.items() if field.default_factory is dict)
+"""Keys that are plugins with options, which options add to."""
+
+TYPES = {int: int, float: float, Path: click.Path(path_type=Path)}
+
+METAVARS = {"gate": "BOUNDS", "metrics": "NAME[:KEY=VALUE]", "backend_options": "NAME:KEY=VALUE"}
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for every key of EvalConfig but the model; what is not given is None, or an empty tuple."""
+    for key, field in reversed(EvalConfig.model_fields.items()):
+        if key != "model":
+            command = click.option(FLAGS.get(key, f"--{key.replace('_', '-')}"), key, **_how(key, field))(command)
+    return command
+
+
+def _how(key: str, field: FieldInfo) -> dict[str, Any]:
+    said = field.description or ""
+    text = f"{said[:1].upper()}{said[1:]}."
+    if field.annotation is bool:
+        return {"is_flag": True, "default": None, "help": text}
+    shown = f"  [default: {field.default}]" if isinstance(field.default, str | int | float) else ""
+    kinds = {field.annotation, *get_args(field.annotation)}
+    return {
+        "help": text + shown,
+        "metavar": METAVARS.get(key),
+        "multiple": key in PLUGINS,
+        "type": next((click_type for kind, click_type in TYPES.items() if kind in kinds), str),
+    }
 
 
 @click.command(
@@ -24,48 +59,9 @@ if TYPE_CHECKING:
     params=[verbose_option()],
     epilog="Exit codes: 0 done, 1 the run or the gate failed, 2 bad input, 130 interrupted.",
 )
-@click.argument("model")
-@click.option("--data", required=True, help="Pages with transcripts: a source as for `hyocr quant --calib`.")
-@click.option("--task", help="Official prompt for pages without a question, such as parsing or parsing:zh.")
-@click.option("--keep-duplicates", is_flag=True, help="Read pages that are the same as another, or nearly, too.")
-@click.option("--baseline", help="Checkpoint to compare with, such as the one MODEL was made from.")
-@click.option(
-    "--backend",
-    default="auto",
-    show_default=True,
-    help="What reads MODEL: transformers, dequant, vllm, or the URL of an endpoint such as http://127.0.0.1:8000/v1.",
-)
-@click.option("--baseline-backend", metavar="BACKEND", help="The same of --baseline.  [default: that of MODEL]")
-@click.option("--cross-runtime", is_flag=True, help="Compare with --baseline even if another runtime reads that.")
-@click.option(
-    "--python", type=click.Path(path_type=Path), help="Interpreter that has vLLM, for vllm.  [default: this one]"
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=600,
-    show_default=True,
-    help="Seconds to wait for a page of an endpoint.",
-)
-@click.option(
-    "--gate",
-    metavar="BOUNDS",
-    help="Exit 1 unless MODEL holds these beside --baseline, such as cer=0.5,agreement=0.98,loops=0; as for quant.",
-)
-@click.option(
-    "--rtn", is_flag=True, help="Read, too, with --baseline's weights merely rounded to nearest in MODEL's format."
-)
-@click.option("--num-samples", type=click.IntRange(min=1), help="Pages to draw from the data.  [default: all]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of draw and bootstrap.")
-@click.option(
-    "--max-new-tokens", type=click.IntRange(min=1), help="Limit per page.  [default: the model's own, else 2048]"
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    help="Pages of one size read together; of an endpoint, asked for at once.  [default: 32; of an endpoint 1]",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.argument("model", required=False)
+@click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="YAML file; options win over it.")
+@settings_options
 @click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
@@ -87,28 +83,13 @@ if TYPE_CHECKING:
     help="Keep result and images of the worst pages in the folder MODEL/report, and draw its page.",
 )
 def eval_command(
-    model: str,
-    data: str,
-    task: str | None,
-    keep_duplicates: bool,
-    baseline: str | None,
-    backend: str,
-    baseline_backend: str | None,
-    cross_runtime: bool,
-    python: Path | None,
-    timeout: float,
-    gate: str | None,
-    rtn: bool,
-    num_samples: int | None,
-    seed: int,
-    max_new_tokens: int | None,
-    batch_size: int | None,
-    device: str,
+    file: Path | None,
     state: Path | None,
     resume: bool,
     as_json: bool,
     csv_file: Path | None,
     record: bool,
+    **given: Any,
 ) -> None:
     """Measure how well a checkpoint reads.
 
@@ -135,61 +116,33 @@ def eval_command(
     hyocr eval HunyuanOCR-int4 --data pages/ --baseline tencent/HunyuanOCR
     """
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
-    from hyocr_core.evaluation.evaluate import check_transcripts, evaluate
+    from hyocr_core.evaluation.evaluate import draw_records, evaluate
     from hyocr_core.evaluation.reading.kept import default_state
-    from hyocr_core.evaluation.reading.participants import Backends
     from hyocr_core.evaluation.recorded.csv_file import check_csv, write_csv
     from hyocr_core.evaluation.recorded.record_folder import check_recordable
-    from hyocr_core.evaluation.scores.gate import (
-        judge,
-        needs_transcripts,
-        open_gate,
-        refuse_failures,
-        refuse_more_than_text,
-    )
-    from hyocr_core.models.load import pick_device
-    from hyocr_core.pages.sources import draw_pages
+    from hyocr_core.evaluation.scores.gate import refuse_failures
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
-    bounds = None if gate is None else open_gate(gate, baseline)
-    backends = Backends.named(backend, baseline_backend, python=python, timeout=timeout, cross_runtime=cross_runtime)
-    if bounds is not None and (backends.of("model").only_text or backends.of("baseline").only_text):
-        refuse_more_than_text(bounds)
-    say = partial(click.echo, err=True)
-    records = draw_pages(data, task, num_samples, seed, keep_duplicates=keep_duplicates, say=say)
-    check_transcripts(records, required=bounds is not None and needs_transcripts(bounds))
+    plugins = {key: given.pop(key) for key in PLUGINS}
+    config = merge_eval_config(file, given, plugins)
+    records = draw_records(config, partial(click.echo, err=True))
     if csv_file is not None:
         check_csv(csv_file)
     if record:
-        check_recordable(Path(model))
+        check_recordable(Path(config.model))
     try:
         with TerminalProgress(stderr_console()) as progress:
-            result = evaluate(
-                model,
-                records,
-                baseline=baseline,
-                backends=backends,
-                rounded=rtn,
-                data=data,
-                seed=seed,
-                max_new_tokens=max_new_tokens,
-                batch_size=batch_size,
-                device=pick_device(device),
-                state=state or default_state(),
-                resume=resume,
-                progress=progress,
-            )
+            result = evaluate(config, records, state=state or default_state(), resume=resume, progress=progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on after the pages read so far") from None
     _print(result, as_json=as_json)
     if csv_file is not None:
         write_csv(result, csv_file)
     _refuse_unread(result)
-    verdict = None if bounds is None else judge(bounds, result)
     if record:
-        _record(Path(model), result, records, verdict)
-    if verdict is not None:
-        refuse_failures(verdict)
+        _record(Path(config.model), result, records)
+    if result.gate is not None:
+        refuse_failures(result.gate)
 
 
 def _refuse_unread(result: EvalResult) -> None:
@@ -203,7 +156,7 @@ def _refuse_unread(result: EvalResult) -> None:
         )
 
 
-def _record(folder: Path, result: EvalResult, records: Sequence[Record], verdict: GateRecord | None) -> None:
+def _record(folder: Path, result: EvalResult, records: Sequence[Record]) -> None:
     from hyocr_core.checkpoint.quant_report import FILE_NAME
     from hyocr_core.evaluation.recorded.record_folder import REPORT, save_command, save_evaluation
     from hyocr_core.evaluation.recorded.summary import summarize
@@ -216,7 +169,7 @@ def _record(folder: Path, result: EvalResult, records: Sequence[Record], verdict
     written = folder / REPORT
     # Of another tool's checkpoint nobody knows how it was made, which is what card and page tell.
     if (folder / FILE_NAME).is_file():
-        record_numbers(folder, summarize(result, source_name(result.data)), verdict)
+        record_numbers(folder, summarize(result, source_name(result.data)), result.gate)
         written = write_page(folder)
     click.echo(f"report {written}", err=True)
 

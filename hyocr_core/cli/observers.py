@@ -33,7 +33,7 @@ def observers(context: click.Context, name: str | None, as_json: bool) -> None:
     if name is None:
         context.exit(_list(as_json=as_json))
     loaded = load_observer(name)
-    schema = loaded.observer.config_class.model_json_schema()
+    schema = loaded.cls.config_class.model_json_schema()
     if as_json:
         print_json(schema)
     else:
@@ -59,4 +59,4 @@ def _explain(entry: ObserverEntry) -> tuple[str, str | None]:
     problem = fault_of(entry, load_observer)
     if problem is not None:
         return "", one_line(problem)
-    return (getdoc(load_observer(entry.selector).observer) or entry.summary).partition("\n")[0], None
+    return (getdoc(load_observer(entry.selector).cls) or entry.summary).partition("\n")[0], None

@@ -53,6 +53,12 @@ if TYPE_CHECKING:
 )
 @click.option("--eval-samples", type=int, metavar="N", help="Pages to draw from --eval.  [default: all]")
 @click.option(
+    "--metrics",
+    multiple=True,
+    metavar="NAME[:KEY=VALUE]",
+    help="Measure further metrics on the pages of --eval: NAME,NAME, or one with an option.",
+)
+@click.option(
     "--gate",
     metavar="BOUNDS",
     help="What the reading must hold beside the original, such as cer=0.5,agreement=0.98,loops=0; see above.",
@@ -73,6 +79,7 @@ def quant(
     overrides: tuple[str, ...],
     layers: tuple[str, ...],
     observers: tuple[str, ...],
+    metrics: tuple[str, ...],
     format_: str | None,
     resume: bool,
     dry_run: bool,
@@ -96,7 +103,7 @@ def quant(
     """
     if format_ is not None:
         overrides = (*overrides, f"format={format_}")
-    run, notes = merge_run_config(file, flags, overrides, observers, layers)
+    run, notes = merge_run_config(file, flags, overrides, observers, metrics, layers)
     for note in notes:
         click.echo(one_line(f"{file}: {note}"), err=True)
     if dry_run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -42,7 +43,7 @@ def sweep(file: Path, as_json: bool) -> None:
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
     config = parse_config(SweepConfig, load_yaml(file), str(file))
-    planned = plan_sweep(config, str(file))
+    planned = plan_sweep(config, str(file), partial(click.echo, err=True))
     try:
         with TerminalProgress(stderr_console()) as progress:
             outcome = run_sweep(planned, progress)

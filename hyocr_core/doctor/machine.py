@@ -11,7 +11,7 @@ from types import ModuleType
 import psutil
 
 from hyocr_core.doctor.findings import Cpu, Gpu, Machine, Problem
-from hyocr_core.plugin.entry_points import brief
+from hyocr_core.errors import one_line
 from hyocr_core.resources import GB, free_memory
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -38,7 +38,7 @@ def find_machine() -> tuple[Machine, list[Problem]]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        advice = f"cannot be imported ({brief(error)}): install it again"
+        advice = f"cannot be imported ({one_line(error, named=True)}): install it again"
         problems.append(Problem(broken=True, about="torch", advice=advice))
     model, flags = read_cpu_info(CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.is_file() else "")
     machine = Machine(

@@ -4,109 +4,114 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hyocr_core._version import __version__
-from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.contract.page_source import Record
-from hyocr_core.errors import BadInputError, CalibrationError
+from hyocr_core.errors import CalibrationError
+from hyocr_core.evaluation.reading.choice import ChosenBackend, choose_backends
 from hyocr_core.evaluation.reading.kept import keeping
-from hyocr_core.evaluation.reading.participants import Backends, Participants, gather
+from hyocr_core.evaluation.reading.participants import Participants, gather
 from hyocr_core.evaluation.reading.read_pages import Read, read_pages
-from hyocr_core.evaluation.scores.metrics import normalize
+from hyocr_core.evaluation.scores.gate import judge, refuse_more_than_text
+from hyocr_core.evaluation.scores.measures import ChosenMetric, choose_metrics, needs_transcripts
+from hyocr_core.evaluation.scores.rates import normalize
 from hyocr_core.evaluation.scores.result import EvalResult, Role
-from hyocr_core.evaluation.scores.score import Transcripts, compare, measure, page_results, score
+from hyocr_core.evaluation.scores.score import Asked, compare, measure, page_results, score
 from hyocr_core.evaluation.seen import seen_warning
+from hyocr_core.models.load import pick_device
 from hyocr_core.pages.checked import Pages, check_pages
+from hyocr_core.pages.sources import draw_pages
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import peak_rss_bytes, versions
+from hyocr_core.settings.eval_config import EvalConfig
 
 BATCH_SIZE = 32
-AT_ONCE = 1
-"""Pages an endpoint is asked at the same time: vLLM 0.32 takes the features of images that it encodes together for each
-other's, on any device, so that what it then reads is another page."""
 
 
 def evaluate(
-    model: str | Path,
-    records: Sequence[Record],
+    config: EvalConfig,
+    records: Sequence[Record] | None = None,
     *,
-    baseline: str | Path | None = None,
-    backends: Backends | None = None,
-    rounded: bool = False,
-    data: str = "",
-    seed: int = 0,
-    max_new_tokens: int | None = None,
-    batch_size: int | None = None,
-    device: torch.device | None = None,
+    pages: Pages | None = None,
     state: Path | None = None,
     resume: bool = True,
     progress: Progress | None = None,
 ) -> EvalResult:
-    """Evaluate a checkpoint (folder or hub id) on `records`, greedily, through its own processor.
+    """Evaluate a checkpoint as `config` says, greedily, through its own processor.
 
-    baseline: checkpoint to compare with; must have the same vocabulary.
-    backends: what reads them; None is this process, a quantized checkpoint with its weights unpacked.
-    rounded: read with the baseline's weights a third time, after rounding to nearest in the model's format those that
-    the model quantizes; see `RoundedCheckpoint`.
-    data: how the result names the source of the records.
-    seed: of the bootstrap.
-    max_new_tokens: per page; None takes the model's generation config, or 2048 where it gives none.
-    batch_size: pages read together at most; only pages of one size are, so that nothing is padded. Of an endpoint, the
-    pages that it is asked at the same time. None: see BATCH_SIZE, AT_ONCE.
-    device: None is the CPU.
+    records: the pages, drawn before; None draws them. pages: those that are checked already, by the processor of the
+    model or the baseline; None checks the records.
     state: folder that keeps what was read until the result is there; None keeps nothing.
     resume: do not read again what an interrupted evaluation of the same checkpoints, pages and options has kept.
-    Raises CalibrationError for pages that cannot be used or lack a transcript (not needed if there is a baseline and
-    no page has one), CheckpointError for a checkpoint that cannot be read, OutputError for a state that cannot be
-    used, RunError for a checkpoint that computes NaN. Pages that an endpoint does not read are no error: they are in
-    `unread`, and the state keeps the others.
+    Raises MetricError, BackendError or ConfigError for a metric or backend that cannot be used, CalibrationError for
+    pages that cannot be used or lack a transcript (not needed if there is a baseline and no page has one),
+    CheckpointError for a checkpoint that cannot be read, OutputError for a state that cannot be used, RunError for a
+    checkpoint that computes NaN. Pages that a backend does not read are no error: they are in `unread`, and the state
+    keeps the others.
     """
-    if (batch_size is not None and batch_size < 1) or (max_new_tokens is not None and max_new_tokens < 1):
-        raise BadInputError("batch size and new tokens must be at least 1")
-    progress, device = progress or Silent(), device or torch.device("cpu")
-    check_transcripts(records, required=baseline is None)
-    names: dict[Role, str] = {"model": str(model)}
-    if baseline is not None:
-        names["baseline"] = str(baseline)
-    participants = gather(
-        names, backends or Backends(), rounded=rounded, max_new_tokens=max_new_tokens, at_once=batch_size or AT_ONCE
-    )
-    pages = check_pages(records, participants.processor, progress)
+    progress, device = progress or Silent(), pick_device(config.device)
+    metrics, backends = _choose(config)
+    if pages is None:
+        if records is None:
+            records = draw_records(config, progress.say)
+        check_transcripts(config, records)
+    participants = gather(config, backends)
+    pages = pages or check_pages(records or (), participants.processor, progress)
     # Pages with a text may be among those that cannot be used.
     _refuse_empty(pages.records)
     if "model" in participants.sources:
         _say_seen(participants.sources["model"].folder, pages, progress)
+    batch_size = config.batch_size or BATCH_SIZE
     reading: dict[str, Any] = {"max_new_tokens": participants.max_new_tokens, "device": str(device)}
     if participants.entries:
-        reading["batch_size"] = batch_size = batch_size or BATCH_SIZE
+        reading["batch_size"] = batch_size
     fingerprint = {} if state is None else reading | _content(participants, pages)
     with keeping(state, fingerprint, resume=resume, progress=progress) as kept:
-        read = read_pages(pages, participants, kept, batch_size or BATCH_SIZE, device, progress)
+        read = read_pages(pages, participants, kept, batch_size, device, progress)
         kept.whole = not read.unread
-        transcripts = _transcripts([pages.records[index] for index in read.pages], seed)
-        return EvalResult(
+        asked = _asked([pages.records[index] for index in read.pages], config.seed, metrics)
+        result = EvalResult(
             hyocr=__version__,
-            data=data,
-            seed=seed,
+            data=config.data,
+            seed=config.seed,
             max_new_tokens=participants.max_new_tokens,
-            reference_characters=None if transcripts is None else sum(transcripts.characters),
-            reference_words=None if transcripts is None else sum(transcripts.words),
-            **_numbers([pages.records[index].name for index in read.pages], read, transcripts),
+            reference_characters=asked.characters,
+            reference_words=asked.words,
+            **_numbers(read, asked),
             peak_rss_bytes=peak_rss_bytes(),
             environment=versions() | {"device": str(device)} | participants.identity,
             failures=pages.failures,
             unread={pages.records[index].name: reason for index, reason in sorted(read.unread.items())},
+            metrics={name: named.record for name, named in metrics.items()},
         )
+        # An evaluation with a hole proves nothing.
+        if config.gate is None or result.unread:
+            return result
+        return result.model_copy(update={"gate": judge(config.gate, result)})
 
 
-def check_transcripts(records: Sequence[Record], *, required: bool) -> None:
-    """Raise CalibrationError when pages lack a transcript, unless all do and it is not required, or all are empty."""
+def draw_records(config: EvalConfig, say: Callable[[str], None]) -> list[Record]:
+    """The pages of an evaluation, after everything else that can be refused without a checkpoint.
+
+    Raises CalibrationError for a source that cannot be used, or lacks transcripts.
+    """
+    _choose(config)
+    records = draw_pages(
+        config.data, config.task, config.num_samples, config.seed, keep_duplicates=config.keep_duplicates, say=say
+    )
+    check_transcripts(config, records)
+    return records
+
+
+def check_transcripts(config: EvalConfig, records: Sequence[Record]) -> None:
+    """Raise CalibrationError when pages lack a transcript, unless all do and nothing needs one, or all are empty."""
     missing = [record.name for record in records if record.answer is None]
+    required = config.baseline is None or needs_transcripts(config)
     if missing and (required or len(missing) < len(records)):
         raise CalibrationError(
             f"{missing[0]}: no transcript ({len(missing)} of {len(records)} pages lack one); the character error rate "
@@ -115,16 +120,24 @@ def check_transcripts(records: Sequence[Record], *, required: bool) -> None:
     _refuse_empty(records)
 
 
+def _choose(config: EvalConfig) -> tuple[dict[str, ChosenMetric], dict[Role, ChosenBackend]]:
+    """What measures and what reads, with figures for every bound of the gate."""
+    metrics, backends = choose_metrics(config), choose_backends(config)
+    if config.gate is not None and any(backend.only_text for backend in backends.values()):
+        refuse_more_than_text(config.gate)
+    return metrics, backends
+
+
 def _refuse_empty(records: Sequence[Record]) -> None:
     texts = [record.answer for record in records if record.answer is not None]
     if texts and not any(normalize(text) for text in texts):
         raise CalibrationError(f"{records[0].name}: this and every other transcript is empty; there is nothing to read")
 
 
-def _transcripts(records: Sequence[Record], seed: int) -> Transcripts | None:
+def _asked(records: Sequence[Record], seed: int, metrics: Mapping[str, ChosenMetric]) -> Asked:
     _refuse_empty(records)
-    texts = [normalize(record.answer) for record in records if record.answer is not None]
-    return Transcripts(texts, seed) if texts else None
+    texts = [record.answer for record in records if record.answer is not None]
+    return Asked([record.name for record in records], texts or None, seed, metrics)
 
 
 def _say_seen(folder: Path, pages: Pages, progress: Progress) -> None:
@@ -138,22 +151,21 @@ def _content(participants: Participants, pages: Pages) -> dict[str, Any]:
     named = [[record.name, digest] for record, digest in zip(pages.records, pages.digests, strict=True)]
     return {
         "readers": participants.identity,
-        "checkpoints": {
-            role: CheckpointReader(source.folder).digests() for role, source in participants.sources.items()
-        },
+        "options": {role: reader.options for role, reader in participants.texts.items()},
+        "checkpoints": {role: opened.reader.digests() for role, opened in participants.sources.items()},
         "pages": hashlib.sha256(json.dumps(named).encode()).hexdigest(),
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
 
 
-def _numbers(names: Sequence[str], read: Read, transcripts: Transcripts | None) -> dict[str, Any]:
+def _numbers(read: Read, asked: Asked) -> dict[str, Any]:
     """The fields of the result that depend on what was read."""
-    readings = {role: measure(answers, transcripts) for role, answers in read.answers.items()}
-    scores = {role: score(read.checkpoints[role], reading, transcripts) for role, reading in readings.items()}
+    readings = {role: measure(answers, asked) for role, answers in read.answers.items()}
+    scores = {role: score(read.checkpoints[role], reading, asked) for role, reading in readings.items()}
     baseline = readings.get("baseline")
     compared = {
-        role: compare(reading, baseline, read.gaps.get(role, ()), transcripts)
+        role: compare(reading, baseline, read.gaps.get(role, ()))
         for role, reading in readings.items()
         if baseline is not None and role != "baseline"
     }
@@ -164,5 +176,5 @@ def _numbers(names: Sequence[str], read: Read, transcripts: Transcripts | None) 
         "rounded": scores.get("rounded"),
         "rounded_comparison": compared.get("rounded"),
         **dict(read.diagnosis),
-        "pages": page_results(names, readings["model"], baseline, read.gaps.get("model", ()), transcripts),
+        "pages": page_results(asked, readings["model"], baseline, read.gaps.get("model", ())),
     }

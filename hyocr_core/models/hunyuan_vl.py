@@ -17,7 +17,7 @@ from transformers.vision_utils import get_vision_cu_seqlens
 
 from hyocr_core.checkpoint.source import TensorSource
 from hyocr_core.contract.types import Batch, Block, Kind, LayerSpec
-from hyocr_core.errors import CheckpointError
+from hyocr_core.errors import CheckpointError, one_line
 from hyocr_core.models.spelling import BLOCKS, EMBEDDING, NORM, VISION, memory_name, published_name
 from hyocr_core.models.wiring import DECODER, MERGER, Place, smoothing_of
 from hyocr_core.models.wiring import VISION as VISION_LAYER
@@ -308,8 +308,7 @@ def _config(reader: TensorSource) -> Any:
     try:
         return HunYuanVLConfig.from_dict(raw)
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{reader.folder / 'config.json'}: Transformers refuses it: {reason}") from error
+        raise CheckpointError(f"{reader.folder / 'config.json'}: Transformers refuses it: {one_line(error)}") from error
 
 
 class PublishedModel(HunYuanVL):

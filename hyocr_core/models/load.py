@@ -28,7 +28,11 @@ SHARED = (torch.bfloat16, torch.float16, torch.float32)
 
 def open_weights(folder: Path) -> CheckpointReader | DequantizedCheckpoint:
     """The checkpoint as full-precision tensors: as it is, or seen through its unpacking when it is quantized."""
-    reader = CheckpointReader(folder)
+    return unpacked(CheckpointReader(folder))
+
+
+def unpacked(reader: CheckpointReader) -> CheckpointReader | DequantizedCheckpoint:
+    """The same of a checkpoint that is open already."""
     return DequantizedCheckpoint(reader) if reader.config.get("quantization_config") else reader
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from hyocr_core.contract.page_source import Record, Source, SourceConfig
-from hyocr_core.errors import BadInputError, CalibrationError
+from hyocr_core.errors import BadInputError, CalibrationError, one_line
 from hyocr_core.pages.images import load_image
 
 if TYPE_CHECKING:
@@ -176,8 +176,7 @@ def _library_call(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:  # what the library, the network and damaged files raise is no closed set
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise CalibrationError(f"the datasets library cannot read it: {text[:300]}") from error
+        raise CalibrationError(f"the datasets library cannot read it: {one_line(error, 300)}") from error
 
 
 def _choose(address: _Address, splits: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyocr_core.errors import CalibrationError
+from hyocr_core.errors import CalibrationError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,7 +43,7 @@ def load_image(source: Path | bytes) -> Image:
     except CalibrationError:
         raise
     except Exception as error:  # what Pillow raises on damaged files is no closed set
-        raise CalibrationError(f"cannot be read as an image: {_first_line(error)}") from error
+        raise CalibrationError(f"cannot be read as an image: {one_line(error)}") from error
 
 
 def digest_image(image: Image) -> str:
@@ -93,7 +93,3 @@ def _from_16_bits(image: Image) -> Image:
     from PIL import Image
 
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hyocr_core.contract.page_source import Record
-from hyocr_core.errors import CheckpointError
+from hyocr_core.errors import CheckpointError, one_line
 from hyocr_core.pages.prompts import chat
 
 _NEEDED = (
@@ -39,11 +39,6 @@ def load_processor(folder: Path) -> Any:
         raise CheckpointError(f"{folder}: holds no chat template (chat_template.jinja)")
     _check_template(processor, folder)
     return processor
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error as one line of at most 200 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _check_template(processor: Any, folder: Path) -> None:

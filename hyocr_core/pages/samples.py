@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core.contract.page_source import Record
-from hyocr_core.errors import CalibrationError, CheckpointError
+from hyocr_core.errors import CalibrationError, CheckpointError, one_line
 from hyocr_core.pages.images import digest_image
-from hyocr_core.pages.processor import one_line
 from hyocr_core.pages.prompts import chat, prompt_of
 
 if TYPE_CHECKING:

@@ -36,8 +36,8 @@ class Loaded(Generic[Entry, Plugin]):
 
 
 def load_class(
-    kind: type[Entry], selector: str, base: type[Plugin], public: str, config_base: type[BaseModel]
-) -> Loaded[Entry, Plugin]:
+    kind: type[Entry], selector: str, base: type[Any], public: str, config_base: type[BaseModel]
+) -> Loaded[Entry, Any]:
     """Import the one class that `selector`, `name` or `distribution:name`, picks and validate what all kinds share.
 
     base: what it derives from, which `public` names. config_base: what its config derives from.
@@ -56,18 +56,17 @@ def refusal(entry: PluginEntry, error: BadInputError) -> BadInputError:
     return entry.error(f"{entry}: {error}")
 
 
-def _checked(
-    found: object, entry: PluginEntry, base: type[Plugin], public: str, config_base: type[BaseModel]
-) -> type[Plugin]:
+def _checked(found: Any, entry: PluginEntry, base: type[Any], public: str, config_base: type[BaseModel]) -> type[Any]:
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise entry.error(f"{entry.value} is no class that derives from hyocr_core.{public}")
-    name = found.__name__
-    if not hasattr(found, "api_version"):
+    plugin: type[Any] = found
+    name = plugin.__name__
+    if not hasattr(plugin, "api_version"):
         raise entry.error(f"its class {name} does not say which plugin API it speaks; write api_version = 1")
-    check_api_version(found.api_version, entry)  # type: ignore[attr-defined]
-    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    check_api_version(plugin.api_version, entry)
+    missing = sorted(getattr(plugin, "__abstractmethods__", ()))
     if missing:
-        near = get_close_matches(missing[0], [key for key in vars(found) if not key.startswith("_")], n=1)
+        near = get_close_matches(missing[0], [key for key in vars(plugin) if not key.startswith("_")], n=1)
         raise entry.error(f"its class {name} has no method {missing[0]}" + (f"; rename {near[0]}" if near else ""))
-    check_config_class(found.config_class, config_base, entry)  # type: ignore[attr-defined]
-    return found
+    check_config_class(plugin.config_class, config_base, entry)
+    return plugin

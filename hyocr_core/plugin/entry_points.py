@@ -16,7 +16,7 @@ from email.message import Message
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import ClassVar, TypeVar, cast
 
-from hyocr_core.errors import BadInputError
+from hyocr_core.errors import BadInputError, one_line
 
 Entry = TypeVar("Entry", bound="PluginEntry")
 
@@ -101,7 +101,7 @@ def load(entry: PluginEntry) -> object:
         with redirect_stdout(sys.stderr):
             return EntryPoint(entry.name, entry.value, entry.group).load()
     except (Exception, SystemExit) as error:
-        raise entry.error(f"{entry}: importing {entry.value!r} failed: {brief(error)}") from error
+        raise entry.error(f"{entry}: importing {entry.value!r} failed: {one_line(error, named=True)}") from error
 
 
 def fault_of(entry: PluginEntry, loader: Callable[[str], object]) -> str | None:
@@ -113,12 +113,6 @@ def fault_of(entry: PluginEntry, loader: Callable[[str], object]) -> str | None:
     if not entry.conflict:
         return None
     return f"offered by another distribution too; {f'say {entry.choice}' if entry.option else 'uninstall all but one'}"
-
-
-def brief(error: BaseException) -> str:
-    """Class and first line of an exception."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def canonical(distribution: str) -> str:

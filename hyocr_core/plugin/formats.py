@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hyocr_core.errors import BadInputError, FormatError
+from hyocr_core.errors import BadInputError, FormatError, one_line
 from hyocr_core.formats import Format, StoredFormats
 from hyocr_core.formats.base import ENTRY_POINT_GROUP
 from hyocr_core.formats.stored import Spellings
 from hyocr_core.plugin import entry_points
-from hyocr_core.plugin.entry_points import PluginEntry, brief
+from hyocr_core.plugin.entry_points import PluginEntry
 from hyocr_core.plugin.registry import check_api_version
 
 
@@ -96,5 +96,5 @@ def _checked(found: object, entry: FormatEntry) -> type[Format]:
     try:
         found.usual()
     except Exception as error:
-        raise FormatError(f"its class {name}: usual: {brief(error)}") from error
+        raise FormatError(f"its class {name}: usual: {one_line(error, named=True)}") from error
     return found

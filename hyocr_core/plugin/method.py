@@ -26,9 +26,9 @@ from hyocr_core.contract.types import (
     QuantizedNames,
     Stats,
 )
-from hyocr_core.errors import BadInputError, HookError, HyocrError, MethodError
+from hyocr_core.errors import BadInputError, HookError, HyocrError, MethodError, one_line
 from hyocr_core.plugin import guards
-from hyocr_core.plugin.entry_points import PluginEntry, brief
+from hyocr_core.plugin.entry_points import PluginEntry
 from hyocr_core.plugin.results import (
     checkpoint_config_problem,
     collected_problem,
@@ -256,7 +256,7 @@ class Method:
             error.args = (f"{self.entry.at(hook, layer)}: {error}",)
             raise
         except (Exception, SystemExit) as error:
-            raise HookError(f"{self.entry.at(hook, layer)}: {brief(error)}") from error
+            raise HookError(f"{self.entry.at(hook, layer)}: {one_line(error, named=True)}") from error
 
     def _broken(self, hook: str, layer: str, problem: str) -> HookError:
         return HookError(f"{self.entry.at(hook, layer)}: {problem}")

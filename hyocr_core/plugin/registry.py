@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from hyocr_core.contract import hookspecs
 from hyocr_core.contract.config import MethodConfig
 from hyocr_core.contract.types import API_VERSION, MethodSpec
-from hyocr_core.errors import MethodError
+from hyocr_core.errors import MethodError, one_line
 from hyocr_core.plugin import entry_points
-from hyocr_core.plugin.entry_points import PluginEntry, brief
+from hyocr_core.plugin.entry_points import PluginEntry
 from hyocr_core.plugin.method import Method, MethodEntry
 
 __all__ = ["Method", "MethodEntry", "installed_methods", "load_method"]
@@ -96,7 +96,7 @@ def _checked_spec(entry: MethodEntry, impls: Impls) -> MethodSpec:
         with redirect_stdout(sys.stderr):
             spec = impls["method_spec"]()
     except (Exception, SystemExit) as error:
-        raise MethodError(f"hook method_spec: {brief(error)}") from error
+        raise MethodError(f"hook method_spec: {one_line(error, named=True)}") from error
     if not isinstance(spec, MethodSpec):
         raise MethodError(f"hook method_spec must return a MethodSpec, not {type(spec).__name__}")
     check_api_version(spec.api_version, entry)
@@ -133,7 +133,7 @@ def check_config_class(config_class: object, base: type[BaseModel], entry: Plugi
     try:
         schema = config_class.model_json_schema()
     except Exception as error:
-        raise entry.error(f"its config class {name} has no JSON Schema: {brief(error)}") from error
+        raise entry.error(f"its config class {name} has no JSON Schema: {one_line(error, named=True)}") from error
     for model in (schema, *schema.get("$defs", {}).values()):
         if "properties" in model and model.get("additionalProperties") is not False:
             raise entry.error(f'the model {model["title"]} in its config class {name} must have extra="forbid"')

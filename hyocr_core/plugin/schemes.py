@@ -13,10 +13,10 @@ from urllib.parse import parse_qsl
 
 from hyocr_core.contract.config import parse_config
 from hyocr_core.contract.page_source import ENTRY_POINT_GROUP, Record, Source, SourceConfig
-from hyocr_core.errors import BadInputError, CalibrationError
+from hyocr_core.errors import BadInputError, CalibrationError, one_line
 from hyocr_core.plugin import entry_points
 from hyocr_core.plugin.classes import Loaded, load_class
-from hyocr_core.plugin.entry_points import PluginEntry, brief
+from hyocr_core.plugin.entry_points import PluginEntry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,7 +74,7 @@ def load_source(selector: str) -> LoadedSource:
 
     Raises CalibrationError: unknown, offered twice, fails to import, other API version, or the contract is not kept.
     """
-    return load_class(SourceEntry, selector, Source, "Source", SourceConfig)  # type: ignore[type-abstract]
+    return load_class(SourceEntry, selector, Source, "Source", SourceConfig)
 
 
 def open_scheme(spec: str) -> OpenSource | None:
@@ -104,7 +104,7 @@ def _telling(entry: SourceEntry, spec: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if entry.own:
             raise
-        raise CalibrationError(f"{who}: {brief(error)}") from error
+        raise CalibrationError(f"{who}: {one_line(error, named=True)}") from error
 
 
 def _check(found: list[Record]) -> None:
@@ -144,7 +144,7 @@ def _open(record: Record, entry: SourceEntry) -> Image:
     except CalibrationError:
         raise
     except (Exception, SystemExit) as error:
-        raise CalibrationError(f"{entry}: {brief(error)}") from error
+        raise CalibrationError(f"{entry}: {one_line(error, named=True)}") from error
     if not (isinstance(image, Image) and image.mode == "RGB"):
         raise CalibrationError(f"{entry}: open_image gave no RGB image of Pillow, but {_kind(image)}")
     return image

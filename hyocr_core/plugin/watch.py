@@ -13,8 +13,7 @@ import torch
 from hyocr_core.checkpoint.quant_report import ObserverRecord
 from hyocr_core.contract.observer import Observer, ObserverConfig
 from hyocr_core.contract.types import HookCall
-from hyocr_core.errors import ObserverError
-from hyocr_core.plugin.entry_points import brief
+from hyocr_core.errors import ObserverError, one_line
 from hyocr_core.plugin.observers import LoadedObserver, ObserverEntry, load_observer
 
 ALIVE = ("block", "batches", "model")
@@ -80,10 +79,10 @@ class Watch:
     def _start(self, chosen: Chosen) -> Observer:
         try:
             with _apart():
-                return chosen.plugin.observer(chosen.config)
+                return chosen.plugin.cls(chosen.config)
         except (Exception, SystemExit) as error:
             self.close()
-            raise ObserverError(f"{chosen.plugin.entry}: cannot start: {brief(error)}") from error
+            raise ObserverError(f"{chosen.plugin.entry}: cannot start: {one_line(error, named=True)}") from error
 
     @contextmanager
     def _switching_off(self, running: _Running, hook: str, layer: str = "") -> Iterator[None]:
@@ -96,9 +95,8 @@ class Watch:
                 return
             # The report is published, and the message may hold a path of this machine: only the class goes there.
             running.failed = f"{hook}{layer and f', {layer}'}: {type(error).__name__}"
-            self._say(
-                f"{running.entry.at(hook, layer)}: {brief(error)}; it is switched off, the run goes on without it"
-            )
+            where, why = running.entry.at(hook, layer), one_line(error, named=True)
+            self._say(f"{where}: {why}; it is switched off, the run goes on without it")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from hyocr_core.checkpoint.quant_report import EvaluationRecord, GateRecord, Qua
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.formats import TRANSFORMERS
 from hyocr_core.models.known_formats import known_formats, known_runtimes
-from hyocr_core.report.text import number, percent, points, signed_span, size, span
+from hyocr_core.report.numbers import measured, number, percent, points, signed_span, size, span
 
 FILE_NAME = "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.j2")
@@ -64,8 +64,8 @@ def model_card(
         base_link=f"[{source}](https://huggingface.co/{source})" if from_hub else source,
         report=report,
         quant_method=quantization_config["quant_method"],
-        before=f"{report.weight_bytes_before / 1e6:.1f}",
-        after=f"{report.weight_bytes_after / 1e6:.1f}",
+        before=size(report.weight_bytes_before),
+        after=size(report.weight_bytes_after),
         ratio=f"{report.weight_bytes_before / report.weight_bytes_after:.2f}",
         options=json.dumps(report.method.config, indent=2),
         accuracy=_accuracy(report, name),
@@ -123,8 +123,9 @@ def _measured(numbers: EvaluationRecord) -> Iterator[str]:
     yield f"{numbers.pages} pages of {numbers.data}, read greedily (seed {numbers.seed}, device {numbers.device}):"
     rows = {"original": numbers.baseline, "rounded to nearest": numbers.rounded, "this checkpoint": numbers.model}
     found = {label: score for label, score in rows.items() if score is not None}
-    head = ("", "CER", "95 % interval", "agreement", "KL", "loops", "weights")
-    lines = [head, ["---"] * len(head), *([label, *_cells(score)] for label, score in found.items())]
+    titles = [_cell(metric.title) for metric in numbers.metrics.values()]
+    head = ("", "CER", "95 % interval", "agreement", "KL", "loops", *titles, "weights")
+    lines = [head, ["---"] * len(head), *([label, *_cells(score, numbers)] for label, score in found.items())]
     yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
     if numbers.cer_difference is not None:
         yield (
@@ -134,12 +135,19 @@ def _measured(numbers: EvaluationRecord) -> Iterator[str]:
     yield f"Runtime: {_runtimes(found)}. {_meaning(numbers)}"
 
 
-def _cells(score: ScoreRecord) -> Iterator[str]:
+def _cell(text: str) -> str:
+    """Foreign text in a table of Markdown."""
+    return text.replace("|", "\\|")
+
+
+def _cells(score: ScoreRecord, numbers: EvaluationRecord) -> Iterator[str]:
     yield percent(score.cer)
     yield span(score.cer_interval)
     yield percent(score.agreement)
     yield number(score.kl, 2)
     yield str(score.loops)
+    for name, metric in numbers.metrics.items():
+        yield _cell(measured(score.metrics.get(name), metric.unit))
     yield size(score.weight_bytes)
 
 

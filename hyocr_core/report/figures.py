@@ -11,8 +11,8 @@ from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
 from hyocr_core.models.spelling import tower_of
 from hyocr_core.report import plots
 from hyocr_core.report.facts import BlockFacts, LayerFacts
+from hyocr_core.report.numbers import number, percent, points, relative, size
 from hyocr_core.report.plots import Choice, Plot, Row, Span, draw
-from hyocr_core.report.text import number, percent, points, relative, size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from hyocr_core.evaluation.recorded.evidence import Evidence
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, PageResult
 from hyocr_core.models.spelling import tower_of
 from hyocr_core.report.facts import BlockFacts
-from hyocr_core.report.text import count, number, percent, points, relative, seconds, signed_span, size, times
+from hyocr_core.report.numbers import count, number, percent, points, relative, seconds, signed_span, size, times
 
 CLOSE = 1.5
 """Below so many times the median's a block's error is nothing special."""

@@ -16,7 +16,7 @@ from hyocr_core.evaluation.recorded.record_folder import REPORT
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import EvalResult, PageResult
 from hyocr_core.pages.sources import source_name
-from hyocr_core.report import figures, glance, text
+from hyocr_core.report import figures, glance, numbers, text
 from hyocr_core.report.diff import Piece, diff, shortened
 from hyocr_core.report.facts import block_facts, layer_facts, own_metric
 from hyocr_core.report.plots import Choice, Plot
@@ -80,10 +80,12 @@ def render(evidence: Evidence, several: Several | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": text.percent, "points": text.points, "span": text.span, "signed_span": text.signed_span,
-        "size": text.size, "number": text.number, "seconds": text.seconds, "without_folders": text.without_folders,
-        "model_name": text.checkpoint_name, "marked": text.marked,
-        "relative": text.relative, "times": text.times, "source_name": source_name,
+        "percent": numbers.percent, "points": numbers.points, "span": numbers.span, "signed_span": numbers.signed_span,
+        "size": numbers.size, "number": numbers.number, "seconds": numbers.seconds,
+        "without_folders": text.without_folders, "model_name": text.checkpoint_name, "marked": text.marked,
+        "relative": numbers.relative, "times": numbers.times, "source_name": source_name,
+        "measured": numbers.measured, "measured_span": numbers.measured_span,
+        "measured_difference": numbers.measured_difference,
     }  # fmt: skip
     return environment.get_template("page.html.j2").render(_context(evidence, several))
 

@@ -170,7 +170,7 @@ def plan_run(run: RunConfig, *, resume: bool = False, progress: Progress | None 
 
 def _evaluation(run: RunConfig, trial: Trial) -> EvaluationPlan:
     gate = None if run.gate is None else run.gate.bounds
-    return EvaluationPlan(source=trial.source, pages=len(trial.records), rounded=trial.rounded, gate=gate)
+    return EvaluationPlan(source=trial.config.data, pages=len(trial.records), rounded=trial.config.rounded, gate=gate)
 
 
 def _most(memory: int | None, trial: Trial | None) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from hyocr_core.checkpoint.quant_report import ObserverRecord
 from hyocr_core.checkpoint.reader import CheckpointReader
@@ -16,6 +16,7 @@ from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import pick_device
 from hyocr_core.models.wiring import Place
+from hyocr_core.pages.checked import Pages
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.prompts import task_prompt
 from hyocr_core.pages.samples import MAX_TOKENS
@@ -31,6 +32,24 @@ from hyocr_core.settings.run_config import RunConfig
 
 BATCH_TOKENS = 1 << 14
 """Tokens of prompts and answers that the whole model keeps keys and values of, at most, when it writes answers."""
+
+
+class CheckedPages(NamedTuple):
+    """Records, and those of them that can be used."""
+
+    records: Sequence[Record]
+    usable: Pages
+
+
+@dataclass
+class Drawn:
+    """Pages that runs of the same pages share: drawn, and checked, by the first that needs them.
+
+    calibration: without the answers of their source, if the run wants none. evaluation: those of `run.eval`.
+    """
+
+    calibration: Sequence[Record] | None = None
+    evaluation: CheckedPages | None = None
 
 
 @dataclass
@@ -56,6 +75,7 @@ class Job:
     processor: Any
     observers: tuple[Chosen, ...]
     progress: Progress
+    drawn: Drawn
     watch: Stopwatch = field(default_factory=Stopwatch)
     observed: tuple[ObserverRecord, ...] = ()
     prepared: tuple[str, ...] = ()
@@ -90,8 +110,12 @@ class Needs:
     disk: int
 
 
-def prepare(run: RunConfig, progress: Progress) -> Job:
-    """Resolve and check everything that can be refused without reading weights; raises BadInputError."""
+def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> Job:
+    """Resolve and check everything that can be refused without reading weights; raises BadInputError.
+
+    drawn: what a run of the same pages has drawn.
+    """
+    drawn = drawn or Drawn()
     if run.task is not None:
         task_prompt(run.task)
     method = load_method(run.method)
@@ -112,11 +136,9 @@ def prepare(run: RunConfig, progress: Progress) -> Job:
     if method.spec.needs_calibration and config.needs_calibration:
         if run.calib == "synthetic":
             progress.say("no --calib given: calibrating on rendered text pages, your own pages would serve better")
-        records = draw_pages(
-            run.calib, run.task, run.num_samples, run.seed, keep_duplicates=run.keep_duplicates, say=progress.say
-        )
-        if run.answers != "data":
-            records = [replace(record, answer=None) for record in records]
+        if drawn.calibration is None:
+            drawn.calibration = _draw(run, progress)
+        records = drawn.calibration
         processor = load_processor(source.folder)
     return Job(
         run=run,
@@ -132,6 +154,7 @@ def prepare(run: RunConfig, progress: Progress) -> Job:
         processor=processor,
         observers=observers,
         progress=progress,
+        drawn=drawn,
     )
 
 
@@ -142,6 +165,13 @@ def written_config(
     for own, names in by_options(options):
         method.check_layers({name: plan.quantized[name] for name in names}, own)
     return method.checkpoint_config(plan.names, {model.memory_names[name]: options[name] for name in options}, config)
+
+
+def _draw(run: RunConfig, progress: Progress) -> list[Record]:
+    records = draw_pages(
+        run.calib, run.task, run.num_samples, run.seed, keep_duplicates=run.keep_duplicates, say=progress.say
+    )
+    return records if run.answers == "data" else [replace(record, answer=None) for record in records]
 
 
 def estimate(job: Job) -> Needs:

@@ -17,7 +17,7 @@ from hyocr_core.contract.config import FrozenModel
 from hyocr_core.contract.page_source import Record
 from hyocr_core.evaluation.reading.generate import Runner, greedy_config
 from hyocr_core.evaluation.reading.kept import default_state, take_lock
-from hyocr_core.evaluation.scores.metrics import cut_loop
+from hyocr_core.evaluation.scores.rates import cut_loop
 from hyocr_core.models.load import load_model
 from hyocr_core.pages.checked import Pages, check_pages
 from hyocr_core.pages.samples import MAX_TOKENS

@@ -19,7 +19,7 @@ from hyocr_core.checkpoint.writer import StagedCheckpoint, unaccepted_folder
 from hyocr_core.errors import RunError
 from hyocr_core.evaluation.recorded.record_folder import save_evaluation
 from hyocr_core.evaluation.recorded.summary import summarize
-from hyocr_core.evaluation.scores.gate import failures, judge
+from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.pages.sources import source_name
 from hyocr_core.report.card import FILE_NAME as CARD_NAME
 from hyocr_core.report.card import model_card
@@ -163,10 +163,9 @@ def _try(job: Job, stage: StagedCheckpoint, report: QuantReport, trial: Trial) -
     """Let the built checkpoint read and the gate judge, and put what came of it into the checkpoint."""
     with job.watch.phase("evaluate"):
         result = hold_trial(job, trial, stage.checkpoint, stage.folder / "eval")
-    gate = None if job.run.gate is None else judge(job.run.gate, result)
     changes: Mapping[str, object] = {
-        "evaluation": summarize(result, source_name(trial.source)),
-        "gate": gate,
+        "evaluation": summarize(result, source_name(trial.config.data)),
+        "gate": result.gate,
         "phases": _phases(job),
         "peak_rss_bytes": peak_rss_bytes(),
     }

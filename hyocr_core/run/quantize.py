@@ -14,7 +14,7 @@ from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import versions
 from hyocr_core.run.blocks import quantize_blocks
 from hyocr_core.run.embedding import EmbeddedSamples
-from hyocr_core.run.job import Job, check_norms, check_resources, prepare
+from hyocr_core.run.job import Drawn, Job, check_norms, check_resources, prepare
 from hyocr_core.run.own_answers import own_answers
 from hyocr_core.run.prepare_model import prepare_model
 from hyocr_core.run.publish import Quantized, publish
@@ -27,15 +27,18 @@ CALIBRATION = {"calib", "task", "answers", "num_samples", "seed", "keep_duplicat
 """Keys of a RunConfig that say what a method learns from."""
 
 
-def quantize(run: RunConfig, *, resume: bool = False, progress: Progress | None = None) -> QuantReport:
+def quantize(
+    run: RunConfig, *, resume: bool = False, progress: Progress | None = None, drawn: Drawn | None = None
+) -> QuantReport:
     """Quantize a checkpoint as `run` says and publish it at `run.output`.
 
     With `run.eval` it reads these pages before, beside the original; if it then fails `run.gate`, as the report says in
     `gate.accepted`, it is published at `run.output` with `.unaccepted` appended, unless `run.keep`.
     Raises BadInputError before anything is written when an input cannot be used, RunError when the run fails; what is
     done by then stays beside the target, and `resume=True` goes on from there to the same bytes.
+    drawn: pages that a run of the same pages has drawn; None draws.
     """
-    job = prepare(run, progress or Silent())
+    job = prepare(run, progress or Silent(), drawn)
     check_resources(job)
     trial = prepare_trial(job)
     with (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,10 +18,10 @@ from hyocr_core.checkpoint.writer import check_target, is_unfinished
 from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.errors import ConfigError, HyocrError, OutputError
 from hyocr_core.progress import Progress, Silent
-from hyocr_core.run.job import prepare
+from hyocr_core.run.job import Drawn, prepare
 from hyocr_core.run.publish import refuse_shortcomings
 from hyocr_core.run.quantize import quantize
-from hyocr_core.run.trial import trial_pages, trial_readers
+from hyocr_core.run.trial import prepare_trial
 from hyocr_core.settings.run_config import RunConfig
 
 BEGUN_NAME = "sweep.json"
@@ -57,11 +57,12 @@ class SweepConfig(FrozenModel):
 
 @dataclass(frozen=True)
 class Planned:
-    """One run. name: of its folder. done: it is there already, from the same options."""
+    """One run. name: of its folder. done: it is there already, from the same options. drawn: pages that all share."""
 
     name: str
     run: RunConfig
     done: bool
+    drawn: Drawn
 
 
 @dataclass(frozen=True)
@@ -72,23 +73,35 @@ class SweepOutcome:
     failed: Mapping[str, str]
 
 
-def plan_sweep(config: SweepConfig, where: str) -> list[Planned]:
+class _Once(Silent):
+    """Says each line once, however many runs it is about."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said: set[str] = set()
+
+    def say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._say(text)
+
+
+def plan_sweep(config: SweepConfig, where: str, say: Callable[[str], None]) -> list[Planned]:
     """Every run of a sweep, checked as `hyocr quant` would check it before its first long step.
 
+    say: shows a line to the user, such as which pages are left out.
     Raises BadInputError that begins with `where` and the run's name.
     """
     planned: dict[str, Planned] = {}
-    begun = _read_begun(config.output)
+    begun, drawn, progress = _read_begun(config.output), Drawn(), _Once(say)
     for entry in config.runs:
         for values in product(*entry.grid.values()):
             varied = dict(zip(entry.grid, values, strict=True))
             name = _name(entry, varied)
             if name in planned:
                 raise ConfigError(f"{where}: {name} stands there twice; give each run options of its own")
-            # The pages to read are the same for all.
-            first = all(earlier.done for earlier in planned.values())
             run = _run_config(config, entry, varied, name, where)
-            planned[name] = _plan(run, name, where, begun, pages=config.eval if first else None)
+            planned[name] = _plan(run, name, where, begun, drawn, progress)
     return list(planned.values())
 
 
@@ -119,7 +132,8 @@ def _make(planned: Planned, progress: Progress) -> QuantReport:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / BEGUN_NAME) as partial:
             save_bytes(partial, (json.dumps(begun, indent=2) + "\n").encode())
-    return quantize(planned.run, resume=is_unfinished(planned.run.output), progress=progress)
+    resume = is_unfinished(planned.run.output)
+    return quantize(planned.run, resume=resume, progress=progress, drawn=planned.drawn)
 
 
 def _name(entry: SweepEntry, varied: Mapping[str, Any]) -> str:
@@ -151,22 +165,19 @@ def _run_config(config: SweepConfig, entry: SweepEntry, varied: Mapping[str, Any
     return parse_config(RunConfig, config.run | own, f"{where}: {name}")
 
 
-def _plan(run: RunConfig, name: str, where: str, begun: Mapping[str, Any], *, pages: str | None) -> Planned:
-    """Check one run. pages: the source of the evaluation if it is to be checked with it."""
+def _plan(run: RunConfig, name: str, where: str, begun: Mapping[str, Any], drawn: Drawn, progress: Progress) -> Planned:
+    """Check one run."""
     try:
         if name in begun and (run.output / REPORT_NAME).is_file():
             if begun[name] != run.model_dump(mode="json"):
                 raise OutputError(f"{run.output} was made with other options; give the sweep another output")
-            return Planned(name, run, done=True)
+            return Planned(name, run, True, drawn)
         check_target(run.output, resume=is_unfinished(run.output))
-        job = prepare(run, Silent())
-        if pages is not None:
-            trial_pages(job, pages)
-        trial_readers(job)
+        prepare_trial(prepare(run, progress, drawn))
     except HyocrError as error:
         error.args = (f"{where}: {name}: {error}",)
         raise
-    return Planned(name, run, done=False)
+    return Planned(name, run, False, drawn)
 
 
 def _read_begun(folder: Path) -> dict[str, Any]:

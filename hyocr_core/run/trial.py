@@ -9,71 +9,73 @@ from pathlib import Path
 from hyocr_core.checkpoint.writer import refuse_unaccepted
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import RunError
-from hyocr_core.evaluation.evaluate import check_transcripts, evaluate
-from hyocr_core.evaluation.scores.gate import needs_transcripts
+from hyocr_core.evaluation.evaluate import draw_records, evaluate
 from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.models.known_formats import known_formats
-from hyocr_core.pages.checked import check_pages
+from hyocr_core.pages.checked import Pages, check_pages
 from hyocr_core.pages.processor import load_processor
-from hyocr_core.pages.sources import draw_pages
 from hyocr_core.resources import RUNTIME_BYTES, check_memory
-from hyocr_core.run.job import Job
+from hyocr_core.run.job import CheckedPages, Job
+from hyocr_core.settings.eval_config import EvalConfig
 
 
 @dataclass(frozen=True)
 class Trial:
-    """source: of the records, as it was given. rounded: whether round-to-nearest reads them too. memory: bytes that the
+    """config: of the evaluation. records: its pages; pages: those of them that can be used. memory: bytes that the
     reading needs on the CPU, None on a GPU."""
 
-    source: str
+    config: EvalConfig
     records: Sequence[Record]
-    rounded: bool
+    pages: Pages
     memory: int | None
 
 
 def prepare_trial(job: Job) -> Trial | None:
     """Everything of the evaluation that can be refused before the run; None when none is asked for.
 
-    Raises BadInputError as `trial_pages` and `trial_readers` do, and for a folder where a checkpoint that fails would
-    go.
+    Raises BadInputError for a metric that cannot be used, pages that cannot be used or lack transcripts that are
+    needed, readers that do not fit into memory together, and for a folder where a checkpoint that fails would go.
     """
     run = job.run
     if run.eval is None:
         return None
     if run.gate is not None and not run.keep:
         refuse_unaccepted(run.output)
-    records = trial_pages(job, run.eval)
-    rounded, memory = trial_readers(job)
-    return Trial(run.eval, records, rounded, memory)
-
-
-def trial_pages(job: Job, source: str) -> list[Record]:
-    """The pages of `source` that the checkpoint is to read, each built once to see that it can be.
-
-    Raises BadInputError for pages that cannot be used or lack transcripts that the gate needs.
-    """
-    run = job.run
-    records = draw_pages(
-        source, run.task, run.eval_samples, run.seed, keep_duplicates=run.keep_duplicates, say=job.progress.say
+    config = EvalConfig(
+        model=str(run.output),
+        data=run.eval,
+        task=run.task,
+        keep_duplicates=run.keep_duplicates,
+        num_samples=run.eval_samples,
+        seed=run.seed,
+        baseline=str(job.source.folder),
+        rounded=_can_be_rounded(job),
+        metrics=run.metrics,
+        gate=run.gate,
+        device=str(job.model.device),
     )
-    check_transcripts(records, required=run.gate is not None and needs_transcripts(run.gate))
-    check_pages(records, job.processor or load_processor(job.source.folder), job.progress)
-    return records
+    records, pages = _pages(job, config)
+    return Trial(config, records, pages, _memory(job, config))
 
 
-def trial_readers(job: Job) -> tuple[bool, int | None]:
-    """Whether round-to-nearest is to read too, and the memory that all readers need; see `Trial`.
+def _pages(job: Job, config: EvalConfig) -> CheckedPages:
+    """The pages to read, each built to see that it can be, by whoever shares them first."""
+    if job.drawn.evaluation is None:
+        records = draw_records(config, job.progress.say)
+        processor = job.processor or load_processor(job.source.folder)
+        job.drawn.evaluation = CheckedPages(records, check_pages(records, processor, job.progress))
+    return job.drawn.evaluation
 
-    Raises BadInputError when they do not fit into memory together.
-    """
-    rounded = _can_be_rounded(job)
+
+def _memory(job: Job, config: EvalConfig) -> int | None:
+    """What all readers need together. Raises BadInputError when there is less."""
     if job.model.device.type != "cpu":
-        return rounded, None
+        return None
     # All of them are in memory at once, unpacked.
-    readers = 3 if rounded else 2
+    readers = 3 if config.rounded else 2
     memory = RUNTIME_BYTES + readers * sum(info.nbytes for info in job.reader.tensors.values())
     check_memory(memory, "leave --eval out, and run hyocr eval on another machine")
-    return rounded, memory
+    return memory
 
 
 def _can_be_rounded(job: Job) -> bool:
@@ -86,18 +88,9 @@ def hold_trial(job: Job, trial: Trial, folder: Path, state: Path) -> EvalResult:
 
     state: folder that keeps what was read, so that an interrupted run goes on there.
     """
+    config = trial.config.model_copy(update={"model": str(folder)})
     try:
-        return evaluate(
-            folder,
-            trial.records,
-            baseline=job.source.folder,
-            rounded=trial.rounded,
-            data=trial.source,
-            seed=job.run.seed,
-            device=job.model.device,
-            state=state,
-            progress=job.progress,
-        )
+        return evaluate(config, pages=trial.pages, state=state, progress=job.progress)
     except RunError as error:
         raise RunError(f"{error}; the checkpoint itself is done: --resume without --eval publishes it") from error
 

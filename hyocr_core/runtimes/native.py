@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyocr_core.errors import CheckpointError, MissingRuntimeError
+from hyocr_core.errors import CheckpointError, MissingRuntimeError, one_line
 from hyocr_core.formats import TRANSFORMERS, StoredFormats
 from hyocr_core.formats.runtimes import Shapes
 
@@ -50,16 +50,10 @@ def load_native(folder: Path, device: torch.device, *, unpack: bool) -> HunYuanV
     try:
         model, report = load(folder, dtype="auto", local_files_only=True, output_loading_info=True, **how)
     except Exception as error:  # whatever Transformers and the packages behind it raise is the checkpoint's fault
-        raise CheckpointError(f"Transformers: {first_line(error)}") from error
+        raise CheckpointError(f"Transformers: {one_line(error, 300, named=True)}") from error
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
         if report.get(kind):
             names = sorted(map(str, report[kind]))
             raise CheckpointError(f"Transformers: {len(names)} {kind.replace('_', ' ')}, the first is {names[0]}")
     loaded: HunYuanVLForConditionalGeneration = model.to(device).eval()
     return loaded
-
-
-def first_line(error: Exception) -> str:
-    """Kind and message of another library's error, on one line of at most 300 characters."""
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,46 +1,14 @@
-"""The options of one `hyocr quant` run, and the bounds of its gate."""
+"""The options of one `hyocr quant` run."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hyocr_core.contract.config import FrozenModel, parse_config, show
-from hyocr_core.errors import ConfigError
-
-
-class Gate(FrozenModel):
-    """What a checkpoint must hold beside the one it was made from, its baseline, to be accepted; None asks nothing."""
-
-    cer: float | None = Field(
-        None, ge=0, description="character error rate at most so many percentage points above the baseline's"
-    )
-    wer: float | None = Field(None, ge=0, description="word error rate at most so many percentage points above")
-    agreement: float | None = Field(
-        None, ge=0, le=1, description="at least this fraction of next tokens on which both agree"
-    )
-    kl: float | None = Field(None, ge=0, description="KL(baseline || model) at most this, mean per token in nats")
-    loops: int | None = Field(
-        None, ge=0, description="at most so many more pages than the baseline's that end in a repetition loop"
-    )
-    cut: int | None = Field(None, ge=0, description="at most so many more pages that reach the limit of new tokens")
-    identical: float | None = Field(
-        None, ge=0, le=1, description="at least this fraction of pages with the very text of the baseline"
-    )
-
-    @property
-    def bounds(self) -> dict[str, float]:
-        """What is asked."""
-        return self.model_dump(exclude_none=True)
-
-    @model_validator(mode="after")
-    def _asks_something(self) -> Gate:
-        if not self.bounds:
-            raise ValueError(f"asks nothing; give bounds, such as cer=0.5; there are {', '.join(Gate.model_fields)}")
-        return self
+from hyocr_core.contract.config import FrozenModel
+from hyocr_core.settings.shared import Device, Gate, Plugins
 
 
 class RunConfig(FrozenModel):
@@ -72,7 +40,7 @@ class RunConfig(FrozenModel):
     keep_duplicates: bool = Field(False, description="use pages that are the same as another, or nearly, too")
     num_samples: Annotated[int, Field(ge=1, description="calibration samples to use")] = 128
     seed: Annotated[int, Field(ge=0, description="seed of every random choice")] = 0
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: Device = Field("auto", description="auto, cpu, cuda or cuda:N")
     spill: bool = Field(False, description="keep the activation cache on disk instead of in memory")
     allow_degraded: bool = Field(False, description="exit 0 even if a layer fell back to round-to-nearest")
     observers: dict[str, dict[str, Any]] = Field(
@@ -84,6 +52,10 @@ class RunConfig(FrozenModel):
         description="pages that the finished checkpoint and the original read before it is published; as calib",
     )
     eval_samples: int | None = Field(None, ge=1, description="pages to draw from eval; all of them by default")
+    metrics: Plugins = Field(
+        default_factory=dict,
+        description="further metrics to measure on eval's pages, name,name, or by name with their options",
+    )
     gate: Gate | None = Field(
         None, description="bounds that the finished checkpoint must hold, such as cer=0.5,agreement=0.98,loops=0"
     )
@@ -97,35 +69,11 @@ class RunConfig(FrozenModel):
             raise ValueError("is empty; name the folder to write")
         return value
 
-    @field_validator("gate", mode="before")
-    @classmethod
-    def _gate_from_text(cls, value: object) -> object:
-        return parse_gate(value, "bounds") if isinstance(value, str) else value
-
     @model_validator(mode="after")
     def _evaluated(self) -> RunConfig:
-        if self.eval is None and (self.gate is not None or self.eval_samples is not None):
-            raise ValueError(f"{'eval_samples' if self.gate is None else 'gate'} needs eval, the pages to read")
+        for key in ("gate", "eval_samples", "metrics"):
+            if self.eval is None and getattr(self, key):
+                raise ValueError(f"{key} needs eval, the pages to read")
         if self.keep and self.gate is None:
             raise ValueError("keep needs a gate that the checkpoint may fail, such as gate: cer=0.5")
         return self
-
-    @field_validator("device")
-    @classmethod
-    def _device_known(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
-            raise ValueError("should be auto, cpu, cuda or cuda:N")
-        return value
-
-
-def parse_gate(text: str, where: str) -> Gate:
-    """Read `cer=0.5,agreement=0.98,loops=0`. Raises ConfigError of one line that begins with `where`."""
-    bounds: dict[str, str] = {}
-    for part in text.split(","):
-        metric, equals, bound = (piece.strip() for piece in part.partition("="))
-        if not (metric and equals and bound):
-            raise ConfigError(f"{where}: {show(part.strip())}: write METRIC=BOUND, such as cer=0.5,loops=0")
-        if metric in bounds:
-            raise ConfigError(f"{where}: {metric} is there twice")
-        bounds[metric] = bound
-    return parse_config(Gate, bounds, where)

@@ -14,8 +14,9 @@ from hyocr_core.errors import ConfigError
 from hyocr_core.plugin.registry import installed_methods
 from hyocr_core.settings.angelslim import METHODS, is_reference, translate
 from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.settings.shared import plugins_by_name
 
-_OBSERVE = re.compile(r"(?P<name>[^=]+?)(:(?P<option>[^:=]+=.*))?", re.DOTALL)
+_PLUGIN = re.compile(r"(?P<name>[^=]+?)(:(?P<option>[^:=]+=.*))?", re.DOTALL)
 
 
 class Merged(NamedTuple):
@@ -30,9 +31,10 @@ def merge_run_config(
     flags: Mapping[str, Any],
     overrides: Sequence[str],
     observers: Sequence[str] = (),
+    metrics: Sequence[str] = (),
     layers: Sequence[str] = (),
 ) -> Merged:
-    """Make the configuration of a run from a YAML file, flags, and arguments of `-o`, `--observe` and `--override`.
+    """Make the configuration of a run from a YAML file, flags and arguments of `-o`, `--observe`, `--metrics`, ...
 
     The file has RunConfig's keys or is in the schema of `hyocr_core.settings.angelslim`, whose names of methods are
     understood everywhere. A flag wins over the file unless it is None; an override is set in `options`. Raises
@@ -54,7 +56,9 @@ def merge_run_config(
         _set_option(data["options"], override)
     _fix_options(data["options"], fixed, where)
     if observers:
-        data["observers"] = _with_observers(data.get("observers"), observers)
+        data["observers"] = with_plugins(data.get("observers"), observers, "--observe")
+    if metrics:
+        data["metrics"] = with_plugins(data.get("metrics"), metrics, "--metrics")
     if layers:
         data["overrides"] = _with_layers(data.get("overrides"), layers)
     return Merged(parse_config(RunConfig, data, where), notes)
@@ -85,21 +89,23 @@ def parse_override(text: str, flag: str = "-o") -> tuple[str, Any]:
     return key, value if value.startswith("*") else _parse_yaml(value, f"{flag} {text}")
 
 
-def _with_observers(given: Any, arguments: Sequence[str]) -> Any:
-    """Add what each `NAME[:KEY=VALUE]` names to the observers of the file."""
+def with_plugins(given: Any, arguments: Sequence[str], flag: str) -> Any:
+    """Add what the arguments of `flag`, each `NAME,NAME` or `NAME:KEY=VALUE`, name to the plugins of the file."""
+    given = plugins_by_name(given)
     if not isinstance(given, dict | None):
         return given
-    observers: dict[str, Any] = deepcopy(given) if given else {}
+    plugins: dict[str, Any] = deepcopy(given) if given else {}
     for argument in arguments:
-        # NAME may be distribution:name, and a value may hold colons.
-        found = _OBSERVE.fullmatch(argument)
-        if found is None:
-            raise ConfigError(f"--observe {argument}: write NAME or NAME:KEY=VALUE, such as dump-stats:folder=stats")
-        options = observers.setdefault(found["name"], {})
-        if found["option"] is not None and isinstance(options, dict):
-            key, value = parse_override(found["option"], "--observe")
-            options[key] = value
-    return observers
+        for part in [argument] if "=" in argument else argument.split(","):
+            # NAME may be distribution:name, and a value may hold colons.
+            found = _PLUGIN.fullmatch(part.strip())
+            if found is None:
+                raise ConfigError(f"{flag} {argument}: write NAME or NAME:KEY=VALUE, such as dump-stats:folder=stats")
+            options = plugins.setdefault(found["name"], {})
+            if found["option"] is not None and isinstance(options, dict):
+                key, value = parse_override(found["option"], flag)
+                options[key] = value
+    return plugins
 
 
 def _with_layers(given: Any, arguments: Sequence[str]) -> Any:

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from hyocr_core.evaluation.recorded.comparison import Candidate, Several
 from hyocr_core.pages.sources import source_name
-from hyocr_core.report.text import NONE, count, number, percent, points, signed_span, span
+from hyocr_core.report.numbers import count, measured, number, percent, points, signed_span, size, span
 
 
 def several_table(several: Several) -> Table:
@@ -17,20 +17,33 @@ def several_table(several: Several) -> Table:
     table.title = escape(f"{pages}; * no other is smaller and better")
     table.add_column("", no_wrap=True)
     table.add_column("checkpoint", overflow="fold")
-    for title in ("method", "MB", "CER", "95 %", "to baseline", "95 %", "to best", "95 %", "agreement", "KL", "loops"):
+    for title in (
+        "method",
+        "size",
+        "CER",
+        "95 %",
+        "to baseline",
+        "95 %",
+        "to best",
+        "95 %",
+        "agreement",
+        "KL",
+        "loops",
+    ):
         table.add_column(title, justify="left" if title == "method" else "right")
-    table.add_column("pages/s", justify="right")
+    for title in ("pages/s", *(escape(metric.title) for metric in several.metrics.values())):
+        table.add_column(title, justify="right")
     table.add_column("runtime")
     for row in several.candidates:
-        table.add_row("*" if row.front else "", escape(row.name), *_cells(row))
+        metrics = (escape(measured(row.metrics.get(name), each.unit)) for name, each in several.metrics.items())
+        table.add_row("*" if row.front else "", escape(row.name), *_cells(row), *metrics, row.runtime)
     return table
 
 
 def _cells(row: Candidate) -> tuple[str, ...]:
-    megabytes = NONE if row.weight_bytes is None else f"{row.weight_bytes / 1e6:.1f}"
     return (
         escape(", ".join(filter(None, (row.method, row.format)))),
-        megabytes,
+        size(row.weight_bytes),
         percent(row.cer),
         span(row.cer_interval),
         points(row.cer_difference),
@@ -41,5 +54,4 @@ def _cells(row: Candidate) -> tuple[str, ...]:
         number(row.kl),
         percent(row.loop_rate),
         number(row.pages_per_second),
-        row.runtime,
     )

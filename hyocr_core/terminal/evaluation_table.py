@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from hyocr_core.evaluation.scores.result import EvalResult, Interval
-
-_NONE = "-"
+from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
+from hyocr_core.report.numbers import (
+    NONE,
+    measured,
+    measured_difference,
+    measured_span,
+    number,
+    percent,
+    points,
+    seconds,
+    signed_span,
+    size,
+    span,
+)
 
 
 def eval_table(result: EvalResult) -> Table:
@@ -24,10 +36,12 @@ def eval_table(result: EvalResult) -> Table:
     differences = dict(_differences(result))
     for field, label, show in _ROWS:
         table.add_row(label, *(_shown(score, field, show) for score in known.values()), differences.get(field, ""))
+    for row in _named(result, tuple(known.values())):
+        table.add_row(*row)
     for part in result.model.part_bytes:
-        sizes = (_shown(score.part_bytes, part, _size) for score in known.values())
+        sizes = (_shown(score.part_bytes, part, size) for score in known.values())
         table.add_row(f"  {part}", *sizes, differences.get(part, ""))
-    table.add_row("peak memory", _size(result.peak_rss_bytes))
+    table.add_row("peak memory", size(result.peak_rss_bytes))
     compared = {"model": result.comparison, "baseline": None, "rounded": result.rounded_comparison}
     for field, label, show in _CLOSENESS if result.comparison else ():
         table.add_row(label, *(_shown(compared[title], field, show) for title in known))
@@ -37,63 +51,51 @@ def eval_table(result: EvalResult) -> Table:
     return table
 
 
+def _named(result: EvalResult, scores: Sequence[ModelScore]) -> Iterator[tuple[str, ...]]:
+    """Two rows for each metric that was named: its number and its interval."""
+    for name, metric in result.metrics.items():
+        found = [score.metrics.get(name) for score in scores]
+        compared = result.comparison.metrics.get(name) if result.comparison else None
+        numbers = (NONE if each is None else measured(each.value, metric.unit) for each in found)
+        spans = (NONE if each is None else measured_span(each.interval, metric.unit) for each in found)
+        difference = [] if compared is None else [measured_difference(compared.value, metric.unit)]
+        yield tuple(map(escape, (metric.title, *numbers, *difference)))
+        yield ("  95 % interval", *spans)
+
+
 def _shown(values: object, field: str, show: Callable[[Any], str]) -> str:
     """What a score, or the sizes of parts, say of a field."""
     if values is None:
         return ""
     value = values.get(field) if isinstance(values, dict) else getattr(values, field)
-    return _NONE if value is None else escape(show(value))
-
-
-def _percent(rate: float) -> str:
-    return f"{100 * rate:.2f} %"
-
-
-def _interval(interval: Interval) -> str:
-    return f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
+    return NONE if value is None else escape(show(value))
 
 
 def _ratio(ratio: float) -> str:
     return f"{ratio:.3f}"
 
 
-def _fraction(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
-
-
-def _rate(count: float) -> str:
-    return f"{count:.2f}" if count < 10 else f"{count:.0f}"
-
-
 _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("model", "checkpoint", str),
     ("runtime", "runtime", str),
-    ("cer", "CER", _percent),
-    ("cer_interval", "  95 % interval", _interval),
-    ("page_cer", "CER, mean of pages", _percent),
-    ("page_cer_interval", "  95 % interval", _interval),
-    ("wer", "WER", _percent),
-    ("wer_interval", "  95 % interval", _interval),
-    ("page_wer", "WER, mean of pages", _percent),
-    ("page_wer_interval", "  95 % interval", _interval),
-    ("edit_distance", "norm. edit distance", _fraction),
-    ("exact_match", "exact match", _percent),
+    ("cer", "CER", percent),
+    ("cer_interval", "  95 % interval", span),
+    ("page_cer", "CER, mean of pages", percent),
+    ("page_cer_interval", "  95 % interval", span),
+    ("wer", "WER", percent),
+    ("wer_interval", "  95 % interval", span),
+    ("page_wer", "WER, mean of pages", percent),
+    ("page_wer_interval", "  95 % interval", span),
+    ("edit_distance", "norm. edit distance", number),
+    ("exact_match", "exact match", percent),
     ("length_ratio", "length / reference", _ratio),
-    ("loop_rate", "repetition loops", _percent),
+    ("loop_rate", "repetition loops", percent),
     ("cut_pages", "cut at token limit", str),
-    ("pages_per_second", "pages per second", _rate),
-    ("tokens_per_second", "tokens per second", _rate),
-    ("first_token_seconds", "first token after", _seconds),
-    ("seconds", "read in", _seconds),
-    ("weight_bytes", "weights", _size),
+    ("pages_per_second", "pages per second", number),
+    ("tokens_per_second", "tokens per second", number),
+    ("first_token_seconds", "first token after", seconds),
+    ("seconds", "read in", seconds),
+    ("weight_bytes", "weights", size),
 )
 """Field of a ModelScore, label, and how its value is shown."""
 
@@ -101,8 +103,8 @@ _CLOSENESS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("length_ratio", "length / baseline", _ratio),
     ("identical_pages", "identical pages", str),
     ("tokens", "tokens compared", str),
-    ("agreement", "next-token agreement", _percent),
-    ("kl", "KL, nats per token", "{:.2g}".format),
+    ("agreement", "next-token agreement", percent),
+    ("kl", "KL, nats per token", partial(number, digits=2)),
 )
 """The same of a Comparison."""
 
@@ -113,10 +115,10 @@ def _differences(result: EvalResult) -> Iterator[tuple[str, str]]:
     if baseline is None or compared is None:
         return
     if compared.cer_difference is not None and compared.cer_difference_interval is not None:
-        yield "cer", f"{100 * compared.cer_difference:+.2f} points"
-        yield "cer_interval", _interval(compared.cer_difference_interval)
+        yield "cer", f"{points(compared.cer_difference)} points"
+        yield "cer_interval", signed_span(compared.cer_difference_interval)
     sizes = {"weight_bytes": (model.weight_bytes, baseline.weight_bytes)}
-    sizes |= {part: (size, baseline.part_bytes.get(part)) for part, size in model.part_bytes.items()}
-    for name, (size, before) in sizes.items():
-        if size is not None and before:
-            yield name, f"{size / before - 1:+.0%}"
+    sizes |= {part: (after, baseline.part_bytes.get(part)) for part, after in model.part_bytes.items()}
+    for name, (after, before) in sizes.items():
+        if after is not None and before:
+            yield name, f"{after / before - 1:+.0%}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
+from hyocr_core.report.numbers import duration, size, times
 from hyocr_core.run.dry_run import DryRun, PartSize
 
 _UNKNOWN = "unknown"
@@ -31,9 +32,9 @@ def sizes_table(plan: DryRun) -> Table:
     """Megabytes of each part before and after, and all of them."""
     table = _table("part", "before", "after", "smaller")
     for row in (*plan.sizes, total_size(plan)):
-        ratio = f"{row.before / row.after:.2f}x" if row.after else _UNKNOWN
-        after = _UNKNOWN if row.after is None else _megabytes(row.after)
-        table.add_row(row.part, _megabytes(row.before), after, ratio if row.before else "")
+        ratio = times(row.before / row.after) if row.after else _UNKNOWN
+        after = _UNKNOWN if row.after is None else size(row.after)
+        table.add_row(row.part, size(row.before), after, ratio if row.before else "")
     return table
 
 
@@ -53,11 +54,11 @@ def resources_table(plan: DryRun) -> Table:
         read = plan.evaluation
         gate = "no gate" if read.gate is None else ", ".join(f"{key}={bound:g}" for key, bound in read.gate.items())
         table.add_row("evaluation", escape(f"{read.pages} pages of {read.source}; {gate}"))
-    memory = "not estimated on a GPU" if resources.memory is None else f"about {_gigabytes(resources.memory)}"
-    table.add_row("memory", f"{memory}; {_gigabytes(resources.memory_free)} are free")
-    table.add_row("disk", f"at most {_gigabytes(resources.disk)}; {_gigabytes(resources.disk_free)} are free")
+    memory = "not estimated on a GPU" if resources.memory is None else f"about {size(resources.memory)}"
+    table.add_row("memory", f"{memory}; {size(resources.memory_free)} are free")
+    table.add_row("disk", f"at most {size(resources.disk)}; {size(resources.disk_free)} are free")
     more = "" if plan.evaluation is None else ", and the evaluation"
-    table.add_row("time", f"{_duration(*plan.time.seconds)} ({plan.time.how}){more}")
+    table.add_row("time", f"{duration(*plan.time.seconds)} ({plan.time.how}){more}")
     for runtime in plan.runtimes:
         table.add_row(runtime.name, escape(f"{runtime.loads}: {runtime.why}" if runtime.why else runtime.loads))
     return table
@@ -83,18 +84,3 @@ def _table(first: str, *numbers: str) -> Table:
     for title in numbers:
         table.add_column(title, justify="right", no_wrap=True)
     return table
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB"
-
-
-def _duration(low: float, high: float) -> str:
-    for unit, seconds in (("h", 3600), ("min", 60)):
-        if high >= 2 * seconds:
-            return f"{low / seconds:.1f} to {high / seconds:.1f} {unit}"
-    return f"{low:.0f} to {high:.0f} s"

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, LayerRecord, QuantReport
 from hyocr_core.evaluation.scores.gate import failures
+from hyocr_core.report.numbers import measured, number, percent, seconds, size
 
 
 def layer_table(layers: tuple[LayerRecord, ...]) -> Table:
@@ -34,12 +35,12 @@ def layer_table(layers: tuple[LayerRecord, ...]) -> Table:
 
 def summary(report: QuantReport, output: Path) -> RenderableType:
     """Sizes, time, memory, how it reads, what is degraded, and where the checkpoint lies."""
-    before, after = report.weight_bytes_before / 1e6, report.weight_bytes_after / 1e6
-    seconds = ", ".join(f"{name} {value:.1f}" for name, value in report.phases.items())
+    before, after = report.weight_bytes_before, report.weight_bytes_after
+    phases = ", ".join(f"{name} {seconds(value)}" for name, value in report.phases.items())
     lines = [
         f"{len(report.layers)} layers quantized, {len(report.ignored)} linears left as they are",
-        f"weights {before:.1f} MB -> {after:.1f} MB ({before / after:.2f} times smaller)",
-        f"{sum(report.phases.values()):.1f} s ({seconds}), peak memory {report.peak_rss_bytes / 1e9:.2f} GB",
+        f"weights {size(before)} -> {size(after)} ({before / after:.2f} times smaller)",
+        f"{seconds(sum(report.phases.values()))} ({phases}), peak memory {size(report.peak_rss_bytes)}",
     ]
     if report.calibration is not None:
         used = report.calibration
@@ -60,15 +61,19 @@ def summary(report: QuantReport, output: Path) -> RenderableType:
 
 def _reading(numbers: EvaluationRecord) -> Iterator[str]:
     yield f"read {numbers.pages} pages of {numbers.data}"
+    scores = {"": numbers.model, "original ": numbers.baseline, "rounded to nearest ": numbers.rounded}
+    known = {label: score for label, score in scores.items() if score is not None}
     if numbers.model.cer is not None:
-        scores = {"CER": numbers.model, "original": numbers.baseline, "rounded to nearest": numbers.rounded}
-        rates = {label: score.cer for label, score in scores.items() if score is not None}
-        yield ", ".join(f"{label} {rate:.2%}" for label, rate in rates.items() if rate is not None)
+        yield "CER " + ", ".join(f"{label}{percent(score.cer)}" for label, score in known.items())
     if numbers.model.agreement is not None and numbers.model.kl is not None:
         yield (
-            f"next-token agreement {numbers.model.agreement:.2%}, KL {numbers.model.kl:.2g}, "
+            f"next-token agreement {percent(numbers.model.agreement)}, KL {number(numbers.model.kl, 2)}, "
             f"{numbers.model.identical} pages identical, {numbers.model.loops} end in a loop"
         )
+    for name, metric in numbers.metrics.items():
+        values = {label: score.metrics[name] for label, score in known.items() if name in score.metrics}
+        shown = ", ".join(f"{label}{measured(value, metric.unit)}" for label, value in values.items())
+        yield f"{metric.title} {shown}"
 
 
 def print_report(console: Console, report: QuantReport, output: Path) -> None:

@@ -24,6 +24,7 @@ from hyocr_core.kit.statistics import merge
 from hyocr_core.plugin.registry import installed_methods, load_method
 from hyocr_core.plugin.results import bits_differ
 from hyocr_core.progress import Silent
+from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.testing.bench import (
     Bench,
@@ -298,10 +299,10 @@ class MethodContract:
         The random checkpoint reads nothing, but whatever breaks a model that does, breaks it too.
         """
         from hyocr_core.evaluation.evaluate import evaluate
-        from hyocr_core.pages.sources import open_source, select
 
-        pages = select(open_source(PAGES), 4, 0)
-        comparison = evaluate(straight, pages, baseline=hyocr_checkpoint, max_new_tokens=24).comparison
+        original = str(hyocr_checkpoint)
+        config = EvalConfig(model=str(straight), data=PAGES, baseline=original, num_samples=4, max_new_tokens=24)
+        comparison = evaluate(config).comparison
         found = comparison.kl if comparison is not None else None
         require(
             found is not None and found <= self.kl,
@@ -315,14 +316,14 @@ class MethodContract:
         which need transcripts, calibrated is on those of HYOCR_TEST_CALIB; all as `hyocr quant` and `eval` take them.
         """
         from hyocr_core.evaluation.evaluate import evaluate
-        from hyocr_core.pages.sources import open_source, select
 
         model, pages = os.environ.get("HYOCR_TEST_CHECKPOINT"), os.environ.get("HYOCR_TEST_PAGES")
         if not model or not pages:
             pytest.skip("set HYOCR_TEST_CHECKPOINT and HYOCR_TEST_PAGES to a checkpoint that reads and pages to read")
         run = self._run(Path(model), tmp_path / "out", calib=os.environ.get("HYOCR_TEST_CALIB", "synthetic"))
         _quantize(run.model_copy(update={"num_samples": 16}))
-        comparison = evaluate(run.output, select(open_source(pages), 64, 0), baseline=model).comparison
+        config = EvalConfig(model=str(run.output), data=pages, baseline=model, num_samples=64)
+        comparison = evaluate(config).comparison
         rise = comparison.cer_difference if comparison is not None else None
         require(rise is not None, f"{pages}: without transcripts there is no character error rate")
         points = 100 * (rise or 0.0)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from hyocr_core.contract.page_source import Record
-from hyocr_core.errors import CheckpointError, MissingRuntimeError, RunError
+from hyocr_core.errors import CheckpointError, MissingRuntimeError, RunError, one_line
 from hyocr_core.formats import StoredFormats
 from hyocr_core.formats.runtimes import Shapes
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import build_sample, prompt_text
-from hyocr_core.runtimes.native import check_packages, first_line, load_native
+from hyocr_core.runtimes.native import check_packages, load_native
 from hyocr_core.runtimes.vllm_process import VllmProcess, vllm_version
 from hyocr_core.verification.verdict import LoadRecord
 
@@ -73,7 +73,7 @@ def _generate(model: Any, inputs: dict[str, torch.Tensor]) -> list[int]:
             **inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS, output_logits=True, return_dict_in_generate=True
         )
     except Exception as error:  # whatever Transformers and the packages behind it raise is the checkpoint's fault
-        raise CheckpointError(f"Transformers: {first_line(error)}") from error
+        raise CheckpointError(f"Transformers: {one_line(error, 300, named=True)}") from error
     if not all(bool(torch.isfinite(step).all()) for step in answer.logits):
         raise CheckpointError("Transformers: the logits are NaN or infinite")
     tokens: list[int] = answer.sequences[0, inputs["input_ids"].shape[1] :].tolist()

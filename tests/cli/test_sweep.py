@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -10,6 +11,8 @@ from ruamel.yaml import YAML
 from hyocr_core.checkpoint.quant_report import FILE_NAME
 from hyocr_core.cli.main import main
 from hyocr_core.errors import RunError
+from hyocr_core.pages.checked import check_pages
+from hyocr_core.pages.sources import draw_pages
 
 pytestmark = pytest.mark.needs_methods
 
@@ -65,6 +68,31 @@ def test_a_grid_is_made_compared_and_not_made_again(grid: dict[str, object], tmp
     assert "is there already" in again.stderr
     assert "rtn-group_size=128-ignore=none" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_pages_are_drawn_and_checked_once_for_all_runs(
+    grid: dict[str, object], calib: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    checked: list[int] = []
+
+    def draw(spec: str, *arguments: Any, **options: Any) -> Any:
+        drawn.append(Path(spec).name)
+        return draw_pages(spec, *arguments, **options)
+
+    def check(records: Any, *arguments: Any) -> Any:
+        checked.append(len(records))
+        return check_pages(records, *arguments)
+
+    for module in ("hyocr_core.run.job", "hyocr_core.evaluation.evaluate"):
+        monkeypatch.setattr(f"{module}.draw_pages", draw)
+    for module in ("hyocr_core.run.trial", "hyocr_core.evaluation.evaluate"):
+        monkeypatch.setattr(f"{module}.check_pages", check)
+    runs = [{"method": "rtn"}, {"method": "gptq", "grid": {"group_size": [64, 128]}}]
+    run = {"eval_samples": 4, "num_samples": 2}
+    result = sweep(written(grid | {"calib": calib, "run": run, "runs": runs}, tmp_path))
+    assert result.exit_code == 0, result.output
+    assert (sorted(drawn), checked) == (["calib.jsonl", "heldout.jsonl"], [4])
 
 
 def test_a_run_that_fails_keeps_no_other_from_being_tried(

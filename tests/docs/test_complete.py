@@ -19,7 +19,9 @@ from hyocr_core.cli.main import main as hyocr
 from hyocr_core.contract import hookspecs
 from hyocr_core.plugin.registry import installed_methods, load_method
 from hyocr_core.run.sweep import SweepConfig, SweepEntry
-from hyocr_core.settings.run_config import Gate, RunConfig
+from hyocr_core.settings.eval_config import EvalConfig
+from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.settings.shared import bound_meanings
 from tests.conftest import REPO
 from tests.docs.pages import DOCS
 
@@ -48,13 +50,21 @@ def keys(model: type[BaseModel]) -> list[str]:
     [
         ("config", "## Keys of a run", (RunConfig,)),
         ("config", "## Keys of a sweep", (SweepConfig, SweepEntry)),
-        ("evaluation", "## The gate", (Gate,)),
+        ("config", "## Keys of an evaluation", (EvalConfig,)),
     ],
 )
 def test_every_key_is_documented(name: str, heading: str, models: tuple[type[BaseModel], ...]) -> None:
     text = section(page(name), heading)
     for key in (key for model in models for key in keys(model)):
         assert re.search(rf"^\| `{key}` \|.*\S \|$", text, re.MULTILINE), key
+
+
+def test_every_bound_of_a_gate_is_documented() -> None:
+    text = section(page("evaluation"), "## The gate")
+    bounds = dict(bound_meanings("hyocr-core"))
+    assert {"cer", "wer", "loops", "agreement", "kl", "cut", "identical"} <= bounds.keys()
+    for name in bounds:
+        assert re.search(rf"^\| `{name}` \|.*\S \|$", text, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -8,15 +8,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from rich.console import Console
 
+from hyocr_core.cli.eval import eval_command
 from hyocr_core.cli.main import main
 from hyocr_core.evaluation.reading.local import read_batch
 from hyocr_core.evaluation.recorded.record_folder import load_commands, load_evaluation
 from hyocr_core.evaluation.scores.result import EvalResult
+from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.terminal.evaluation_table import eval_table
 
 pytestmark = pytest.mark.needs_methods
@@ -51,6 +54,7 @@ def test_json_is_one_object_on_stdout(tiny: Path, noisy: Path, folder: Path) -> 
         "tokens",
         "agreement",
         "kl",
+        "metrics",
     }
     assert data["model"]["model"] == str(noisy)
     assert data["baseline"]["model"] == str(tiny)
@@ -125,7 +129,7 @@ def test_rounding_to_nearest_has_its_column(tiny: Path, by_rtn: Path, folder: Pa
 def test_rounding_to_nearest_without_a_baseline_is_refused(by_rtn: Path, folder: Path) -> None:
     result = run(by_rtn, "--data", folder, "--rtn")
     assert result.exit_code == 2
-    assert "give a baseline" in result.stderr
+    assert "evaluation: rounded needs a baseline" in result.stderr
     assert "check pages" not in result.stderr
 
 
@@ -167,7 +171,8 @@ def test_csv_holds_a_row_for_each_page(tiny: Path, noisy: Path, folder: Path, tm
         rows = list(csv.DictReader(file))
     pages = json.loads(result.stdout)["pages"]
     assert [row["reference"] for row in rows] == ["abc", 'two "lines",\nof 漢字', "abc", "abc"]
-    assert [{key: str(value) for key, value in page.items()} for page in pages] == rows
+    named = ("metrics", "baseline_metrics")
+    assert [{key: str(value) for key, value in page.items() if key not in named} for page in pages] == rows
 
 
 def test_csv_without_a_baseline_has_no_columns_for_one(tiny: Path, folder: Path, tmp_path: Path) -> None:
@@ -296,6 +301,48 @@ def test_bad_input_is_one_line_and_exit_2(tiny: Path, folder: Path, tmp_path: Pa
 @pytest.mark.parametrize("option", ["--num-samples", "--max-new-tokens", "--batch-size"])
 def test_nothing_of_something_is_a_usage_error(tiny: Path, folder: Path, option: str) -> None:
     assert run(tiny, "--data", folder, option, 0).exit_code == 2
+
+
+def test_a_file_holds_the_settings_and_options_win(tiny: Path, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "eval.yaml"
+    file.write_text(f"model: {tiny}\ndata: {folder}\nnum_samples: 3\nseed: 5\nmetrics: [exact]\n")
+    result = run("-c", file, "--num-samples", 2, "--max-new-tokens", 1, "--json")
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert (data["model"]["model"], len(data["pages"]), data["seed"]) == (str(tiny), 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("seeds: 5", ["m"], "evaluation (FILE): data: is missing; seeds: unknown key; did you mean seed?"),
+        ("data: x", [], "evaluation (FILE): model: is missing"),
+        ("data: x\nmetrics: {exact: 3}", ["m"], "evaluation (FILE): metrics.exact = 3: should be a mapping"),
+        ("data: x\nbackend_options: 3", ["m"], "evaluation (FILE): backend_options = 3: should be a mapping"),
+        ("data: x", ["m", "--metrics", "a,=3"], "--metrics a,=3: write NAME or NAME:KEY=VALUE"),
+        ("[", ["m"], "FILE: line 1: "),
+    ],
+)
+def test_a_bad_file_is_one_line(text: str, arguments: list[str], message: str, tmp_path: Path) -> None:
+    file = tmp_path / "eval.yaml"
+    file.write_text(text)
+    result = run("-c", file, *arguments)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert message.replace("FILE", str(file)) in line
+
+
+def test_every_key_is_an_option_with_its_meaning_and_default() -> None:
+    options = {option.name: option for option in eval_command.params if isinstance(option, click.Option)}
+    given = eval_command.make_context("eval", ["model"]).params
+    for key, field in EvalConfig.model_fields.items():
+        if key == "model":
+            continue
+        assert options[key].help is not None
+        assert (field.description or "")[1:] in (options[key].help or "")
+        assert given[key] in (None, ()), "what is not given is left to the file"
+    assert "[default: 600]" in (options["timeout"].help or "")
+    assert "[default: 0]" in (options["seed"].help or "")
 
 
 def test_help_explains_the_measures() -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import HunYuanVLForConditionalGeneration
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError, CheckpointError, RunError
-from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.reading.generate import Runner
-from hyocr_core.evaluation.scores.metrics import bootstrap_interval
+from hyocr_core.evaluation.scores.rates import bootstrap_interval
 from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import Weights, load_whole
@@ -24,6 +24,7 @@ from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import build_sample
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
+from tests.evaluating import evaluate
 
 pytestmark = pytest.mark.needs_methods
 
@@ -270,11 +271,11 @@ def test_rounding_to_nearest_needs_a_format_and_full_precision(
 ) -> None:
     monkeypatch.setattr("hyocr_core.evaluation.reading.local.load_whole", lambda *_: pytest.fail("weights were read"))
     for model, baseline, reason in (
-        (by_rtn, None, "give a baseline"),
+        (by_rtn, None, "rounded needs a baseline"),
         (tiny, tiny, "is not quantized: there is no format"),
         (by_rtn, by_rtn, "is quantized; only full-precision weights"),
     ):
-        with pytest.raises(BadInputError, match=reason):
+        with pytest.raises((BadInputError, ValidationError), match=reason):
             evaluate(model, pages(1), baseline=baseline, rounded=True)
 
 
@@ -300,5 +301,5 @@ def test_what_sees_the_same_looks_once(
 
 @pytest.mark.parametrize("option", ["batch_size", "max_new_tokens"])
 def test_nothing_at_a_time_is_refused(tiny: Path, pages: MakePages, option: str) -> None:
-    with pytest.raises(BadInputError, match="at least 1"):
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
         evaluate(tiny, pages(1), **{option: 0})  # type: ignore[arg-type]

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hyocr_core.errors import CheckpointError, FormatError, MethodError
-from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.models.load import open_weights
 from hyocr_core.models.rounded import RoundedCheckpoint
 from hyocr_core.pages.sources import open_source
@@ -22,6 +21,7 @@ from hyocr_core.run.dry_run import plan_run
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.verification.verify import verify
+from tests.evaluating import evaluate
 
 if TYPE_CHECKING:
     from tests.conftest import PluginFolder

@@ -17,7 +17,8 @@ from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord, read_repo
 from hyocr_core.errors import CheckpointError
 from hyocr_core.report.card import model_card, record_numbers
 from hyocr_core.run.quantize import quantize
-from hyocr_core.settings.run_config import Gate, RunConfig
+from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.settings.shared import Gate
 
 pytestmark = pytest.mark.needs_methods
 
@@ -140,7 +141,7 @@ def test_the_card_shows_the_measured_numbers_with_runtime_and_data(measured: Pat
     assert "8 pages of heldout.jsonl" in text
     assert "The CER is +0.00 points from the original's" in text
     assert "Transformers (original); Transformers on the unpacked weights" in text
-    assert "Gate `kl=1e-09,loops=0`: **not held**: kl " in text
+    assert "Gate `loops=0,kl=1e-09`: **not held**: kl " in text
     assert str(measured.parent) not in text
 
 

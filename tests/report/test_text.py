@@ -37,25 +37,3 @@ def test_what_is_white_is_marked() -> None:
     assert text.marked("  ") == "␣␣"
     assert text.marked("a\n\tb") == "a↵\n⇥b"
     assert text.marked("a b") == "a b"
-
-
-def test_numbers() -> None:
-    shown = (text.percent(0.01234), text.points(-0.0012), text.points(0.0012), text.signed_span((-0.001, 0.002)))
-    assert shown == ("1.23\u00a0%", "−0.12", "+0.12", "−0.10 to +0.20")
-    assert [text.size(size) for size in (12, 3400, 5_600_000, 1_927_000_000)] == [
-        "12\u00a0bytes",
-        "3.4\u00a0kB",
-        "5.6\u00a0MB",
-        "1.93\u00a0GB",
-    ]
-    assert [text.seconds(seconds) for seconds in (0.5, 12, 600)] == ["0.50\u00a0s", "12\u00a0s", "10.0\u00a0min"]
-    assert (text.relative(0.61234), text.times(1.5), text.count(1, "page")) == ("61.2\u00a0%", "1.50×", "1\u00a0page")
-    assert [text.number(value) for value in (0.000277, 12.34, 2010.4, 123456, 1.5e8)] == [
-        "0.000277",
-        "12.3",
-        "2,010",
-        "123,456",
-        "1.5e+08",
-    ]
-    formats = (text.percent, text.points, text.span, text.size, text.number, text.seconds, text.relative, text.times)
-    assert {show(None) for show in formats} == {"–"}

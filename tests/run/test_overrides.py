@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from hyocr_core.cli.main import main
-from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.models.load import open_weights
 from hyocr_core.pages.sources import open_source, select
 from hyocr_core.progress import Silent
@@ -19,6 +18,7 @@ from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.run_file import merge_run_config
 from hyocr_core.verification.verify import verify
+from tests.evaluating import evaluate
 
 pytestmark = pytest.mark.needs_methods
 

@@ -17,7 +17,6 @@ import torch
 from hyocr_core.checkpoint.durable import try_lock
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError, OutputError
-from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.reading.generate import Runner
 from hyocr_core.models.load import load_model
 from hyocr_core.pages.samples import build_sample
@@ -26,6 +25,7 @@ from hyocr_core.run import own_answers as module
 from hyocr_core.run.job import Job, check_resources, prepare
 from hyocr_core.run.own_answers import OwnAnswer, answers_folder, own_answers
 from hyocr_core.settings.run_config import RunConfig
+from tests.evaluating import evaluate
 
 pytestmark = pytest.mark.needs_methods
 

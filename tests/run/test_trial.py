@@ -18,13 +18,15 @@ from PIL import Image
 
 from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.checkpoint.writer import stage_folder
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError, OutputError, RunError
-from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.reading.local import Reader
 from hyocr_core.evaluation.recorded.record_folder import load_evaluation
+from hyocr_core.pages import samples
 from hyocr_core.plugin.method import Method
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
+from tests.evaluating import evaluate
 from tests.run.test_quantize import KILLER, contents
 
 pytestmark = pytest.mark.needs_methods
@@ -293,6 +295,22 @@ def test_an_evaluation_that_fails_can_be_left_out_by_resuming(
             quantize(run)
     quantize(make_run(eval=None, eval_samples=None), resume=True)
     assert contents(run.output) == contents(unread)
+
+
+def test_pages_are_built_once(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was checked before the run is what is read after it."""
+    built: list[str] = []
+    build = samples.build_sample
+
+    def counted(record: Record, *arguments: Any, **options: Any) -> Any:
+        built.append(record.name)
+        return build(record, *arguments, **options)
+
+    monkeypatch.setattr(samples, "build_sample", counted)
+    monkeypatch.setattr("hyocr_core.pages.checked.build_sample", counted)
+    report = quantize(make_run(method="rtn"))
+    assert report.evaluation is not None
+    assert len(built) == report.evaluation.pages == PAGES
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from hyocr_core.errors import MethodError
-from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.recorded.summary import summarize
 from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.pages.sources import open_source
@@ -20,6 +19,7 @@ from hyocr_core.report.card import record_numbers
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.verification.verify import verify
+from tests.evaluating import evaluate
 
 pytestmark = pytest.mark.needs_methods
 

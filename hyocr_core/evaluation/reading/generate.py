@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from hyocr_core.errors import CheckpointError, RunError
+from hyocr_core.errors import CheckpointError, RunError, one_line
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs, embed_prompts
 
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ def greedy_config(folder: Path, text_config: Any, max_new_tokens: int | None) ->
         try:
             own = GenerationConfig.from_pretrained(folder)
         except (OSError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{folder / 'generation_config.json'}: Transformers refuses it: {reason}") from error
+            where = folder / "generation_config.json"
+            raise CheckpointError(f"{where}: Transformers refuses it: {one_line(error)}") from error
     end = own.eos_token_id if own.eos_token_id is not None else text_config.eos_token_id
     ends = [end] if isinstance(end, int) else list(end or ())
     if not ends:

@@ -17,7 +17,6 @@ from hyocr_core.evaluation.reading.diagnose import Side, diagnose
 from hyocr_core.evaluation.reading.generate import Prompts, Runner
 from hyocr_core.evaluation.reading.kept import BatchReading, BatchRecord
 from hyocr_core.evaluation.scores.divergence import Divergence, divergence_of_states
-from hyocr_core.evaluation.scores.metrics import ends_in_loop, normalize
 from hyocr_core.evaluation.scores.result import Role, Runtime
 from hyocr_core.evaluation.scores.score import Answer, Checkpoint, Gap
 from hyocr_core.kit.checks import is_finite
@@ -99,7 +98,7 @@ class Reader:
 
     def _answer(self, tokens: Sequence[int]) -> Answer:
         text = self._tokenizer.decode(tokens, skip_special_tokens=True)
-        return Answer(normalize(text), len(tokens), self.runner.ended(tokens), ends_in_loop(text))
+        return Answer(text, len(tokens), self.runner.ended(tokens))
 
     def checkpoint(self, readings: Sequence[BatchReading]) -> Checkpoint:
         """What is said of the checkpoint when `readings` are all its batches."""

@@ -7,51 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
+from hyocr_core.checkpoint.resolve import resolve_model
+from hyocr_core.contract.backend import ModelToRead
 from hyocr_core.errors import BadInputError, CheckpointError
-from hyocr_core.evaluation.reading.backend import AUTO, Backend, check_runtimes, parse_backend
-from hyocr_core.evaluation.reading.endpoint import Endpoint
-from hyocr_core.evaluation.reading.generate import DEFAULT_MAX_NEW_TOKENS, greedy_config
+from hyocr_core.evaluation.reading.choice import ChosenBackend, check_runtimes
+from hyocr_core.evaluation.reading.generate import DEFAULT_MAX_NEW_TOKENS
+from hyocr_core.evaluation.reading.in_process import InProcess
 from hyocr_core.evaluation.reading.local import Entry
-from hyocr_core.evaluation.reading.remote import EndpointReader, TextReader, VllmReader
+from hyocr_core.evaluation.reading.opened import Opened
+from hyocr_core.evaluation.reading.texts import TextReader
 from hyocr_core.evaluation.scores.result import Role
-from hyocr_core.models.dequantized import DequantizedCheckpoint
-from hyocr_core.models.hunyuan_vl import HunYuanVL
-from hyocr_core.models.load import open_weights
 from hyocr_core.models.rounded import RoundedCheckpoint
-from hyocr_core.pages.processor import load_processor
-from hyocr_core.runtimes.native import check_native
+from hyocr_core.settings.eval_config import EvalConfig
 
-SECONDS = 600.0
-
-
-@dataclass(frozen=True)
-class Backends:
-    """What reads the model and the baseline; baseline: None takes the model's.
-
-    python: the interpreter that has vLLM; None for this one. timeout: seconds to wait for a page of an endpoint.
-    cross_runtime: compare them even if their runtimes differ.
-    """
-
-    model: Backend = AUTO
-    baseline: Backend | None = None
-    python: Path | None = None
-    timeout: float = SECONDS
-    cross_runtime: bool = False
-
-    @classmethod
-    def named(
-        cls, model: str, baseline: str | None, *, python: Path | None, timeout: float, cross_runtime: bool
-    ) -> Backends:
-        """From what the user wrote. Raises BadInputError for what is no backend."""
-        chosen = None if baseline is None else parse_backend(baseline)
-        return cls(parse_backend(model), chosen, python, timeout, cross_runtime)
-
-    def of(self, role: Role) -> Backend:
-        return self.model if role == "model" or self.baseline is None else self.baseline
+AT_ONCE = 1
+"""Pages an endpoint is asked at the same time: vLLM 0.32 takes the features of images that it encodes together for each
+other's, on any device, so that what it then reads is another page."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +34,7 @@ class Participants:
     max_new_tokens: the model's limit of tokens, which holds for all.
     """
 
-    sources: Mapping[Role, ResolvedModel]
+    sources: Mapping[Role, Opened]
     entries: Mapping[Role, Entry]
     texts: Mapping[Role, TextReader]
     processor: Any
@@ -77,70 +48,56 @@ class Participants:
         return {f"{role} {key}": value for role, of_role in known.items() for key, value in of_role.items()}
 
 
-def gather(
-    names: Mapping[Role, str], backends: Backends, *, rounded: bool, max_new_tokens: int | None, at_once: int
-) -> Participants:
+def gather(config: EvalConfig, chosen: Mapping[Role, ChosenBackend]) -> Participants:
     """Find and check everyone; no weights are read yet, but an endpoint is asked what it serves.
 
-    names: what the user calls the model and, if there is one, the baseline. rounded: let the baseline's weights read,
-    too, rounded to nearest in the model's format. at_once: pages an endpoint is asked at the same time.
+    chosen: what reads the model and, if there is one, the baseline.
     Raises BadInputError for a checkpoint or a runtime that cannot be used, or that must not be compared.
     """
-    chosen = {role: backends.of(role) for role in names}
-    sources = {role: source for role, name in names.items() if (source := _find(name, chosen[role])) is not None}
-    _check_comparable(names, chosen, sources, backends, rounded=rounded)
-    processor = next((load_processor(source.folder) for source in sources.values()), None)
-    _check_same_tokens(sources, processor)
-    entries = {role: _entry(sources[role], chosen[role]) for role in names if not chosen[role].only_text}
-    if rounded:
+    names: dict[Role, str] = {"model": config.model}
+    if config.baseline is not None:
+        names["baseline"] = config.baseline
+    sources = {role: opened for role, name in names.items() if (opened := _find(name, chosen[role])) is not None}
+    _check_comparable(config, chosen, sources)
+    processor = next((opened.processor for opened in sources.values()), None)
+    _check_same_tokens(sources)
+    entries: dict[Role, Entry] = {}
+    for role, backend in chosen.items():
+        if issubclass(backend.cls, InProcess):
+            entries[role] = backend.cls.entry(sources[role])
+    if config.rounded:
         weights = RoundedCheckpoint(entries["baseline"].weights, entries["model"].weights)
         entries["rounded"] = Entry(entries["baseline"].source, weights, entries["model"].stored)
-    limit = max_new_tokens or _own_limit(sources.get("model"))
+    limit = config.max_new_tokens or _own_limit(sources.get("model"))
     texts: dict[Role, TextReader] = {}
-    for role in (role for role in names if chosen[role].only_text):
-        if chosen[role].kind == "vllm":
-            texts[role] = VllmReader(sources[role], processor, backends.python, limit)
-        else:
-            endpoint = Endpoint(chosen[role].url, backends.timeout)
-            texts[role] = EndpointReader(endpoint, names[role], sources.get(role), limit, at_once=at_once)
+    for role, backend in chosen.items():
+        if backend.only_text:
+            texts[role] = _text_reader(backend, names[role], sources.get(role), limit, config.batch_size or AT_ONCE)
     _refuse_itself(texts)
     return Participants(sources, entries, texts, processor, limit)
 
 
-def _find(name: str, backend: Backend) -> ResolvedModel | None:
-    """The files of a checkpoint; an endpoint needs none, but its folder may be given as its name."""
-    if backend.kind == "endpoint" and not Path(name).expanduser().is_dir():
+def _find(name: str, backend: ChosenBackend) -> Opened | None:
+    """The files of a checkpoint; a backend that needs none may be given their folder as the model's name."""
+    if not backend.needs_files and not Path(name).expanduser().is_dir():
         return None
-    return resolve_model(name)
+    return Opened(resolve_model(name))
 
 
-def _check_comparable(
-    names: Mapping[Role, str],
-    chosen: Mapping[Role, Backend],
-    sources: Mapping[Role, ResolvedModel],
-    backends: Backends,
-    *,
-    rounded: bool,
-) -> None:
-    if rounded and "baseline" not in names:
-        raise BadInputError("rounding to nearest needs the full-precision weights: give a baseline")
-    if rounded and any(backend.only_text for backend in chosen.values()):
+def _check_comparable(config: EvalConfig, chosen: Mapping[Role, ChosenBackend], sources: Mapping[Role, Opened]) -> None:
+    if config.rounded and any(backend.only_text for backend in chosen.values()):
         raise BadInputError("what is rounded to nearest can be read with --backend auto, transformers and dequant only")
-    if "baseline" in names:
-        quantized = {role: _is_quantized(sources.get(role)) for role in names}
-        model, baseline = ((chosen[role].runtime(quantized=quantized[role]), quantized[role]) for role in names)
-        check_runtimes(model, baseline, cross_runtime=backends.cross_runtime)
+    if "baseline" in chosen:
+        quantized = {role: role in sources and sources[role].quantized for role in chosen}
+        model, baseline = ((chosen[role].runtime(quantized=quantized[role]), quantized[role]) for role in chosen)
+        check_runtimes(model, baseline, cross_runtime=config.cross_runtime)
 
 
-def _is_quantized(source: ResolvedModel | None) -> bool:
-    return source is not None and bool(CheckpointReader(source.folder).config.get("quantization_config"))
-
-
-def _check_same_tokens(sources: Mapping[Role, ResolvedModel], processor: Any | None) -> None:
-    if processor is not None and sources.keys() >= {"model", "baseline"}:
-        model, baseline = (sources[role].folder for role in ("model", "baseline"))
-        if load_processor(baseline).tokenizer.get_vocab() != processor.tokenizer.get_vocab():
-            raise other_tokens(model, baseline)
+def _check_same_tokens(sources: Mapping[Role, Opened]) -> None:
+    if sources.keys() >= {"model", "baseline"}:
+        model, baseline = sources["model"], sources["baseline"]
+        if baseline.processor.tokenizer.get_vocab() != model.processor.tokenizer.get_vocab():
+            raise other_tokens(model.folder, baseline.folder)
 
 
 def other_tokens(model: Path, baseline: Path) -> CheckpointError:
@@ -148,23 +105,18 @@ def other_tokens(model: Path, baseline: Path) -> CheckpointError:
     return CheckpointError(f"{baseline}: has another vocabulary than {model}; the baseline must have the same tokens")
 
 
-def _entry(source: ResolvedModel, backend: Backend) -> Entry:
-    weights = open_weights(source.folder)
-    native = backend.kind == "transformers"
-    if native and isinstance(weights, DequantizedCheckpoint):
-        try:
-            check_native(weights.formats, weights.shapes)
-        except BadInputError as error:
-            raise type(error)(f"{source.folder}: {error}; --backend dequant reads it without") from error
-    return Entry(source, weights, source.folder, native)
+def _own_limit(opened: Opened | None) -> int:
+    return DEFAULT_MAX_NEW_TOKENS if opened is None else int(opened.generation.max_new_tokens)
 
 
-def _own_limit(source: ResolvedModel | None) -> int:
-    if source is None:
-        return DEFAULT_MAX_NEW_TOKENS
-    model = HunYuanVL(open_weights(source.folder), torch.device("meta"))
-    config: Any = greedy_config(source.folder, model.config.text_config, None)
-    return int(config.max_new_tokens)
+def _text_reader(backend: ChosenBackend, name: str, opened: Opened | None, limit: int, at_once: int) -> TextReader:
+    folder, processor = (None, None) if opened is None else (opened.folder, opened.processor)
+    model = ModelToRead(name, folder, processor, limit, at_once)
+    if backend.needs_files and opened is not None:
+        penalty = opened.generation.repetition_penalty or 1.0
+        model = ModelToRead(name, folder, processor, limit, at_once, opened.shape.max_tokens, penalty)
+    files = opened.source if backend.needs_files and opened is not None else None
+    return TextReader(backend.who, backend.name, backend.start(model), name, files)
 
 
 def _refuse_itself(texts: Mapping[Role, TextReader]) -> None:

@@ -12,7 +12,7 @@ from hyocr_core.errors import RunError
 from hyocr_core.evaluation.reading.kept import BatchRecord, Kept
 from hyocr_core.evaluation.reading.local import Reader, read_batch
 from hyocr_core.evaluation.reading.participants import Participants, other_tokens
-from hyocr_core.evaluation.reading.remote import TextReader
+from hyocr_core.evaluation.reading.texts import TextReader
 from hyocr_core.evaluation.scores.result import Diagnosis, Role
 from hyocr_core.evaluation.scores.score import Answer, Checkpoint, Gap
 from hyocr_core.pages.checked import Pages

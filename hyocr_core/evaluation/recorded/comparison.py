@@ -9,12 +9,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from hyocr_core.checkpoint.quant_report import MetricRecord
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.errors import BadInputError
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
 from hyocr_core.evaluation.recorded.pareto import pareto_front
-from hyocr_core.evaluation.scores.metrics import bootstrap_interval
-from hyocr_core.evaluation.scores.result import EvalResult, Interval, ModelScore, Runtime
+from hyocr_core.evaluation.scores.rates import bootstrap_interval
+from hyocr_core.evaluation.scores.result import EvalResult, Interval, ModelScore, Runtime, values
 
 
 class Candidate(FrozenModel):
@@ -35,6 +36,7 @@ class Candidate(FrozenModel):
     agreement: float | None
     kl: float | None
     loop_rate: float
+    metrics: dict[str, float] = Field({}, description="of the metrics that were named, by name")
     pages_per_second: float
     tokens_per_second: float
     front: bool = Field(description="no other is both smaller and better")
@@ -45,6 +47,7 @@ class Several(FrozenModel):
 
     data: str = Field(description="the source as it was given to the first evaluation")
     pages: int
+    metrics: dict[str, MetricRecord] = Field({}, description="the metrics that some evaluation named, by name")
     candidates: tuple[Candidate, ...]
 
 
@@ -68,7 +71,9 @@ def side_by_side(folders: Sequence[Path], *, cross_runtime: bool = False) -> Sev
     rows = [] if first is None or first.baseline is None else [_baseline(first.baseline)]
     best = min(results, key=lambda result: (result.model.cer is None, result.model.cer))
     rows += [_candidate(*each, best) for each in zip(names, found, results, strict=True)]
-    return Several(data=results[0].data, pages=len(results[0].pages), candidates=tuple(_with_front(rows)))
+    metrics = {name: metric for result in results for name, metric in result.metrics.items()}
+    candidates = tuple(_with_front(rows))
+    return Several(data=results[0].data, pages=len(results[0].pages), metrics=metrics, candidates=candidates)
 
 
 def _evaluations(found: Sequence[Evidence]) -> list[EvalResult]:
@@ -142,7 +147,7 @@ def _read(score: ModelScore) -> dict[str, object]:
         *("runtime", "weight_bytes", "cer", "cer_interval", "loop_rate", "pages_per_second"),
         "tokens_per_second",
     )
-    return score.model_dump(include=set(fields))
+    return score.model_dump(include=set(fields)) | {"metrics": values(score)}
 
 
 def _candidate(name: str, evidence: Evidence, result: EvalResult, best: EvalResult) -> Candidate:

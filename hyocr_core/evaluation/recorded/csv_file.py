@@ -27,15 +27,24 @@ def check_csv(path: Path) -> None:
 def write_csv(result: EvalResult, path: Path) -> None:
     """Write one row for each page (UTF-8, RFC 4180), replacing the file as a whole.
 
-    The columns are the fields of PageResult, those of a baseline only when there is one; what does not apply is empty.
+    The columns are the fields of PageResult, those of a baseline only when there is one, and the metrics that were
+    named, such as `chrf` and `baseline_chrf`; what does not apply is empty.
     Raises RunError when it cannot be written.
     """
-    columns = [
-        name for name in PageResult.model_fields if result.baseline is not None or not name.startswith(_OF_COMPARISON)
-    ]
+    rows = [_row(page) for page in result.pages]
+    columns = [name for name in rows[0] if result.baseline is not None or not name.startswith(_OF_COMPARISON)]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(page.model_dump() for page in result.pages)
+    writer.writerows(rows)
     with writing(path), replacing(path.resolve()) as partial:
         save_bytes(partial, text.getvalue().encode())
+
+
+def _row(page: PageResult) -> dict[str, object]:
+    row = page.model_dump(exclude={"metrics", "baseline_metrics"})
+    for prefix, metrics in (("", page.metrics), ("baseline_", page.baseline_metrics)):
+        for name, value in metrics.items():
+            # A metric may have the name of a field.
+            row[f"{prefix}metric_{name}" if f"{prefix}{name}" in PageResult.model_fields else f"{prefix}{name}"] = value
+    return row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, ScoreRecord
-from hyocr_core.evaluation.scores.result import Comparison, EvalResult, ModelScore
+from hyocr_core.evaluation.scores.result import Comparison, EvalResult, ModelScore, values
 
 
 def summarize(result: EvalResult, data: str) -> EvaluationRecord:
@@ -20,6 +20,7 @@ def summarize(result: EvalResult, data: str) -> EvaluationRecord:
         rounded=None if result.rounded is None else _score(result.rounded, result.rounded_comparison, len(pages)),
         cer_difference=None if compared is None else compared.cer_difference,
         cer_difference_interval=None if compared is None else compared.cer_difference_interval,
+        metrics=result.metrics,
     )
 
 
@@ -37,4 +38,5 @@ def _score(score: ModelScore, compared: Comparison | None, pages: int) -> ScoreR
         agreement=None if compared is None else compared.agreement,
         kl=None if compared is None else compared.kl,
         identical=None if compared is None else compared.identical_pages,
+        metrics=values(score),
     )

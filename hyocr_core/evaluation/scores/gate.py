@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord
-from hyocr_core.errors import BadInputError, ConfigError, RunError
+from hyocr_core.errors import BadInputError, RunError
+from hyocr_core.evaluation.scores.error_rates import BUILT_IN
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, ModelScore
-from hyocr_core.settings.run_config import Gate, parse_gate
+from hyocr_core.settings.shared import OWN_BOUNDS, Gate
 
 _DIGITS = 9
 """Significant digits of a figure, so that no rounding of binary fractions decides at a bound."""
 
+AT_LEAST = ("agreement", "identical")
+"""Figures whose bound is a lower one."""
 
-@dataclass(frozen=True)
-class _Measure:
-    """at_least: the bound is a lower one. figure: from the model's and the baseline's scores, and both compared."""
-
-    figure: Callable[[EvalResult, ModelScore, Comparison], float | None]
-    at_least: bool = False
-
-
-def needs_transcripts(gate: Gate) -> bool:
-    """Whether the pages must have transcripts."""
-    return gate.cer is not None or gate.wer is not None
-
-
-def open_gate(text: str, baseline: str | None) -> Gate:
-    """The gate that a command line asks for. Raises ConfigError when it is malformed or there is no baseline."""
-    gate = parse_gate(text, "--gate")
-    if baseline is None:
-        raise ConfigError("--gate needs --baseline, the checkpoint that MODEL was made from")
-    return gate
+_FIELDS = {"cer": "cer", "wer": "wer", "edit-distance": "edit_distance", "exact": "exact_match", "loops": "loop_rate"}
+"""Of a ModelScore: the metrics that come with hyocr."""
 
 
 def refuse_more_than_text(gate: Gate) -> None:
@@ -57,15 +42,15 @@ def judge(gate: Gate, result: EvalResult) -> GateRecord:
     if result.baseline is None or result.comparison is None:
         raise BadInputError("a gate needs a baseline: give the checkpoint that this one was made from")
     figures = []
-    for metric, bound in gate.bounds.items():
-        measure = _MEASURES[metric]
-        value = measure.figure(result, result.baseline, result.comparison)
+    for name, bound in gate.bounds.items():
+        own = name in OWN_BOUNDS
+        value = _OWN[name](result, result.baseline, result.comparison) if own else _worse(name, result, result.baseline)
         if value is None:
-            why = "pages without transcripts" if metric in ("cer", "wer") else f"the runtime {result.model.runtime}"
-            raise BadInputError(f"gate: {why} gives no {metric}; leave it out")
+            why = f"the runtime {result.model.runtime} gives" if own else "pages without transcripts give"
+            raise BadInputError(f"gate: {why} no {name}; leave it out")
         value = float(f"{value:.{_DIGITS}g}")
-        passed = value >= bound if measure.at_least else value <= bound
-        figures.append(GateFigure(metric=metric, bound=bound, value=value, passed=passed))
+        passed = value >= bound if name in AT_LEAST else value <= bound
+        figures.append(GateFigure(metric=name, bound=bound, value=value, passed=passed))
     return GateRecord(accepted=all(figure.passed for figure in figures), figures=tuple(figures))
 
 
@@ -77,26 +62,32 @@ def failures(record: GateRecord) -> str:
 def _compared(figure: GateFigure) -> str:
     short = f"{figure.value:.4g}"
     value = f"{figure.value:.{_DIGITS}g}" if float(short) == figure.bound else short
-    return f"{figure.metric} {value} {'<' if _MEASURES[figure.metric].at_least else '>'} {figure.bound:g}"
+    return f"{figure.metric} {value} {'<' if figure.metric in AT_LEAST else '>'} {figure.bound:g}"
 
 
-def _points(mine: float | None, other: float | None) -> float | None:
-    return None if mine is None or other is None else 100 * (mine - other)
+def _worse(name: str, result: EvalResult, baseline: ModelScore) -> float | None:
+    """How much worse a metric is than the baseline's, in the unit of its bound."""
+    mine, other = (_value(name, score, len(result.pages)) for score in (result.model, baseline))
+    if mine is None or other is None:
+        return None
+    own = BUILT_IN.get(name.removeprefix("hyocr-core:"))
+    unit, better = (own.unit, own.better) if own else (result.metrics[name].unit, result.metrics[name].better)
+    worse = mine - other if better == "smaller" else other - mine
+    return 100 * worse if unit == "%" else worse
 
 
-def _more_loops(result: EvalResult, _baseline: ModelScore, _comparison: Comparison) -> float:
-    return sum(page.loop for page in result.pages) - sum(bool(page.baseline_loop) for page in result.pages)
+def _value(name: str, score: ModelScore, pages: int) -> float | None:
+    own = name.removeprefix("hyocr-core:")
+    if own in _FIELDS:
+        rate: float | None = getattr(score, _FIELDS[own])
+        return rate * pages if rate is not None and BUILT_IN[own].together == "sum" else rate
+    return score.metrics[name].value if name in score.metrics else None
 
 
-_MEASURES = {
-    "cer": _Measure(lambda result, baseline, _: _points(result.model.cer, baseline.cer)),
-    "wer": _Measure(lambda result, baseline, _: _points(result.model.wer, baseline.wer)),
-    "agreement": _Measure(lambda _result, _baseline, comparison: comparison.agreement, at_least=True),
-    "kl": _Measure(lambda _result, _baseline, comparison: comparison.kl),
-    "loops": _Measure(_more_loops),
-    "cut": _Measure(lambda result, baseline, _: result.model.cut_pages - baseline.cut_pages),
-    "identical": _Measure(
-        lambda result, _baseline, comparison: comparison.identical_pages / len(result.pages), at_least=True
-    ),
+_OWN: Mapping[str, Callable[[EvalResult, ModelScore, Comparison], float | None]] = {
+    "agreement": lambda _result, _baseline, comparison: comparison.agreement,
+    "kl": lambda _result, _baseline, comparison: comparison.kl,
+    "cut": lambda result, baseline, _: result.model.cut_pages - baseline.cut_pages,
+    "identical": lambda result, _baseline, comparison: comparison.identical_pages / len(result.pages),
 }
-"""The figure of each bound of a Gate."""
+"""The figure of each of OWN_BOUNDS."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field
 
+from hyocr_core.checkpoint.quant_report import GateRecord, MetricRecord
 from hyocr_core.contract.config import FrozenModel
 
 SCHEMA = 3
@@ -16,10 +17,17 @@ Interval = tuple[float, float]
 Role = Literal["model", "baseline", "rounded"]
 """Who reads the pages: the field of an EvalResult with its scores."""
 
-Runtime = Literal["transformers", "dequant", "vllm", "endpoint"]
-"""What gave the numbers: Transformers' own model of a full-precision checkpoint; the same model with the weights of a
-quantized one as hyocr unpacks them, and with its quantized activations emulated; vLLM in a process of its own; or a
-server that speaks the OpenAI protocol."""
+Runtime: TypeAlias = str
+"""What gave the numbers, by the name of the backend. Of hyocr's own: `transformers`, Transformers' own model of a
+checkpoint; `dequant`, the same model with the weights of a quantized one as hyocr unpacks them, and with its quantized
+activations emulated; `vllm` in a process of its own; `endpoint`, a server that speaks the OpenAI protocol."""
+
+
+class Measure(FrozenModel):
+    """What a metric says of all pages, or how far two checkpoints are apart by it."""
+
+    value: float
+    interval: Interval | None
 
 
 class ModelScore(FrozenModel):
@@ -55,6 +63,12 @@ class ModelScore(FrozenModel):
         description="mean over pages, from the start of the page's batch to its first token; None where the runtime "
         "does not say"
     )
+    metrics: dict[str, Measure] = Field({}, description="of the metrics that were named, by name")
+
+
+def values(score: ModelScore) -> dict[str, float]:
+    """The numbers of the metrics that were named, without their intervals."""
+    return {name: measure.value for name, measure in score.metrics.items()}
 
 
 class Comparison(FrozenModel):
@@ -70,6 +84,7 @@ class Comparison(FrozenModel):
     tokens: int | None = Field(description="answer tokens compared, end of sequence included")
     agreement: float | None = Field(description="fraction of these tokens for which both find the same token likeliest")
     kl: float | None = Field(description="KL(baseline || model), mean per token, nats, whole vocabulary")
+    metrics: dict[str, Measure] = Field({}, description="the model's less the baseline's, paired")
 
 
 class BlockError(FrozenModel):
@@ -123,6 +138,8 @@ class PageResult(FrozenModel):
     compared_tokens: int | None = None
     agreeing_tokens: int | None = None
     kl: float | None = Field(None, description="mean per token of this page")
+    metrics: dict[str, float] = Field({}, description="the page's numbers by the metrics that were named")
+    baseline_metrics: dict[str, float] = Field({}, description="the same of what the baseline wrote")
 
 
 class EvalResult(FrozenModel):
@@ -152,4 +169,6 @@ class EvalResult(FrozenModel):
     environment: dict[str, str] = Field(description="device, and versions of what the numbers depend on")
     failures: dict[str, str] = Field(description="page -> why it could not be used")
     unread: dict[str, str] = Field({}, description="page -> why a runtime gave no answer; it counts nowhere")
+    metrics: dict[str, MetricRecord] = Field({}, description="the metrics that were named, by name")
+    gate: GateRecord | None = Field(None, description="the verdict, if one was asked for and every page was read")
     pages: tuple[PageResult, ...]

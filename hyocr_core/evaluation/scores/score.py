@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from hyocr_core.evaluation.scores.metrics import bootstrap_interval, edit_distances, micro_rate, word_errors, words
+from hyocr_core.evaluation.scores.measures import ChosenMetric, Measured, PageTexts, measure_named, measure_own
+from hyocr_core.evaluation.scores.rates import bootstrap_interval, micro_rate, normalize, words
 from hyocr_core.evaluation.scores.result import Comparison, ModelScore, PageResult, Runtime
-
-Estimate: TypeAlias = tuple[float, tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote for a page. text: normalized; ended: not cut at the limit of tokens; loop: ends in one."""
+    """What a model wrote for a page. text: as it wrote it; ended: not cut at the limit of tokens."""
 
     text: str
     tokens: int
     ended: bool
-    loop: bool
 
 
 @dataclass(frozen=True)
@@ -45,72 +42,62 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Transcripts:
-    """The normalized reference of every page, not all empty, and the seed of the bootstrap."""
+class Asked:
+    """The pages that were read.
 
-    texts: Sequence[str]
+    references: the transcripts as they are, not all empty; None without. metrics: those that were named.
+    seed: of the bootstrap.
+    """
+
+    names: Sequence[str]
+    references: Sequence[str] | None
     seed: int
+    metrics: Mapping[str, ChosenMetric]
 
     @property
-    def characters(self) -> list[int]:
-        """Characters of each reference."""
-        return [len(text) for text in self.texts]
+    def compared(self) -> list[str]:
+        """The references as they are compared; empty without."""
+        return [normalize(reference) for reference in self.references or ()]
 
     @property
-    def words(self) -> list[int]:
-        """Words of each reference."""
-        return [len(words(text)) for text in self.texts]
+    def characters(self) -> int | None:
+        """Characters of all references."""
+        return None if self.references is None else sum(map(len, self.compared))
 
-    def micro(self, errors: Sequence[int], sizes: Sequence[int]) -> Estimate:
-        """Sum of errors over sum of sizes, and its interval."""
-        return micro_rate(errors, sizes), bootstrap_interval(errors, sizes, seed=self.seed)
-
-    def mean(self, rates: Sequence[float | None]) -> Estimate:
-        """Mean of the pages that have a rate, and its interval."""
-        known = [rate for rate in rates if rate is not None]
-        ones = [1] * len(known)
-        return micro_rate(known, ones), bootstrap_interval(known, ones, seed=self.seed)
-
-
-@dataclass(frozen=True)
-class Errors:
-    """By page: edit distance in characters and in words, and each over the reference's size (None if that is 0)."""
-
-    characters: Sequence[int]
-    words: Sequence[int]
-    cer: Sequence[float | None]
-    wer: Sequence[float | None]
+    @property
+    def words(self) -> int | None:
+        """Words of all references."""
+        return None if self.references is None else sum(len(words(text)) for text in self.compared)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """All answers of one checkpoint, in the order of the pages, and their errors where there are transcripts."""
+    """All answers of one checkpoint, in the order of the pages, and what the metrics say of them.
+
+    texts: as they are compared. own: the metrics that come with hyocr; those that need transcripts are missing without.
+    named: the others.
+    """
 
     answers: Sequence[Answer]
-    errors: Errors | None
+    texts: Sequence[str]
+    own: Mapping[str, Measured]
+    named: Mapping[str, Measured]
 
 
-def measure(answers: Sequence[Answer], transcripts: Transcripts | None) -> Reading:
-    """Compare every answer with its reference."""
-    if transcripts is None:
-        return Reading(answers, None)
-    texts = [answer.text for answer in answers]
-    characters, in_words = edit_distances(transcripts.texts, texts), word_errors(transcripts.texts, texts)
-    cer, wer = _rates(characters, transcripts.characters), _rates(in_words, transcripts.words)
-    return Reading(answers, Errors(characters, in_words, cer, wer))
+def measure(answers: Sequence[Answer], asked: Asked) -> Reading:
+    """Let the metrics compare every answer with its reference. Raises MetricError for one that gives no number."""
+    pages = PageTexts(asked.names, [answer.text for answer in answers], asked.references, asked.seed)
+    texts = [normalize(answer.text) for answer in answers]
+    return Reading(answers, texts, measure_own(pages), measure_named(asked.metrics, pages))
 
 
-def _rates(errors: Sequence[int], sizes: Sequence[int]) -> list[float | None]:
-    return [error / size if size else None for error, size in zip(errors, sizes, strict=True)]
-
-
-def score(checkpoint: Checkpoint, reading: Reading, transcripts: Transcripts | None) -> ModelScore:
+def score(checkpoint: Checkpoint, reading: Reading, asked: Asked) -> ModelScore:
     """The scores of one checkpoint."""
     answers = reading.answers
     tokens = sum(answer.tokens for answer in answers)
     values: dict[str, object] = dict.fromkeys(_NEED_TRANSCRIPTS)
-    if transcripts is not None and reading.errors is not None:
-        values = _accuracy(answers, reading.errors, transcripts)
+    if asked.references is not None:
+        values = _accuracy(reading, asked)
     return ModelScore.model_validate(
         values
         | {
@@ -119,13 +106,14 @@ def score(checkpoint: Checkpoint, reading: Reading, transcripts: Transcripts | N
             "runtime": checkpoint.runtime,
             "weight_bytes": checkpoint.weight_bytes,
             "part_bytes": dict(checkpoint.part_bytes),
-            "loop_rate": sum(answer.loop for answer in answers) / len(answers),
+            "loop_rate": sum(reading.own["loops"].numbers) / len(answers),
             "tokens": tokens,
             "cut_pages": sum(not answer.ended for answer in answers),
             "seconds": checkpoint.seconds,
             "pages_per_second": len(answers) / checkpoint.seconds,
             "tokens_per_second": tokens / checkpoint.seconds,
             "first_token_seconds": checkpoint.first_token_seconds,
+            "metrics": {name: found for name, each in reading.named.items() if (found := each.together) is not None},
         }
     )
 
@@ -138,58 +126,53 @@ _NEED_TRANSCRIPTS = (
 )
 
 
-def _accuracy(answers: Sequence[Answer], errors: Errors, transcripts: Transcripts) -> dict[str, object]:
+def _accuracy(reading: Reading, asked: Asked) -> dict[str, object]:
     """The fields of a ModelScore that compare with transcripts."""
-    estimates = (
-        transcripts.micro(errors.characters, transcripts.characters),
-        transcripts.mean(errors.cer),
-        transcripts.micro(errors.words, transcripts.words),
-        transcripts.mean(errors.wer),
-    )
     values: dict[str, object] = {}
-    for name, (value, interval) in zip(_RATES, estimates, strict=True):
-        values |= {name: value, f"{name}_interval": interval}
-    written = [len(answer.text) for answer in answers]
-    longer = [max(pair) for pair in zip(written, transcripts.characters, strict=True)]
-    distances = [error / size if size else 0.0 for error, size in zip(errors.characters, longer, strict=True)]
+    for name in ("cer", "wer"):
+        measured = reading.own[name]
+        values |= _rate(name, measured.numbers, measured.sizes, asked.seed)
+        known = [rate for rate in measured.rates if rate is not None]
+        values |= _rate(f"page_{name}", known, [1] * len(known), asked.seed)
+    written = sum(len(text) for text in reading.texts)
     return values | {
-        "edit_distance": sum(distances) / len(distances),
-        "exact_match": errors.characters.count(0) / len(answers),
-        "length_ratio": sum(written) / sum(transcripts.characters),
+        "edit_distance": micro_rate(reading.own["edit-distance"].numbers, reading.own["edit-distance"].sizes),
+        "exact_match": micro_rate(reading.own["exact"].numbers, reading.own["exact"].sizes),
+        "length_ratio": written / sum(len(text) for text in asked.compared),
     }
 
 
-def compare(reading: Reading, baseline: Reading, gaps: Sequence[Gap], transcripts: Transcripts | None) -> Comparison:
+def _rate(name: str, numbers: Sequence[float], sizes: Sequence[float], seed: int) -> dict[str, object]:
+    """Sum of numbers over sum of sizes, and its interval."""
+    interval = bootstrap_interval(numbers, sizes, seed=seed)
+    return {name: micro_rate(numbers, sizes), f"{name}_interval": interval}
+
+
+def compare(reading: Reading, baseline: Reading, gaps: Sequence[Gap]) -> Comparison:
     """The model beside the baseline, page by page. gaps: empty for what was not compared token by token."""
-    difference = interval = None
-    if transcripts is not None and reading.errors is not None and baseline.errors is not None:
-        pairs = zip(reading.errors.characters, baseline.errors.characters, strict=True)
-        difference, interval = transcripts.micro([mine - other for mine, other in pairs], transcripts.characters)
-    texts = [(mine.text, other.text) for mine, other in zip(reading.answers, baseline.answers, strict=True)]
-    written = sum(len(other) for _, other in texts)
+    cer = reading.own["cer"].less(baseline.own["cer"]) if "cer" in reading.own else None
+    written = sum(len(text) for text in baseline.texts)
     tokens = sum(gap.tokens for gap in gaps)
+    differences = {name: measured.less(baseline.named[name]) for name, measured in reading.named.items()}
     return Comparison(
-        cer_difference=difference,
-        cer_difference_interval=interval,
-        identical_pages=sum(mine == other for mine, other in texts),
-        length_ratio=sum(len(mine) for mine, _ in texts) / written if written else None,
+        cer_difference=None if cer is None else cer.value,
+        cer_difference_interval=None if cer is None else cer.interval,
+        identical_pages=sum(mine == other for mine, other in zip(reading.texts, baseline.texts, strict=True)),
+        length_ratio=sum(len(text) for text in reading.texts) / written if written else None,
         tokens=tokens or None,
         agreement=sum(gap.agreeing for gap in gaps) / tokens if tokens else None,
         kl=sum(gap.kl for gap in gaps) / tokens if tokens else None,
+        metrics={name: found for name, found in differences.items() if found is not None},
     )
 
 
 def page_results(
-    names: Sequence[str],
-    reading: Reading,
-    baseline: Reading | None,
-    gaps: Sequence[Gap],
-    transcripts: Transcripts | None,
+    asked: Asked, reading: Reading, baseline: Reading | None, gaps: Sequence[Gap]
 ) -> tuple[PageResult, ...]:
     """One row per page, in the order of the pages."""
-    columns = {"name": names} | _columns(reading)
-    if transcripts is not None:
-        columns["reference"] = transcripts.texts
+    columns: dict[str, Sequence[object]] = {"name": asked.names} | _columns(reading)
+    if asked.references is not None:
+        columns["reference"] = asked.compared
     if baseline is not None:
         columns |= {f"baseline_{name}": values for name, values in _columns(baseline).items()}
     if gaps:
@@ -201,11 +184,15 @@ def page_results(
 
 
 def _columns(reading: Reading) -> dict[str, Sequence[object]]:
-    answers, errors = reading.answers, reading.errors
     columns: dict[str, Sequence[object]] = {
-        "text": [answer.text for answer in answers],
-        "loop": [answer.loop for answer in answers],
+        "text": reading.texts,
+        "loop": [bool(number) for number in reading.own["loops"].numbers],
+        "metrics": [
+            {name: measured.numbers[page] for name, measured in reading.named.items()}
+            for page in range(len(reading.texts))
+        ],
     }
-    if errors is not None:
-        columns |= {"errors": errors.characters, "cer": errors.cer, "wer": errors.wer}
+    if "cer" in reading.own:
+        columns["errors"] = [int(number) for number in reading.own["cer"].numbers]
+        columns |= {name: reading.own[name].rates for name in ("cer", "wer")}
     return columns

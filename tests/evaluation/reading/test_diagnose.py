@@ -15,13 +15,13 @@ from torch import Tensor
 from transformers import HunYuanVLForConditionalGeneration
 
 from hyocr_core.contract.page_source import Record
-from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.scores.result import BlockError, EvalResult, LayerError
 from hyocr_core.models.load import open_weights
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import build_sample
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
+from tests.evaluating import evaluate
 
 pytestmark = pytest.mark.needs_methods
 

@@ -370,8 +370,8 @@ def test_the_table_shows_what_there_is(server: Server, folder: Path) -> None:
     assert result.exit_code == 0, result.output
     rows = {line.split("  ")[0]: line for line in result.stdout.splitlines()}
     assert rows["runtime"].split() == ["runtime", "endpoint", "endpoint"]
-    assert rows["next-token agreement"].split()[-1] == "-"
-    assert rows["weights"].split()[-1] == "-"
+    assert rows["next-token agreement"].split()[-1] == "–"
+    assert rows["weights"].split()[-1] == "–"
 
 
 def test_an_endpoint_is_not_compared_with_itself(server: Server, folder: Path, tiny: Path, noisy: Path) -> None:

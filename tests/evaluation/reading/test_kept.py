@@ -13,18 +13,18 @@ import pytest
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import OutputError, RunError
-from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.reading.kept import BatchReading, BatchRecord, Kept, default_state, keeping
 from hyocr_core.evaluation.reading.local import read_batch
 from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.evaluation.scores.score import Answer, Gap
 from hyocr_core.progress import Silent
+from tests.evaluating import evaluate
 
 pytestmark = pytest.mark.needs_methods
 
 MakePages = Callable[..., list[Record]]
 
-READING = BatchReading(answers=(Answer("漢字 é\n", 7, ended=True, loop=False),), seconds=0.1, first_token=0.05)
+READING = BatchReading(answers=(Answer("漢字 é\n", 7, ended=True),), seconds=0.1, first_token=0.05)
 GAPS = (Gap(7, 6, 0.1 + 0.2),)
 BATCH = BatchRecord(pages=(3,), readings={"model": READING, "baseline": READING}, gaps={"model": GAPS})
 

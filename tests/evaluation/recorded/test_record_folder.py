@@ -12,7 +12,6 @@ from PIL import Image
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, CheckpointError, OutputError, RunError
-from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.evaluation.recorded.record_folder import (
     check_recordable,
     load_commands,
@@ -22,6 +21,7 @@ from hyocr_core.evaluation.recorded.record_folder import (
 )
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import EvalResult
+from tests.evaluating import evaluate
 
 
 @pytest.fixture(scope="module")

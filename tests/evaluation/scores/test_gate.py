@@ -8,9 +8,12 @@ import pytest
 
 from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import BadInputError, ConfigError
-from hyocr_core.evaluation.scores.gate import failures, judge, needs_transcripts
+from hyocr_core.evaluation.scores.gate import failures, judge
+from hyocr_core.evaluation.scores.measures import needs_transcripts
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, ModelScore, PageResult
-from hyocr_core.settings.run_config import Gate, RunConfig, parse_gate
+from hyocr_core.settings.eval_config import EvalConfig
+from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.settings.shared import OWN_BOUNDS, Gate, bound_meanings
 
 RUN = {"model": "m", "output": "o", "method": "gptq"}
 
@@ -44,8 +47,8 @@ def result(loops: tuple[int, int] = (0, 0), **changes: Any) -> EvalResult:
         **dict.fromkeys(("reference_characters", "reference_words")),
         **{"hyocr": "0", "data": "d", "seed": 0, "max_new_tokens": 9, "peak_rss_bytes": 0},
         **{"environment": {}, "failures": {}, "comparison": comparison},
-        "model": score(cer=0.0257, wer=0.11, cut_pages=3),
-        "baseline": score(cut_pages=1),
+        "model": score(cer=0.0257, wer=0.11, cut_pages=3, loop_rate=loops[0] / 10, edit_distance=0.3, exact_match=0.4),
+        "baseline": score(cut_pages=1, loop_rate=loops[1] / 10, edit_distance=0.1, exact_match=0.5),
         "pages": tuple(page(index < loops[0], index < loops[1]) for index in range(10)),
     }
     return EvalResult.model_validate(data | changes)
@@ -68,6 +71,11 @@ def result(loops: tuple[int, int] = (0, 0), **changes: Any) -> EvalResult:
         ({"cut": 1}, 2, "cut 2 > 1"),
         ({"identical": 0.7}, 0.7, ""),
         ({"identical": 0.8}, 0.7, "identical 0.7 < 0.8"),
+        ({"edit-distance": 0.2}, 0.2, ""),
+        ({"edit-distance": 0.1}, 0.2, "edit-distance 0.2 > 0.1"),
+        ({"exact": 10}, 10, ""),
+        ({"exact": 9}, 10, "exact 10 > 9"),
+        ({"hyocr-core:cer": 0.5}, 0.57, "hyocr-core:cer 0.57 > 0.5"),
     ],
 )
 def test_a_bound_holds_up_to_its_value(bounds: dict[str, float], figure: float, failure: str) -> None:
@@ -77,12 +85,13 @@ def test_a_bound_holds_up_to_its_value(bounds: dict[str, float], figure: float, 
 
 
 def test_every_metric_of_a_gate_has_a_figure() -> None:
-    gate = Gate.model_validate(dict.fromkeys(Gate.model_fields, 0))
-    assert [each.metric for each in judge(gate, result()).figures] == list(Gate.model_fields)
+    known = dict.fromkeys((name for name, _ in bound_meanings("hyocr-core")), 0)
+    assert OWN_BOUNDS.keys() < known.keys()
+    assert [each.metric for each in judge(Gate.model_validate(known), result()).figures] == list(known)
 
 
 def test_a_better_checkpoint_passes() -> None:
-    better = result(loops=(0, 2), model=score(cer=0.01, wer=0.05), baseline=score(cut_pages=2))
+    better = result(model=score(cer=0.01, wer=0.05), baseline=score(cut_pages=2, loop_rate=0.2))
     assert judge(Gate(cer=0, wer=0, loops=0, cut=0), better).accepted
 
 
@@ -100,7 +109,7 @@ def test_a_figure_just_beside_its_bound_does_not_look_equal_to_it() -> None:
     ("gate", "changes", "message"),
     [
         (Gate(loops=0), {"baseline": None, "comparison": None}, "a gate needs a baseline"),
-        (Gate(cer=0), {"model": score(cer=None)}, "pages without transcripts gives no cer"),
+        (Gate(cer=0), {"model": score(cer=None)}, "pages without transcripts give no cer"),
         (
             Gate(kl=0),
             {
@@ -116,24 +125,34 @@ def test_what_was_not_measured_cannot_be_judged(gate: Gate, changes: dict[str, A
         judge(gate, result(**changes))
 
 
+def needs(gate: Gate | None = None, **settings: Any) -> bool:
+    return needs_transcripts(EvalConfig(model="m", data="d", baseline="b", gate=gate, **settings))
+
+
 def test_transcripts_are_needed_for_error_rates_alone() -> None:
-    assert needs_transcripts(Gate(cer=1))
-    assert needs_transcripts(Gate(wer=1, loops=0))
-    assert not needs_transcripts(Gate(agreement=0.9, kl=1, loops=0, cut=0, identical=0.5))
+    assert needs(Gate(cer=1))
+    assert needs(Gate(wer=1, loops=0))
+    assert needs(metrics={"exact": {}})
+    assert not needs(Gate(agreement=0.9, kl=1, loops=0, cut=0, identical=0.5))
+    assert not needs(metrics={"loops": {}})
 
 
 def test_text_and_mapping_say_the_same() -> None:
     expected = Gate(cer=0.5, agreement=0.98, loops=0)
-    assert parse_gate(" cer=0.5, agreement = .98,loops=0", "--gate") == expected
-    for gate in ("cer=0.5,agreement=0.98,loops=0", {"cer": 0.5, "agreement": 0.98, "loops": 0}):
+    for gate in (" cer=0.5, agreement = .98,loops=0", {"cer": 0.5, "agreement": 0.98, "loops": 0, "kl": None}):
         assert parse_config(RunConfig, {**RUN, "eval": "pages", "gate": gate}, "run").gate == expected
+        assert EvalConfig(model="m", data="d", baseline="b", gate=gate).gate == expected
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("cre=0.5", "cre: unknown key; did you mean cer?"),
-        ("speed=1", "speed: unknown key; valid keys: cer, wer, agreement, kl, loops, cut, identical"),
+        (
+            "speed=1",
+            "speed: unknown key; valid keys: cer, edit-distance, exact, loops, wer, agreement, kl, cut, identical",
+        ),
+        ("other:cer=1", "no distribution 'other' offers the metric cer; hyocr-core"),
         ("cer=x", "cer = 'x': should be a valid number"),
         ("cer=nan", "cer = 'nan': should be a finite number"),
         ("cer=-0.1", "cer = '-0.1': should be greater than or equal to 0"),
@@ -145,23 +164,25 @@ def test_text_and_mapping_say_the_same() -> None:
     ],
 )
 def test_a_bad_bound_is_one_line(text: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_gate(text, "--gate")
-    assert str(caught.value).startswith("--gate: ")
-    with pytest.raises(ConfigError) as in_file:
-        parse_config(RunConfig, {**RUN, "eval": "pages", "gate": text}, "run")
-    for line in (str(caught.value), str(in_file.value)):
-        assert message in line
-        assert "\n" not in line
+    for config, given in (
+        (RunConfig, {**RUN, "eval": "p"}),
+        (EvalConfig, {"model": "m", "data": "d", "baseline": "b"}),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse_config(config, {**given, "gate": text}, "run")
+        assert str(caught.value).startswith("run: gate")
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ({"gate": {}, "eval": "pages"}, "gate: asks nothing; give bounds, such as cer=0.5"),
-        ({"gate": {"cre": 1}, "eval": "pages"}, "gate.cre: unknown key; did you mean cer?"),
+        ({"gate": {"cre": 1}, "eval": "pages"}, "gate: cre: unknown key; did you mean cer?"),
         ({"gate": "cer=1"}, "gate needs eval"),
         ({"eval_samples": 3}, "eval_samples needs eval"),
+        ({"metrics": "cer"}, "metrics needs eval"),
         ({"keep": True}, "keep needs a gate"),
         ({"keep": True, "eval": "pages"}, "keep needs a gate"),
         ({"eval": "pages", "eval_samples": 0}, "eval_samples = 0"),

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from hyocr_core.evaluation.scores.metrics import bootstrap_interval
+from hyocr_core.evaluation.scores.rates import bootstrap_interval
 from hyocr_core.evaluation.scores.score import (
     Answer,
+    Asked,
     Checkpoint,
     Gap,
-    Transcripts,
     compare,
     measure,
     page_results,
@@ -18,8 +18,18 @@ from hyocr_core.evaluation.scores.score import (
 )
 
 REFERENCES = ["x" * size for size in range(30, 47)]
-ANSWERS = [Answer("x" * (30 + index) + "y" * index, 9, ended=index != 3, loop=index in (1, 4)) for index in range(17)]
+NAMES = [str(index) for index in range(17)]
+ANSWERS = [Answer("x" * (30 + index) + "y" * index, 9, ended=index != 3) for index in range(17)]
+LOOP = "no" * 2000
 CHECKPOINT = Checkpoint("folder", None, "dequant", 1234, {"decoder": 1000, "rest": 200}, 5.0, 0.25)
+
+UNKNOWN = Asked(NAMES, None, 0, {})
+"""Pages without transcripts."""
+
+
+def asked(references: list[str], seed: int = 0) -> Asked:
+    return Asked([str(index) for index in range(len(references))], references, seed, {})
+
 
 Distance = Callable[[str, str], int]
 
@@ -44,8 +54,8 @@ def test_scores_agree_with_an_independent_computation(
 ) -> None:
     references, texts = seeded_texts(seed)
     pairs = list(zip(references, texts, strict=True))
-    answers = [Answer(text, 1, ended=True, loop=False) for text in texts]
-    transcripts = Transcripts(references, 4)
+    answers = [Answer(text, 1, ended=True) for text in texts]
+    transcripts = asked(references, 4)
     result = score(CHECKPOINT, measure(answers, transcripts), transcripts)
     characters = [slow_distance(*pair) for pair in pairs]
     in_words = [slow_word_distance(*pair) for pair in pairs]
@@ -69,7 +79,7 @@ def test_scores_agree_with_an_independent_computation(
     assert result.edit_distance == pytest.approx(sum(distances) / 40)
     assert result.exact_match == sum(reference == text for reference, text in pairs) / 40
     assert result.length_ratio == pytest.approx(len("".join(texts)) / len("".join(references)))
-    rows = page_results([str(index) for index in range(40)], measure(answers, transcripts), None, (), transcripts)
+    rows = page_results(transcripts, measure(answers, transcripts), None, ())
     assert [row.errors for row in rows] == characters
     assert (rows[7].errors, rows[7].cer, rows[7].wer) == (3, None, None)
     assert [row.cer for row in rows if row.cer is not None] == pytest.approx(own)
@@ -77,26 +87,26 @@ def test_scores_agree_with_an_independent_computation(
 
 
 def test_edit_distance_goes_from_none_to_all() -> None:
-    transcripts = Transcripts(["abc", "", "", "ab"], 0)
-    answers = [Answer(text, 1, ended=True, loop=False) for text in ("xyz!", "", "a", "ab")]
+    transcripts = asked(["abc", "", "", "ab"])
+    answers = [Answer(text, 1, ended=True) for text in ("xyz!", "", "a", "ab")]
     assert score(CHECKPOINT, measure(answers, transcripts), transcripts).edit_distance == (1 + 0 + 1 + 0) / 4
 
 
 def test_intervals_follow_the_seed() -> None:
     sizes = [len(reference) for reference in REFERENCES]
     expected = [bootstrap_interval(range(17), sizes, seed=seed) for seed in range(8)]
-    seeded = [Transcripts(REFERENCES, seed) for seed in range(8)]
+    seeded = [asked(REFERENCES, seed) for seed in range(8)]
     scores = [score(CHECKPOINT, measure(ANSWERS, transcripts), transcripts) for transcripts in seeded]
     assert [each.cer_interval for each in scores] == expected
     assert len(set(expected)) > 1
 
 
 def test_score_counts_characters_pages_tokens_and_time() -> None:
-    transcripts = Transcripts(REFERENCES, 0)
+    transcripts = asked(REFERENCES)
     result = score(CHECKPOINT, measure(ANSWERS, transcripts), transcripts)
     assert result.cer == sum(range(17)) / sum(range(30, 47))
     assert result.exact_match == 1 / 17
-    assert result.loop_rate == 2 / 17
+    assert result.loop_rate == 0
     assert (result.tokens, result.cut_pages, result.seconds) == (17 * 9, 1, 5.0)
     assert (result.pages_per_second, result.tokens_per_second) == (17 / 5, 17 * 9 / 5)
     assert result.first_token_seconds == 0.25
@@ -105,7 +115,7 @@ def test_score_counts_characters_pages_tokens_and_time() -> None:
 
 
 def test_without_transcripts_speed_loops_and_sizes_remain() -> None:
-    result = score(CHECKPOINT, measure(ANSWERS, None), None)
+    result = score(CHECKPOINT, measure(ANSWERS, UNKNOWN), UNKNOWN)
     unknown = {name for name, value in result.model_dump().items() if value is None}
     rates = {"cer", "page_cer", "wer", "page_wer"}
     missing = {"edit_distance", "exact_match", "length_ratio", "revision"}
@@ -113,10 +123,10 @@ def test_without_transcripts_speed_loops_and_sizes_remain() -> None:
 
 
 def test_comparison_is_paired_and_weighs_tokens() -> None:
-    baseline = [Answer("x" * (30 + index), 9, ended=True, loop=False) for index in range(17)]
+    baseline = [Answer("x" * (30 + index), 9, ended=True) for index in range(17)]
     gaps = [Gap(9, 9, 0.0)] * 16 + [Gap(1, 0, 2.9)]
-    transcripts = Transcripts(REFERENCES, 2)
-    result = compare(measure(ANSWERS, transcripts), measure(baseline, transcripts), gaps, transcripts)
+    transcripts = asked(REFERENCES, 2)
+    result = compare(measure(ANSWERS, transcripts), measure(baseline, transcripts), gaps)
     assert result.cer_difference == sum(range(17)) / sum(range(30, 47))
     sizes = [len(reference) for reference in REFERENCES]
     assert result.cer_difference_interval == bootstrap_interval(range(17), sizes, seed=2)
@@ -125,26 +135,40 @@ def test_comparison_is_paired_and_weighs_tokens() -> None:
 
 
 def test_a_baseline_that_wrote_nothing_gives_no_length_ratio() -> None:
-    silent = [Answer("", 1, ended=True, loop=False)] * 17
-    result = compare(measure(ANSWERS, None), measure(silent, None), [Gap(1, 1, 0.0)] * 17, None)
+    silent = [Answer("", 1, ended=True)] * 17
+    result = compare(measure(ANSWERS, UNKNOWN), measure(silent, UNKNOWN), [Gap(1, 1, 0.0)] * 17)
     assert result.length_ratio is None
     assert result.cer_difference is None
 
 
 def test_what_only_returns_text_is_compared_by_its_text() -> None:
-    texts = [Answer("abc", 0, ended=True, loop=False)] * 17
-    result = compare(measure(texts, None), measure(texts, None), (), None)
+    texts = [Answer("abc", 0, ended=True)] * 17
+    result = compare(measure(texts, UNKNOWN), measure(texts, UNKNOWN), ())
     assert result.identical_pages == 17
     assert (result.tokens, result.agreement, result.kl) == (None, None, None)
 
 
 def test_rows_hold_both_readings() -> None:
-    baseline = [Answer(reference, 2, ended=True, loop=True) for reference in REFERENCES]
-    transcripts = Transcripts(REFERENCES, 0)
-    names = [str(index) for index in range(17)]
+    baseline = [Answer(reference, 2, ended=True) for reference in REFERENCES]
+    transcripts = asked(REFERENCES)
     mine, theirs = measure(ANSWERS, transcripts), measure(baseline, transcripts)
-    row = page_results(names, mine, theirs, [Gap(2, 1, 0.5)] * 17, transcripts)[4]
+    row = page_results(transcripts, mine, theirs, [Gap(2, 1, 0.5)] * 17)[4]
     assert (row.name, row.reference, row.text, row.baseline_text) == ("4", "x" * 34, "x" * 34 + "yyyy", "x" * 34)
-    assert (row.errors, row.cer, row.wer, row.loop) == (4, 4 / 34, 1.0, True)
-    assert (row.baseline_errors, row.baseline_cer, row.baseline_wer, row.baseline_loop) == (0, 0.0, 0.0, True)
+    assert (row.errors, row.cer, row.wer, row.loop) == (4, 4 / 34, 1.0, False)
+    assert (row.baseline_errors, row.baseline_cer, row.baseline_wer, row.baseline_loop) == (0, 0.0, 0.0, False)
     assert (row.compared_tokens, row.agreeing_tokens, row.kl) == (2, 1, 0.25)
+
+
+def test_a_loop_of_what_is_not_compared_counts() -> None:
+    """White space at the end is forgiven when texts are compared, and is a loop all the same."""
+    transcripts = asked(["ab", "ab", "ab", "ab"])
+    answers = [Answer(text, 9, ended=False) for text in ("ab" + "\n" * 3000, LOOP, "ab", "ab\n")]
+    reading = measure(answers, transcripts)
+    assert score(CHECKPOINT, reading, transcripts).loop_rate == 0.5
+    rows = page_results(transcripts, reading, reading, ())
+    assert [(row.text == "ab", row.loop, row.baseline_loop) for row in rows] == [
+        (True, True, True),
+        (False, True, True),
+        (True, False, False),
+        (True, False, False),
+    ]

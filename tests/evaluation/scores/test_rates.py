@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyocr_core.evaluation.scores.metrics import (
+from hyocr_core.evaluation.scores.rates import (
     bootstrap_interval,
     cut_loop,
     edit_distances,
@@ -209,7 +209,7 @@ def test_bootstrap_interval_is_seeded_and_does_not_depend_on_chunks(monkeypatch:
     whole = bootstrap_interval(errors, sizes, seed=3)
     assert whole == bootstrap_interval(errors, sizes, seed=3)
     assert whole != bootstrap_interval(errors, sizes, seed=4)
-    monkeypatch.setattr("hyocr_core.evaluation.scores.metrics._CHUNK", 64)
+    monkeypatch.setattr("hyocr_core.evaluation.scores.rates._CHUNK", 64)
     assert whole == bootstrap_interval(errors, sizes, seed=3)
 
 

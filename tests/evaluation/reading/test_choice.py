@@ -7,27 +7,30 @@ from collections.abc import Iterator
 
 import pytest
 
-from hyocr_core.errors import BadInputError
-from hyocr_core.evaluation.reading.backend import Backend, Kind, check_runtimes, parse_backend
+from hyocr_core.errors import BackendError, BadInputError, ConfigError
+from hyocr_core.evaluation.reading.choice import check_runtimes, checked_url, choose_backends
 from hyocr_core.evaluation.reading.parallel import as_done
 from hyocr_core.evaluation.scores.result import Runtime
+from hyocr_core.settings.eval_config import EvalConfig
+
+URLS = ["http://127.0.0.1:8000/v1", "https://ocr.example.org/openai/v1", "http://[::1]:80/v1"]
 
 
-@pytest.mark.parametrize("name", ["auto", "transformers", "dequant", "vllm"])
-def test_names(name: Kind) -> None:
-    assert parse_backend(name) == Backend(name)
+def config(backend: str, **settings: object) -> EvalConfig:
+    return EvalConfig.model_validate({"model": "m", "data": "d", "backend": backend, **settings})
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "https://ocr.example.org/openai/v1", "http://[::1]:80/v1"])
+@pytest.mark.parametrize("url", URLS)
 def test_urls(url: str) -> None:
-    assert parse_backend(f"{url}/") == parse_backend(url) == Backend("endpoint", url)
+    assert checked_url(f"{url}/") == checked_url(url) == url
+    chosen = choose_backends(config(url, timeout=5))["model"]
+    assert (chosen.name, chosen.config.model_dump()) == ("endpoint", {"url": url, "timeout": 5})
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cuda", "unknown backend 'cuda'; give auto, transformers, dequant, vllm, or the URL"),
-        ("", "unknown backend ''"),
+        ("cuda", "unknown backend 'cuda'; give auto, dequant, endpoint, transformers, vllm, or the URL"),
         ("VLLM", "unknown backend 'VLLM'"),
         ("127.0.0.1:8000/v1", "unknown backend"),
         ("ftp://host/v1", "is no URL such as http://127.0.0.1:8000/v1"),
@@ -40,10 +43,36 @@ def test_urls(url: str) -> None:
     ],
 )
 def test_what_is_no_backend(text: str, message: str) -> None:
-    with pytest.raises(BadInputError) as caught:
-        parse_backend(text)
+    for given in (config(text), config("auto", baseline="b", baseline_backend=text)):
+        with pytest.raises(BadInputError) as caught:
+            choose_backends(given)
+        assert message in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_options_go_to_the_backend_that_they_name() -> None:
+    given = config("vllm", python="/a/python", baseline="b", baseline_backend="transformers")
+    chosen = choose_backends(given)
+    assert [str(each.config) for each in chosen.values()] == ["python=PosixPath('/a/python')", ""]
+    own = config("endpoint", timeout=9, backend_options={"endpoint": {"url": "http://h/v1", "timeout": 3}})
+    assert choose_backends(own)["model"].config.model_dump() == {"url": "http://h/v1", "timeout": 3}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"backend_options": {"vllm": {"speed": 3}}}, ConfigError, "backend vllm (hyocr-core "),
+        ({"backend_options": {"vllm": {"speed": 3}}}, ConfigError, "options: speed: unknown key"),
+        ({"backend_options": {"toy": {}}}, BadInputError, "backend_options: toy is not what reads: vllm"),
+        ({"backend": "endpoint"}, ConfigError, "options: url: is missing"),
+        ({"backend": "other:vllm"}, BackendError, "no distribution 'other' offers the backend vllm; hyocr-core"),
+    ],
+)
+def test_wrong_options_are_one_line(settings: dict[str, object], error: type[BadInputError], message: str) -> None:
+    with pytest.raises(error) as caught:
+        choose_backends(config(**{"backend": "vllm", **settings}))  # type: ignore[arg-type]
     assert message in str(caught.value)
-    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -56,10 +85,10 @@ def test_what_is_no_backend(text: str, message: str) -> None:
         ("http://host/v1", "endpoint", "endpoint"),
     ],
 )
-def test_what_a_backend_reads_with(name: str, of_plain: Runtime, of_quantized: Runtime) -> None:
-    backend = parse_backend(name)
-    assert (backend.runtime(quantized=False), backend.runtime(quantized=True)) == (of_plain, of_quantized)
-    assert backend.only_text == (name not in ("auto", "dequant", "transformers"))
+def test_what_reads(name: str, of_plain: str, of_quantized: str) -> None:
+    chosen = choose_backends(config(name))["model"]
+    assert (chosen.runtime(quantized=False), chosen.runtime(quantized=True)) == (of_plain, of_quantized)
+    assert chosen.only_text == (name not in ("auto", "dequant", "transformers"))
 
 
 PLAIN, DEQUANT, NATIVE = ("transformers", False), ("dequant", True), ("transformers", True)

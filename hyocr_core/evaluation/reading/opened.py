@@ -1,0 +1,55 @@
+"""A checkpoint of an evaluation whose files are here, opened once and only as far as it is needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.checkpoint.resolve import ResolvedModel
+from hyocr_core.evaluation.reading.generate import greedy_config
+from hyocr_core.models.dequantized import DequantizedCheckpoint
+from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.models.load import unpacked
+from hyocr_core.pages.processor import load_processor
+
+
+class Opened:
+    """What is known of the files. Every property raises CheckpointError for what cannot be read."""
+
+    def __init__(self, source: ResolvedModel) -> None:
+        self.source = source
+
+    @property
+    def folder(self) -> Path:
+        return self.source.folder
+
+    @cached_property
+    def reader(self) -> CheckpointReader:
+        return CheckpointReader(self.folder)
+
+    @property
+    def quantized(self) -> bool:
+        return bool(self.reader.config.get("quantization_config"))
+
+    @cached_property
+    def weights(self) -> CheckpointReader | DequantizedCheckpoint:
+        """Full-precision tensors; see `unpacked`."""
+        return unpacked(self.reader)
+
+    @cached_property
+    def processor(self) -> Any:
+        return load_processor(self.folder)
+
+    @cached_property
+    def shape(self) -> HunYuanVL:
+        """The model without its weights."""
+        return HunYuanVL(self.weights, torch.device("meta"))
+
+    @cached_property
+    def generation(self) -> Any:
+        """How it writes, greedily, with its own limits."""
+        return greedy_config(self.folder, self.shape.config.text_config, None)

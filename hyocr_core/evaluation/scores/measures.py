@@ -1,0 +1,152 @@
+"""The metrics of an evaluation, and what they say of the pages that one checkpoint has read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+from hyocr_core.checkpoint.quant_report import MetricRecord
+from hyocr_core.contract.config import show
+from hyocr_core.contract.metric import Metric
+from hyocr_core.errors import HyocrError, MetricError, one_line
+from hyocr_core.evaluation.scores.error_rates import BUILT_IN
+from hyocr_core.evaluation.scores.rates import bootstrap_interval, micro_rate
+from hyocr_core.evaluation.scores.result import Measure
+from hyocr_core.plugin.metrics import MetricEntry, load_metric
+from hyocr_core.settings.eval_config import EvalConfig
+
+OWN = "hyocr-core"
+
+
+@dataclass(frozen=True)
+class ChosenMetric:
+    """A metric that the user named, started."""
+
+    entry: MetricEntry
+    metric: Metric
+
+    @property
+    def record(self) -> MetricRecord:
+        """What a result says of it."""
+        return MetricRecord(
+            title=self.metric.title,
+            unit=self.metric.unit,
+            better=self.metric.better,
+            distribution=self.entry.distribution,
+            version=self.entry.version,
+        )
+
+
+@dataclass(frozen=True)
+class PageTexts:
+    """What one checkpoint wrote, and the transcripts, by page, both as they are.
+
+    references: None where there are none. seed: of the bootstrap.
+    """
+
+    names: Sequence[str]
+    texts: Sequence[str]
+    references: Sequence[str] | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric on these pages, by page: its numbers and their sizes."""
+
+    metric: Metric
+    numbers: Sequence[float]
+    sizes: Sequence[float]
+    seed: int
+
+    @property
+    def rates(self) -> list[float | None]:
+        """Each page's number over its size; None where that is 0."""
+        return [number / size if size else None for number, size in zip(self.numbers, self.sizes, strict=True)]
+
+    @property
+    def together(self) -> Measure | None:
+        """All pages; None if none of them counts."""
+        return self._together(self.numbers)
+
+    def less(self, other: Measured) -> Measure | None:
+        """The difference to the same metric on the same pages as another checkpoint read them, paired."""
+        return self._together([mine - theirs for mine, theirs in zip(self.numbers, other.numbers, strict=True)])
+
+    def _together(self, numbers: Sequence[float]) -> Measure | None:
+        if self.metric.together == "sum":
+            low, high = bootstrap_interval(numbers, [1] * len(numbers), seed=self.seed)
+            return Measure(value=float(sum(numbers)), interval=(low * len(numbers), high * len(numbers)))
+        if not any(self.sizes):
+            return None
+        interval = bootstrap_interval(numbers, self.sizes, seed=self.seed)
+        return Measure(value=micro_rate(numbers, self.sizes), interval=interval)
+
+
+def choose_metrics(config: EvalConfig) -> dict[str, ChosenMetric]:
+    """Start the metrics that an evaluation names beside those that come with hyocr, by what the user calls them.
+
+    Raises MetricError or ConfigError for one that is unknown, broken or has wrong options.
+    """
+    named = dict(config.metrics) | {name: {} for name in bounded(config) if name not in config.metrics}
+    chosen = {}
+    for name, options in named.items():
+        loaded = load_metric(name)
+        settings = loaded.config(options)
+        if loaded.entry.distribution == OWN:
+            continue
+        try:
+            chosen[name] = ChosenMetric(loaded.entry, loaded.cls(settings))
+        except (Exception, SystemExit) as error:
+            raise MetricError(f"{loaded.entry}: cannot start: {one_line(error, named=True)}") from error
+    return chosen
+
+
+def bounded(config: EvalConfig) -> list[str]:
+    """The metrics that the gate bounds."""
+    return [] if config.gate is None else config.gate.metrics
+
+
+def needs_transcripts(config: EvalConfig) -> bool:
+    """Whether a metric that the user named has no number for pages without a transcript."""
+    return any(load_metric(name).cls.needs_reference for name in (*config.metrics, *bounded(config)))
+
+
+def measure_own(pages: PageTexts) -> dict[str, Measured]:
+    """What the metrics that come with hyocr say; those that need transcripts are missing without."""
+    found = {name: _measure(metric, f"metric {name}", pages) for name, metric in BUILT_IN.items()}
+    return {name: measured for name, measured in found.items() if measured is not None}
+
+
+def measure_named(metrics: Mapping[str, ChosenMetric], pages: PageTexts) -> dict[str, Measured]:
+    """What the others say, likewise. Raises MetricError naming metric, distribution and page for what is no number."""
+    found = {name: _measure(chosen.metric, str(chosen.entry), pages) for name, chosen in metrics.items()}
+    return {name: measured for name, measured in found.items() if measured is not None}
+
+
+def _measure(metric: Metric, who: str, pages: PageTexts) -> Measured | None:
+    if metric.needs_reference and pages.references is None:
+        return None
+    references = pages.references or [""] * len(pages.texts)
+    numbers, sizes = [], []
+    for name, text, reference in zip(pages.names, pages.texts, references, strict=True):
+        where = f"{who}: {name}"
+        try:
+            number, size = metric.page(text, reference), metric.size(reference)
+        except HyocrError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise MetricError(f"{where}: {one_line(error, named=True)}") from error
+        numbers.append(_number(number, f"{where}: its number"))
+        sizes.append(_number(size, f"{where}: its size"))
+        if sizes[-1] < 0:
+            raise MetricError(f"{where}: its size is {sizes[-1]:g}; a page counts 0 times or more")
+    return Measured(metric, numbers, sizes, pages.seed)
+
+
+def _number(value: object, where: str) -> float:
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise MetricError(f"{where} is {show(value)}, which is no finite number")
+    return float(value)
