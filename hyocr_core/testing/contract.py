@@ -15,15 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT
-from hyocr_core.checkpoint.reader import digest
 from hyocr_core.contract.types import Batch, Block
 from hyocr_core.errors import ConfigError
 from hyocr_core.kit.smoothing import exact_output
 from hyocr_core.kit.statistics import merge
 from hyocr_core.plugin.registry import installed_methods, load_method
 from hyocr_core.plugin.results import bits_differ
-from hyocr_core.progress import Silent
 from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.testing.bench import (
@@ -38,6 +35,7 @@ from hyocr_core.testing.bench import (
     sums_differ,
     tensors_in,
 )
+from hyocr_core.testing.jobs import file_digests, quantize_in_one_line, resume_in_a_new_process, stop_after_one_block
 from hyocr_core.testing.tiny import PAGES, lone_block, open_block, random_weight, shared_checkpoint
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -49,13 +47,6 @@ from hyocr_core.plugin.registry import load_method
 method = load_method(sys.argv[1])
 method.config(json.loads(sys.argv[2]))
 print(*(name for name in sys.argv[3:] if name in sys.modules))
-"""
-RESUME = """
-import sys, torch
-from hyocr_core.run.quantize import quantize
-from hyocr_core.settings.run_config import RunConfig
-torch.set_num_threads(int(sys.argv[2]))
-quantize(RunConfig.model_validate_json(sys.argv[1]), resume=True)
 """
 EXACT = 1e-3
 """How much rescaling may change a block's output in fp32, relative: folding into bf16 weights rounds them once more."""
@@ -127,7 +118,7 @@ class MethodContract:
         output = tmp_path_factory.getbasetemp() / f"{cls.__module__}.{cls.__qualname__}" / "out"
         if not output.exists():
             output.parent.mkdir(exist_ok=True)
-            _quantize(self._run(hyocr_checkpoint, output))
+            quantize_in_one_line(self._run(hyocr_checkpoint, output))
         return output
 
     def test_the_plugin_is_accepted(self) -> None:
@@ -277,12 +268,9 @@ class MethodContract:
     ) -> None:
         """Stopped between two blocks and gone on in another process, a run writes what an uninterrupted one does."""
         run = self._run(hyocr_checkpoint, tmp_path / "out")
-        with pytest.raises(KeyboardInterrupt):
-            _quantize(run, progress=_StopAfterOneBlock())
-        command = [sys.executable, "-c", RESUME, run.model_dump_json(), str(torch.get_num_threads())]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        require(done.returncode == 0, f"the run cannot be resumed in a new process: {done.stderr.strip()[-500:]}")
-        found, due = _digests(run.output), _digests(straight)
+        stop_after_one_block(run)
+        resume_in_a_new_process(run)
+        found, due = file_digests(run.output), file_digests(straight)
         wrong = sorted(name for name in found.keys() | due.keys() if found.get(name) != due.get(name))
         require(not wrong, f"{', '.join(wrong)}: other bytes than an uninterrupted run writes")
 
@@ -321,7 +309,7 @@ class MethodContract:
         if not model or not pages:
             pytest.skip("set HYOCR_TEST_CHECKPOINT and HYOCR_TEST_PAGES to a checkpoint that reads and pages to read")
         run = self._run(Path(model), tmp_path / "out", calib=os.environ.get("HYOCR_TEST_CALIB", "synthetic"))
-        _quantize(run.model_copy(update={"num_samples": 16}))
+        quantize_in_one_line(run.model_copy(update={"num_samples": 16}))
         config = EvalConfig(model=str(run.output), data=pages, baseline=model, num_samples=64)
         comparison = evaluate(config).comparison
         rise = comparison.cer_difference if comparison is not None else None
@@ -348,32 +336,6 @@ class MethodContract:
             [item] = bench.quantize(block, batches)
             problem = bench.unpack_problem(item, item.packed)
             require(not problem, f"{tuple(weight.shape)}: unpack does not invert pack: {problem}")
-
-
-class _StopAfterOneBlock(Silent):
-    """What Ctrl-C does once the first decoder block is written."""
-
-    def __init__(self) -> None:
-        self._phase = ""
-
-    def start(self, phase: str, total: int) -> None:  # noqa: ARG002
-        self._phase = phase
-
-    def step(self, detail: str = "") -> None:  # noqa: ARG002
-        if self._phase == "blocks":
-            raise KeyboardInterrupt
-
-
-def _quantize(run: RunConfig, **options: Any) -> None:
-    from hyocr_core.run.quantize import quantize
-
-    with failing_in_one_line():
-        quantize(run, **options)
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """File -> SHA-256; the report is left out, because it holds seconds."""
-    return {path.name: digest(path) for path in folder.iterdir() if path.is_file() and path.name != REPORT}
 
 
 @contextmanager
