@@ -89,9 +89,10 @@ def choose(kind: type[Entry], selector: str) -> Entry:
             raise kind.error(f"no distribution {distribution!r} offers the {kind.kind} {name}; {sources} does")
         return chosen[0]
     if len(offers) > 1:
+        if not kind.option:
+            raise kind.error(f"the {kind.kind} {name} is offered by {sources}; uninstall all but one")
         choices = " or ".join(entry.choice for entry in offers)
-        advice = f"say {choices}" if kind.option else "uninstall all but one"
-        raise kind.error(f"the {kind.kind} {name} is offered by {sources}; {advice}")
+        raise kind.error(f"the {kind.kind} {name} is offered by {sources}; say {choices}")
     return offers[0]
 
 
