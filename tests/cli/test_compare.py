@@ -28,10 +28,10 @@ def test_a_row_for_each_with_marks_for_the_front(folders: list[Path]) -> None:
     assert result.exit_code == 0, result.output
     title, heading, *rows = result.stdout.splitlines()
     assert title == "40\u00a0pages of heldout.jsonl; * no other is smaller and better"
-    assert heading.split()[:4] == ["checkpoint", "method", "MB", "CER"]
+    assert heading.split()[:4] == ["checkpoint", "method", "size", "CER"]
     assert [row.split()[:2] for row in rows] == [["*", "baseline"], ["*", "int4"], ["*", "fp8"], ["[bad]", "gptq,"]]
     cells = rows[1].replace("\u00a0", " ").split("  ")
-    for value in ("1300.0", "1.23 %", "0.98 to 1.54", "+0.19", "+0.04 to +0.36", "99.30 %", "0.0041"):
+    for value in ("1.30 GB", "1.23 %", "0.98 to 1.54", "+0.19", "+0.04 to +0.36", "99.30 %", "0.0041"):
         assert value in [cell.strip() for cell in cells]
 
 

@@ -93,7 +93,7 @@ def test_config_errors_name_the_method_and_key(plugins: PluginFolder) -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("raises", "ValueError: the sky fell"),
+        ("raises", "ValueError: the sky fell second line"),
         ("exits", "SystemExit: 0"),
         ("returns_none", "must return a QuantizedLayer, not nothing (None)"),
         ("writes_input", "wrote into the weight it was given; work on a copy"),

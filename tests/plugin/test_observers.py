@@ -168,7 +168,7 @@ def test_one_that_is_installed_but_not_named_is_not_imported(plugins: PluginFold
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ("raise ValueError('the sky fell\\nsecond line')", "ValueError: the sky fell"),
+        ("raise ValueError('the sky fell\\nsecond line')", "ValueError: the sky fell second line"),
         ("raise SystemExit(0)", "SystemExit: 0"),
         ("return call.nonsense", "AttributeError: 'HookCall' object has no attribute 'nonsense'"),
         ("call.result = None", "FrozenInstanceError: cannot assign to field 'result'"),
