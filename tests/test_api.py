@@ -71,7 +71,7 @@ def _members(path: str, cls: type) -> Iterator[str]:
             yield f"    {path}.{field.name}: {field.type}{_default(field.default, field.default_factory)}"
     elif issubclass(cls, BaseModel):
         for name, info in cls.model_fields.items():
-            kind = re.sub("<class '(.+)'>", r"\1", str(info.annotation))
+            kind = _everywhere(re.sub("<class '(.+)'>", r"\1", str(info.annotation)))
             default = info.get_default(call_default_factory=True)
             yield f"    {path}.{name}: {kind}{'' if info.is_required() else f' = {default!r}'}"
     for owner in cls.__mro__:

@@ -6,7 +6,7 @@ from hyocr_core.kit.e4m3 import round_scaled_ as round_to_e4m3_
 from hyocr_core.kit.grid import Grid, decode, fit_grid, join_columns, round_to_nearest
 from hyocr_core.kit.hessian import add_outer, by_layer, collect_hessians, settle_hessians, summed
 from hyocr_core.kit.inputs import observe_inputs, observe_weighted
-from hyocr_core.kit.integer import IntegerStorage, integer_layer, output_errors, pack_integers, unpack_integers
+from hyocr_core.kit.integer_codes import IntegerStorage, integer_layer, output_errors, pack_integers, unpack_integers
 from hyocr_core.kit.output_error import checked_hessian, halved, measured, output_energy, relative_errors
 from hyocr_core.kit.smoothing import fold
 from hyocr_core.kit.solver import DAMPING_STEPS, Factor, Solution, factorize, quantize_columns, solve

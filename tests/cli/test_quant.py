@@ -100,7 +100,7 @@ def test_degraded_layers_are_exit_code_1_unless_allowed(
 ) -> None:
     quantize_group = Method.quantize_group
 
-    def degrade(self: Method, layers: Any, stats: Any, config: Any) -> Any:
+    def degrade(self: Method, layers: Any, stats: Any, config: Any, seed: int) -> Any:
         return [replace(result, degraded="a test") for result in quantize_group(self, layers, stats, config)]
 
     monkeypatch.setattr(Method, "quantize_group", degrade)

@@ -26,7 +26,7 @@ from tests.conftest import REPO
 from tests.docs.pages import DOCS
 
 METHODS = ("awq", "fp8", "gptq", "rtn")
-HELPERS = ("formats", "hessian", "integers", "smoothing", "testing", "threads")
+HELPERS = ("formats", "kit", "testing")
 
 
 def page(name: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hyocr_core.contract.types import Layer
 from hyocr_core.errors import RunError
 from hyocr_core.kit.grid import decode, fit_grid, round_to_nearest
-from hyocr_core.kit.integer import output_errors
+from hyocr_core.kit.integer_codes import output_errors
 from hyocr_core.kit.output_error import (
     MEASURED_OUTPUTS,
     checked_hessian,

@@ -373,7 +373,7 @@ def test_the_command_lists_and_explains(plugins: PluginFolder) -> None:
     result = hyocr("observers")
     assert result.exit_code == 0
     line = next(line for line in result.stdout.splitlines() if line.startswith("dump-stats "))
-    assert line.endswith("Write what `calibrate` learnt of every layer, one safetensors file for each block.")
+    assert line.endswith("one safetensors file for each block, or for each group it saw.")
     assert hyocr("observers", "dump-stats").stdout.splitlines()[1].split()[:3] == ["folder", "string", "required"]
     assert "folder" in json.loads(hyocr("observers", "dump-stats", "--json").stdout)["properties"]
     install(plugins, "odd", "Odd = 3\n")

@@ -131,7 +131,7 @@ def test_its_failure_is_one_line_of_both_commands(plugins: PluginFolder, demo: P
     ):
         result = hyocr(*arguments)
         assert result.exit_code == 2
-        assert result.stderr == "hyocr: error: source odd (hyocr-source-odd 0.0.1): odd:x: OSError: no\n"
+        assert result.stderr == "hyocr: error: source odd (hyocr-source-odd 0.0.1): odd:x: OSError: no route\n"
     assert list(tmp_path.glob("out*")) == []
 
 

@@ -75,7 +75,7 @@ def test_flags_come_before_the_file(tmp_path: Path) -> None:
     file.write_text(json.dumps({"overrides": {"*.o_proj": {"bits": 8}, "*.k_proj": {"bits": 4}}}))
     flags = {"model": "m", "output": tmp_path / "o", "method": "gptq"}
     layers = ["*.layers.0.*:bits=8", "*.layers.0.*:group_size=64", "*.k_proj:bits=8"]
-    run = merge_run_config(file, flags, [], [], layers).run
+    run = merge_run_config(file, flags, [], layers=layers).run
     assert list(run.overrides.items()) == [
         ("*.layers.0.*", {"bits": 8, "group_size": 64}),
         ("*.k_proj", {"bits": 8}),

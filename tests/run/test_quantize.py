@@ -160,9 +160,9 @@ main()
 """
 
 KILL_POINTS = [
-    pytest.param("checkpoint.journal", "Journal", "record", 3, id="while embedding samples"),
+    pytest.param("checkpoint.journal", "Journal", "save", 4, id="while embedding samples"),
     pytest.param("checkpoint.writer", "StagedCheckpoint", "add_part", 0, id="before the first block is written"),
-    pytest.param("checkpoint.journal", "Journal", "record", SAMPLES + 1, id="between a part and its journal entry"),
+    pytest.param("checkpoint.journal", "Journal", "save", SAMPLES + 2, id="between a part and its journal entry"),
     pytest.param("checkpoint.writer", "StagedCheckpoint", "add_part", 3, id="in the last block"),
     pytest.param("checkpoint.writer", "StagedCheckpoint", "publish", 0, id="before the rename"),
 ]
@@ -247,7 +247,7 @@ def test_a_changed_version_or_input_refuses_to_resume(
 
 
 def test_a_changed_page_refuses_to_resume(interrupted: RunConfig) -> None:
-    edit_journal(interrupted, lambda journal: journal["entries"].update({"sample-00000": "0" * 64}))
+    edit_journal(interrupted, lambda journal: journal["record"]["samples"].update({"sample-00000": "0" * 64}))
     with pytest.raises(OutputError, match=r"the calibration sample .* has changed since the run began"):
         quantize(interrupted, resume=True)
 
@@ -343,7 +343,7 @@ def test_too_many_bad_pages_stop_the_run(run_config: Callable[..., RunConfig], t
 def test_degraded_layers_are_reported(run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     quantize_group = Method.quantize_group
 
-    def degrade(self: Method, layers: Any, stats: Any, config: Any) -> Any:
+    def degrade(self: Method, layers: Any, stats: Any, config: Any, seed: int) -> Any:
         return [replace(result, degraded="test") for result in quantize_group(self, layers, stats, config)]
 
     monkeypatch.setattr(Method, "quantize_group", degrade)

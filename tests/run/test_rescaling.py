@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SOURCE = """
 import torch
 from hyocr_core import MethodSpec, hookimpl
-from hyocr_core.kit.smoothing import fold
+from hyocr_core.kit import fold
 from hyocr_plugin_toy.plugin import ToyConfig, checkpoint_config, pack, quantize_layer, unpack
 
 @hookimpl
@@ -35,12 +35,16 @@ def method_spec():
 
 @hookimpl
 def calibrate(block, batches):
+    return {{name: {{}} for name in block.layers}}
+
+@hookimpl
+def settle(block, stats):
     for smoothing in block.smoothing:
         count = len(smoothing.source.weight)
         scales = torch.rand(count, generator=torch.Generator().manual_seed(block.index)) + 0.5
         fold(block, smoothing, scales)
     {more}
-    return {{name: {{}} for name in block.layers}}
+    return stats
 """
 ROUNDED = """
 @hookimpl
@@ -173,7 +177,7 @@ def test_a_method_that_changes_what_a_block_computes_is_named(
     more: str, rescales: bool, problem: str, plugins: PluginFolder, run_config: Callable[..., RunConfig]
 ) -> None:
     install(plugins, more, rescales=rescales)
-    where = r"^method smooth \(hyocr-plugin-smooth 0.0.1\), hook calibrate, model.layers.0: "
+    where = r"^method smooth \(hyocr-plugin-smooth 0.0.1\), hook settle, model.layers.0: "
     with pytest.raises(HookError, match=where + re.escape(problem)):
         quantize(run_config())
 

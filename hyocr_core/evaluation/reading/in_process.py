@@ -54,7 +54,7 @@ class Transformers(InProcess):
         weights = opened.weights
         if isinstance(weights, DequantizedCheckpoint):
             try:
-                check_native(weights.config["quantization_config"], weights.shapes)
+                check_native(weights.formats, weights.shapes)
             except BadInputError as error:
                 raise type(error)(f"{opened.folder}: {error}; --backend dequant reads it without") from error
         return Entry(opened.source, weights, opened.folder, native=True)

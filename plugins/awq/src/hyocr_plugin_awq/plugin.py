@@ -14,10 +14,10 @@ from hyocr_core import (
     QuantizedLayer,
     QuantizedNames,
     Stats,
-    formats,
     hookimpl,
 )
 from hyocr_core.formats import check_shapes
+from hyocr_core.formats import checkpoint_config as written_config
 from hyocr_plugin_awq.config import AwqConfig
 
 if TYPE_CHECKING:
@@ -75,4 +75,4 @@ def unpack(tensors: dict[str, Tensor], config: AwqConfig) -> Tensor:
 
 @hookimpl
 def checkpoint_config(names: QuantizedNames, layers: Mapping[str, AwqConfig]) -> dict[str, Any]:
-    return formats.checkpoint_config({name: config.on_disk for name, config in layers.items()}, names)
+    return written_config({name: config.on_disk for name, config in layers.items()}, names)

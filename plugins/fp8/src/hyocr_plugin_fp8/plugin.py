@@ -14,9 +14,9 @@ from hyocr_core import (
     QuantizedLayer,
     QuantizedNames,
     Stats,
-    formats,
     hookimpl,
 )
+from hyocr_core.formats import checkpoint_config as written_config
 from hyocr_plugin_fp8.config import Fp8Config
 from hyocr_plugin_fp8.shapes import check_cache, check_multiples
 
@@ -83,4 +83,4 @@ def quantize_inputs(inputs: Tensor, tensors: dict[str, Tensor], config: Fp8Confi
 @hookimpl
 def checkpoint_config(names: QuantizedNames, layers: Mapping[str, Fp8Config]) -> dict[str, Any]:
     check_cache(names.ignored, layers)
-    return formats.checkpoint_config({name: config.on_disk for name, config in layers.items()}, names)
+    return written_config({name: config.on_disk for name, config in layers.items()}, names)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hyocr_core import QuantizedLayer, QuantizedNames, formats, hookimpl
+from hyocr_core import QuantizedLayer, QuantizedNames, hookimpl
 from hyocr_core.formats import check_shapes
+from hyocr_core.formats import checkpoint_config as written_config
 from hyocr_plugin_gptq.config import RtnConfig
 
 if TYPE_CHECKING:
@@ -43,4 +44,4 @@ def unpack(tensors: dict[str, Tensor], config: RtnConfig) -> Tensor:
 
 @hookimpl
 def checkpoint_config(names: QuantizedNames, layers: Mapping[str, RtnConfig]) -> dict[str, Any]:
-    return formats.checkpoint_config({name: config.on_disk for name, config in layers.items()}, names)
+    return written_config({name: config.on_disk for name, config in layers.items()}, names)

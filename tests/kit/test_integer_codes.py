@@ -9,7 +9,7 @@ from hyocr_core.contract.types import Layer
 from hyocr_core.errors import RunError
 from hyocr_core.formats import AwqFormat, GptqFormat, PackQuantizedFormat
 from hyocr_core.kit.grid import fit_grid, join_columns, round_to_nearest
-from hyocr_core.kit.integer import IntegerStorage, integer_layer, pack_integers, unpack_integers
+from hyocr_core.kit.integer_codes import IntegerStorage, integer_layer, pack_integers, unpack_integers
 
 STORAGES: list[tuple[IntegerStorage, int, bool]] = [
     (GptqFormat(4, 32, sym=True), 4, True),
