@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.testing.tiny import write_checkpoint
 from hyocr_core.verification.verify import verify
+from tests.run.killing import kill_after
 
 if TYPE_CHECKING:
     from tests.conftest import PluginFolder
@@ -134,25 +134,11 @@ def test_a_resumed_run_is_not_asked_again_and_writes_the_same_bytes(plugins: Plu
     install(plugins, "folds", FOLD)
     quantize(run_of(model, "folds", options={"quant_vit": True}))
     stopped = run_of(model, "folds", output=model.with_name("stopped"), options={"quant_vit": True})
-    script = (
-        "import os, sys, torch\n"
-        "from hyocr_core.checkpoint.writer import StagedCheckpoint\n"
-        "from hyocr_core.run.quantize import quantize\n"
-        "from hyocr_core.settings.run_config import RunConfig\n"
-        f"torch.set_num_threads({torch.get_num_threads()})\n"
-        "add = StagedCheckpoint.add_part\n"
-        "def dying(self, name, tensors):\n"
-        "    add(self, name, tensors)\n"
-        "    if name == sys.argv[2]: os._exit(9)\n"
-        "StagedCheckpoint.add_part = dying\n"
-        "quantize(RunConfig.model_validate_json(sys.argv[1]), resume=len(sys.argv) > 3)\n"
-    )
-    command = [sys.executable, "-c", script, stopped.model_dump_json()]
     log = Path(os.environ["HYOCR_TEST_LOG"])
     log.unlink()
-    assert subprocess.run([*command, "prepared"], check=False).returncode == 9
-    assert subprocess.run([*command, "vision-00000", "resume"], check=False).returncode == 9
-    assert subprocess.run([*command, "block-00001", "resume"], check=False).returncode == 9
+    kill_after("prepared", stopped)
+    kill_after("vision-00000", stopped, resume=True)
+    kill_after("block-00001", stopped, resume=True)
     quantize(stopped, resume=True)
     assert log.read_text() == "prepare\n" * 2, "what was not in the journal when it was killed is asked for again"
     due, found = (digest(folder / "model.safetensors") for folder in (model.with_name("out"), stopped.output))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from hyocr_core.pages.sources import open_source, select
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.testing.tiny import write_checkpoint
+from tests.run.killing import kill_after
 
 if TYPE_CHECKING:
     from tests.conftest import PluginFolder
@@ -108,23 +108,9 @@ def test_gptaq_resumes_in_another_process_to_the_same_bytes(
     run = run_of(tmp_path / "model", "synthetic:2", tmp_path / "straight", "gptaq", options=options)
     quantize(run)
     stopped = run.model_copy(update={"output": tmp_path / "stopped", "spill": True})
-    script = (
-        "import os, sys, torch\n"
-        "from hyocr_core.checkpoint.writer import StagedCheckpoint\n"
-        "from hyocr_core.run.quantize import quantize\n"
-        "from hyocr_core.settings.run_config import RunConfig\n"
-        f"torch.set_num_threads({torch.get_num_threads()})\n"
-        "add = StagedCheckpoint.add_part\n"
-        "def dying(self, name, tensors):\n"
-        "    add(self, name, tensors)\n"
-        "    if name == sys.argv[2]: os._exit(9)\n"
-        "StagedCheckpoint.add_part = dying\n"
-        "quantize(RunConfig.model_validate_json(sys.argv[1]), resume=len(sys.argv) > 3)\n"
-    )
-    command = [sys.executable, "-c", script, stopped.model_dump_json()]
     # Killed with a part on the disk that the journal does not know yet, then once more.
-    assert subprocess.run([*command, "block-00000"], check=False).returncode == 9
-    assert subprocess.run([*command, "block-00001", "resume"], check=False).returncode == 9
+    kill_after("block-00000", stopped)
+    kill_after("block-00001", stopped, resume=True)
     quantize(stopped, resume=True)
     weights = "model.safetensors"
     assert digest(tmp_path / "stopped" / weights) == digest(tmp_path / "straight" / weights)
