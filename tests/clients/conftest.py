@@ -68,7 +68,8 @@ def quantize(demo: Path, calib: str, tmp_path_factory: pytest.TempPathFactory) -
             output = tmp_path_factory.mktemp("quantized") / "checkpoint"
             command = [str(Path(sys.executable).with_name("hyocr")), "quant", "--method", method]
             command += ["--num-samples", "32", "--model", str(demo), "--calib", calib, "--output", str(output)]
-            command += [part for option in options for part in ("-o", option)]
+            for option in options:
+                command += ["--override" if ":" in option else "-o", option]
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
             made[key] = output
         return made[key]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CPU = torch.device("cpu")
 
 Case = tuple[str, ...]
-"""A method and its options."""
+"""A method and its options; those of single layers as LAYERS:KEY=VALUE."""
 
 INTEGERS: list[Case] = [
     ("gptq", "group_size=128"),
@@ -28,6 +28,7 @@ INTEGERS: list[Case] = [
     ("gptq", "format=compressed-tensors"),
     ("gptq", "group_size=64", "sym=false", "format=compressed-tensors"),
     ("gptq", "group_size=64", "quant_vit=true"),
+    ("gptq", "format=compressed-tensors", "*.down_proj:group_size=32"),
     ("awq", "group_size=128"),
     ("awq", "group_size=32", "format=compressed-tensors"),
     ("awq", "group_size=64", "zero_point=false"),
@@ -47,6 +48,7 @@ COMPRESSED: list[Case] = [
     ("gptq", "format=compressed-tensors"),
     ("gptq", "group_size=64", "sym=false", "format=compressed-tensors"),
     ("gptq", "bits=8", "format=compressed-tensors"),
+    ("gptq", "format=compressed-tensors", "model.layers.0:bits=8"),
     ("awq", "group_size=64", "zero_point=false"),
     ("awq", "bits=8"),
     ("fp8",),
