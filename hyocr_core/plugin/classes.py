@@ -36,14 +36,19 @@ class Loaded(Generic[Entry, Plugin]):
 
 
 def load_class(
-    kind: type[Entry], selector: str, base: type[Any], public: str, config_base: type[BaseModel]
+    kind: type[Entry], selector: str, base: type[Any], public: str, config_base: type[BaseModel] | None
 ) -> Loaded[Entry, Any]:
     """Import the one class that `selector`, `name` or `distribution:name`, picks and validate what all kinds share.
 
-    base: what it derives from, which `public` names. config_base: what its config derives from.
+    base: what it derives from, which `public` names. config_base: what its config derives from; None for a kind that
+    has no config of its own.
     Raises the kind's error: unknown, offered twice, fails to import, other API version, or the contract is not kept.
     """
-    entry = entry_points.choose(kind, selector)
+    return load_entry(entry_points.choose(kind, selector), base, public, config_base)
+
+
+def load_entry(entry: Entry, base: type[Any], public: str, config_base: type[BaseModel] | None) -> Loaded[Entry, Any]:
+    """The same of an entry point that is chosen already."""
     found = entry_points.load(entry)
     try:
         return Loaded(entry, _checked(found, entry, base, public, config_base))
@@ -56,7 +61,9 @@ def refusal(entry: PluginEntry, error: BadInputError) -> BadInputError:
     return entry.error(f"{entry}: {error}")
 
 
-def _checked(found: Any, entry: PluginEntry, base: type[Any], public: str, config_base: type[BaseModel]) -> type[Any]:
+def _checked(
+    found: Any, entry: PluginEntry, base: type[Any], public: str, config_base: type[BaseModel] | None
+) -> type[Any]:
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise entry.error(f"{entry.value} is no class that derives from hyocr_core.{public}")
     plugin: type[Any] = found
@@ -68,5 +75,6 @@ def _checked(found: Any, entry: PluginEntry, base: type[Any], public: str, confi
     if missing:
         near = get_close_matches(missing[0], [key for key in vars(plugin) if not key.startswith("_")], n=1)
         raise entry.error(f"its class {name} has no method {missing[0]}" + (f"; rename {near[0]}" if near else ""))
-    check_config_class(plugin.config_class, config_base, entry)
+    if config_base is not None:
+        check_config_class(plugin.config_class, config_base, entry)
     return plugin

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,8 +11,8 @@ from hyocr_core.formats import Format, StoredFormats
 from hyocr_core.formats.base import ENTRY_POINT_GROUP
 from hyocr_core.formats.stored import Spellings
 from hyocr_core.plugin import entry_points
+from hyocr_core.plugin.classes import load_entry
 from hyocr_core.plugin.entry_points import PluginEntry
-from hyocr_core.plugin.registry import check_api_version
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,12 @@ def load_format(selector: str) -> type[Format]:
 
 
 def _load(entry: FormatEntry) -> type[Format]:
-    found = entry_points.load(entry)
+    found: type[Format] = load_entry(entry, Format, "formats.Format", None).cls
     try:
-        return _checked(found, entry)
-    except FormatError as error:
-        raise FormatError(f"{entry}: {error}") from error.__cause__
+        found.usual()
+    except Exception as error:
+        raise FormatError(f"{entry}: its class {found.__name__}: usual: {one_line(error, named=True)}") from error
+    return found
 
 
 def read_formats(config: Mapping[str, Any], spellings: Spellings) -> StoredFormats:
@@ -82,19 +82,3 @@ class _Installed:
                 # A broken neighbour is no reason to keep quiet of the others.
                 continue
         return found
-
-
-def _checked(found: object, entry: FormatEntry) -> type[Format]:
-    if not (inspect.isclass(found) and issubclass(found, Format)):
-        raise FormatError(f"{entry.value} is no class that derives from hyocr_core.formats.Format")
-    name = found.__name__
-    if not hasattr(found, "api_version"):
-        raise FormatError(f"its class {name} does not say which plugin API it speaks; write api_version = 1")
-    check_api_version(found.api_version, entry)
-    if inspect.isabstract(found):
-        raise FormatError(f"its class {name} lacks {', '.join(sorted(found.__abstractmethods__))}")
-    try:
-        found.usual()
-    except Exception as error:
-        raise FormatError(f"its class {name}: usual: {one_line(error, named=True)}") from error
-    return found

@@ -123,7 +123,7 @@ class Mine(Fp8Format):
             "from hyocr_core.formats import Format\nclass Mine(Format):\n    api_version = 1\n"
             "    def layout(self, shape): return {}\n",
             "Mine",
-            "its class Mine lacks bound, decode, groups, ignored, in_words, linear_shape, must_unpack, nearest, p",
+            "its class Mine has no method bound",
         ),
         (
             "from hyocr_core.formats import Format\nclass Mine(Format):\n    pass\n",
