@@ -75,10 +75,10 @@ def inputs_kept(layers: Sequence[Layer], stats: Stats | None) -> Iterator[None]:
 def written_inside(folder: Path, *others: Path) -> Iterator[None]:
     """What lies anywhere but in `folder`, and of `others` also what other code than Python's writes there.
 
-    Scratch files in the folder for temporary ones are allowed.
+    Temporary files are allowed, and go to a folder beside it.
     """
     before = {other: _entries(other) for other in others}
-    with _writing_only(folder.resolve(), Path(tempfile.gettempdir()).resolve(), Path("/dev")) as refused:
+    with _scratch_beside(folder) as scratch, _writing_only(folder.resolve(), scratch, Path("/dev")) as refused:
         yield
     # Also where the hook went on as if nothing had happened.
     for broken in refused:
@@ -90,6 +90,22 @@ def written_inside(folder: Path, *others: Path) -> Iterator[None]:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise PromiseBroken(f"left {path.name}, which is neither a file nor a folder", kind=MethodError)
+
+
+@contextmanager
+def _scratch_beside(folder: Path) -> Iterator[Path]:
+    """A folder that temporary files go to, of this process and of those that it starts."""
+    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder.parent) as made:
+        tempfile.tempdir = os.environ["TMPDIR"] = made
+        try:
+            yield Path(made).resolve()
+        finally:
+            tempfile.tempdir = before
+            if variable is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = variable
 
 
 def _outside(path: object) -> PromiseBroken:

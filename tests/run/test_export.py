@@ -80,8 +80,7 @@ def test_what_it_writes_is_published_and_in_the_report(plugins: PluginFolder, ru
 def test_elsewhere_is_refused_and_nothing_is_published(
     body: str, kind: type[Exception], said: str, plugins: PluginFolder, run: RunConfig
 ) -> None:
-    # Not below the folder of temporary files, where scratch files are allowed.
-    elsewhere = Path.cwd() / "hyocr-export-test"
+    elsewhere = run.output.with_name("elsewhere")
     install(plugins, body.format(elsewhere=str(elsewhere)))
     with pytest.raises(kind) as caught:
         quantize(run)
