@@ -58,10 +58,10 @@ def _from_id(model: str) -> HubName:
 
 
 def _from_address(address: str) -> HubName:
-    url = urlsplit(address if "://" in address else f"https://{address}")
-    own = urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc
-    owner, name, kind, rest = [*url.path.strip("/").split("/", 3), "", "", ""][:4]
-    known = url.netloc in {*_HOSTS, own} and owner not in _OTHER_KINDS and name != ""
+    host, path = _host_and_path(address if "://" in address else f"https://{address}")
+    own, _ = _host_and_path(os.environ.get("HF_ENDPOINT", ""))
+    owner, name, kind, rest = [*path.strip("/").split("/", 3), "", "", ""][:4]
+    known = host in {*_HOSTS, own} - {""} and owner not in _OTHER_KINDS and name != ""
     if not known or (kind, bool(rest)) not in {("", False), ("tree", True)}:
         raise CheckpointError(
             f"{address} is not the address of a hub model or of a folder in one: "
@@ -71,6 +71,14 @@ def _from_address(address: str) -> HubName:
         return HubName(f"{owner}/{name}")
     revision, subfolder = _revision_and_folder(rest, address)
     return HubName(f"{owner}/{name}", unquote(revision), subfolder and unquote(subfolder))
+
+
+def _host_and_path(url: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "", ""
+    return parts.netloc.lower(), parts.path
 
 
 def _revision_and_folder(text: str, model: str) -> tuple[str, str | None]:

@@ -372,6 +372,8 @@ class TestCache:
         f"https://huggingface.co/{REPO}/tree",
         f"https://example.com/{REPO}",
         "http://127.0.0.1:8000/v1",
+        f"https:///{REPO}",
+        f"https://[huggingface.co/{REPO}",
     ],
 )
 def test_an_address_of_something_else(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
