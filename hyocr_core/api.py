@@ -109,22 +109,25 @@ def verify(
     checkpoint: str | Path,
     *,
     original: str | Path | None = None,
+    revision: str | None = None,
     load: Literal["transformers", "vllm"] | None = None,
     python: Path | None = None,
     progress: Progress | None = None,
 ) -> VerifyResult:
     """Check a quantized checkpoint, by hyocr or another tool, as `hyocr verify` does.
 
-    original: folder or hub id of what it was made from; every weight is compared. load: a runtime to read a line with.
-    python: the interpreter that has vLLM; None: this one.
+    original: folder or hub name of what it was made from; every weight is compared. revision: of an original that is on
+    the hub. load: a runtime to read a line with. python: the interpreter that has vLLM; None: this one.
     Returns the result; the checkpoint is sound when `faults` is empty.
-    Raises CheckpointError for a folder that is no quantized checkpoint, or one of a kind that hyocr does not know.
+    Raises CheckpointError for a folder that is no quantized checkpoint, or one of a kind that hyocr does not know;
+    BadInputError for a revision without an original.
     """
     from hyocr_core.verification import verify as verification
 
     return verification.verify(
         Path(checkpoint),
         original=None if original is None else str(original),
+        revision=revision,
         load=load,
         python=python,
         progress=progress,

@@ -24,7 +24,13 @@ class MethodRecord(FrozenModel):
 class ModelRecord(FrozenModel):
     source: str = Field(description="hub id, or the folder's name: never a local path")
     revision: str | None
+    subfolder: str | None = Field(None, description="folder in the hub's repository; None for its root")
     sha256: dict[str, str] = Field(description="digest of every file the result depends on")
+
+    @property
+    def name(self) -> str:
+        """As a command names it."""
+        return self.source if self.subfolder is None else f"{self.source}/{self.subfolder}"
 
 
 class CalibrationRecord(FrozenModel):

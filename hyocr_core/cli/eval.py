@@ -93,9 +93,10 @@ def eval_command(
 ) -> None:
     """Measure how well a checkpoint reads.
 
-    MODEL and --baseline are checkpoint folders or hub ids. Every page is read greedily with the model's own processor.
-    CER is the character error rate, the sum of edit distances over the sum of reference characters, after Unicode NFC
-    and without trailing whitespace; WER is the same in words, where each Chinese or Japanese character is a word.
+    MODEL and --baseline are checkpoint folders or models on the hub, named as for hyocr quant. Pages are read greedily
+    with the model's own processor. CER is the character error rate, the sum of edit distances over the sum of reference
+    characters, after Unicode NFC and without trailing whitespace; WER is the same in words, where each Chinese or
+    Japanese character is a word.
     Repetition loops are counted as HunyuanOCR's own cleaner finds them. Agreement and KL compare the next-token
     distributions along the baseline's answers; they need no transcripts.
 

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 )
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="YAML file; flags win over it.")
 @click.option("--method", help="Quantization method; `hyocr methods` lists them.")
-@click.option("--model", help="Checkpoint folder, or a hub id such as tencent/HunyuanOCR.")
+@click.option(
+    "--model",
+    help="Checkpoint folder, or a model on the Hugging Face hub: tencent/HunyuanOCR, a folder in it as in "
+    "tencent/HunyuanOCR/v1.0, either with @REVISION, or its URL.",
+)
+@click.option("--revision", help="Commit, branch or tag of a model on the hub.  [default: the newest]")
 @click.option("--output", help="Folder to write; new or empty.")
 @click.option("-o", "--option", "overrides", multiple=True, metavar="KEY=VALUE", help="Option of the method.")
 @click.option(

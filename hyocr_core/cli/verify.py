@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Exit codes: 0 sound, 1 faults were found, 2 this is no quantized checkpoint, 130 interrupted.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--original", help="Full-precision checkpoint it was made from, folder or hub id: compare every weight.")
+@click.option(
+    "--original",
+    help="Full-precision checkpoint it was made from, a folder or a model on the hub as for hyocr quant: compare every "
+    "weight.",
+)
+@click.option("--revision", help="Commit, branch or tag of an original on the hub.  [default: the newest]")
 @click.option("--load", type=click.Choice(["transformers", "vllm"]), help="Read a rendered line with this runtime.")
 @click.option("--python", type=click.Path(path_type=Path), help="Interpreter that has vLLM.  [default: this one]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")

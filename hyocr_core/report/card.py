@@ -61,7 +61,7 @@ def model_card(
         template_path=str(TEMPLATE),
         name=name,
         quoted_name=shlex.quote(name),
-        base_link=f"[{source}](https://huggingface.co/{source})" if from_hub else source,
+        base_link=f"[{report.model.name}](https://huggingface.co/{source})" if from_hub else source,
         report=report,
         quant_method=quantization_config["quant_method"],
         before=size(report.weight_bytes_before),
@@ -111,7 +111,7 @@ def _shapes(report: QuantReport) -> dict[str, tuple[int, int]]:
 
 
 def _accuracy(report: QuantReport, name: str) -> str:
-    measure = f"hyocr eval {shlex.quote(name)} --data your-pages/ --baseline {shlex.quote(report.model.source)}"
+    measure = f"hyocr eval {shlex.quote(name)} --data your-pages/ --baseline {shlex.quote(report.model.name)}"
     own = f"On your own pages:\n\n```sh\n{measure}\n```"
     if report.evaluation is None:
         return f"Not measured yet. {own}"

@@ -36,7 +36,9 @@ def without_folders(text: str) -> str:
 
 def checkpoint_name(score: ModelScore) -> str:
     """The id of a model of the hub, or the name of a folder without where it lies."""
-    return score.model if score.revision is not None else Path(score.model).name
+    if score.revision is None:
+        return Path(score.model).name
+    return score.model if score.subfolder is None else f"{score.model}/{score.subfolder}"
 
 
 def marked(text: str) -> str:

@@ -148,7 +148,7 @@ def plan_run(run: RunConfig, *, resume: bool = False, progress: Progress | None 
         method=job.method.spec.name,
         provided_by=job.method.entry.source,
         options=job.config.model_dump(mode="json"),
-        model=job.source.repo_id or str(job.source.folder),
+        model=job.source.name,
         output=str(run.output),
         linears=tuple(_linears(job, formats)),
         sizes=tuple(_sizes(job, formats)),

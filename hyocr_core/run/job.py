@@ -121,7 +121,7 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
     method = load_method(run.method)
     observers = choose_observers(run.observers)
     config = method.config(run.options)
-    source = resolve_model(run.model)
+    source = resolve_model(run.model, run.revision)
     reader = CheckpointReader(source.folder)
     quantization = reader.config.get("quantization_config")
     if quantization is not None:

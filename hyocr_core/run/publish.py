@@ -107,6 +107,7 @@ def _build(job: Job, done: Quantized) -> QuantReport:
         model=ModelRecord(
             source=job.source.repo_id or job.source.folder.resolve().name,
             revision=job.source.revision,
+            subfolder=job.source.subfolder,
             sha256=done.digests,
         ),
         calibration=_calibration_record(job, done.samples),

@@ -23,6 +23,7 @@ from hyocr_core.run.publish import refuse_shortcomings
 from hyocr_core.run.quantize import quantize
 from hyocr_core.run.trial import prepare_trial
 from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.settings.shared import MODEL
 
 BEGUN_NAME = "sweep.json"
 """In the sweep's folder: name -> the configuration of every run that was begun there."""
@@ -47,7 +48,7 @@ class SweepEntry(FrozenModel):
 class SweepConfig(FrozenModel):
     """The file of `hyocr sweep`. Keys of a run that are not named here are the defaults of `hyocr quant`."""
 
-    model: str = Field(min_length=1, description="checkpoint folder, or the id of a model on the Hugging Face hub")
+    model: str = Field(min_length=1, description=MODEL)
     output: Path = Field(description="folder to write; every quantization becomes a folder in it")
     eval: str = Field(min_length=1, description="pages with transcripts that every quantization reads")
     calib: str = Field("synthetic", min_length=1, description="calibration source, as for hyocr quant")
@@ -169,7 +170,9 @@ def _plan(run: RunConfig, name: str, where: str, begun: Mapping[str, Any], drawn
     """Check one run."""
     try:
         if name in begun and (run.output / REPORT_NAME).is_file():
-            if begun[name] != run.model_dump(mode="json"):
+            # Parsed, since an older hyocr wrote fewer keys.
+            before = parse_config(RunConfig, begun[name], f"{run.output.parent / BEGUN_NAME}: {name}")
+            if before.model_dump(mode="json") != run.model_dump(mode="json"):
                 raise OutputError(f"{run.output} was made with other options; give the sweep another output")
             return Planned(name, run, True, drawn)
         check_target(run.output, resume=is_unfinished(run.output))

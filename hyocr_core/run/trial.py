@@ -98,7 +98,11 @@ def hold_trial(job: Job, trial: Trial, folder: Path, state: Path) -> EvalResult:
 def named(result: EvalResult, job: Job, place: str) -> EvalResult:
     """The result under the names that will do when the stage is gone: `place`, and the hub's id of the original."""
     source = job.source
-    original = {"model": source.repo_id or str(source.folder), "revision": source.revision}
+    original = {
+        "model": source.repo_id or str(source.folder),
+        "revision": source.revision,
+        "subfolder": source.subfolder,
+    }
     renamed = {"model": result.model.model_copy(update={"model": place})}
     for role in ("baseline", "rounded"):
         score = getattr(result, role)

@@ -75,7 +75,7 @@ class Model(FrozenModel):
     """The checkpoint, and how the reference loads it."""
 
     name: Literal["HunyuanVL"] = Field("HunyuanVL", description="the reference's name of the architecture")
-    model_path: str | None = Field(None, description="checkpoint folder, or a hub id")
+    model_path: str | None = Field(None, description="checkpoint folder, or a model on the hub")
     trust_remote_code: bool = Field(False, description="run code of the checkpoint; never done")
     low_cpu_mem_usage: bool = Field(True, description="load with little memory; always done")
     use_cache: bool = Field(False, description="keep a key/value cache while calibrating; never done")

@@ -10,15 +10,18 @@ from pydantic import Field, model_validator
 
 from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.settings.run_file import load_yaml, with_plugins
-from hyocr_core.settings.shared import Device, Gate, Name, Plugins
+from hyocr_core.settings.shared import MODEL, Device, Gate, Name, Plugins
 
 
 class EvalConfig(FrozenModel):
     """One evaluation."""
 
-    model: Name = Field(
-        description="checkpoint folder, or the id of a model on the Hugging Face hub; of an endpoint the name of what "
-        "it serves"
+    model: Name = Field(description=f"{MODEL}; of an endpoint the name of what it serves")
+    revision: str | None = Field(
+        None,
+        min_length=1,
+        description="commit, branch or tag of a model on the hub, the newest by default; that of a baseline stands in "
+        "its name, org/name@revision",
     )
     data: Name = Field(description="pages with transcripts: a source as for calib")
     task: str | None = Field(

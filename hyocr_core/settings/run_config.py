@@ -8,13 +8,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hyocr_core.contract.config import FrozenModel
-from hyocr_core.settings.shared import Device, Gate, Plugins
+from hyocr_core.settings.shared import MODEL, Device, Gate, Plugins
 
 
 class RunConfig(FrozenModel):
     """One `hyocr quant` run."""
 
-    model: str = Field(min_length=1, description="checkpoint folder, or the id of a model on the Hugging Face hub")
+    model: str = Field(min_length=1, description=MODEL)
+    revision: str | None = Field(
+        None, min_length=1, description="commit, branch or tag of a model on the hub; the newest by default"
+    )
     output: Path = Field(description="folder to write; must be new or empty")
     method: str = Field(min_length=1, description="name of the quantization method, or distribution:name")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")

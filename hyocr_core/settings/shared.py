@@ -131,5 +131,11 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+MODEL = (
+    "checkpoint folder, or a model on the Hugging Face hub: its id, such as tencent/HunyuanOCR, a folder in it, such "
+    "as tencent/HunyuanOCR/v1.0, either of them with @revision, or its URL"
+)
+"""What names a checkpoint."""
+
 Name = Annotated[str, Field(min_length=1), BeforeValidator(_as_text)]
 """A folder, which may be a Path, an id on the hub, or a source."""

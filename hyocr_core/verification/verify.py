@@ -29,19 +29,23 @@ def verify(
     folder: Path,
     *,
     original: str | None = None,
+    revision: str | None = None,
     load: Runtime | None = None,
     python: Path | None = None,
     progress: Progress | None = None,
 ) -> VerifyResult:
     """Check a quantized checkpoint.
 
-    original: folder or hub id of the full-precision checkpoint it was made from. load: a runtime to read with; python:
-    the interpreter that has vLLM.
-    Raises CheckpointError for a folder that is no quantized checkpoint, or one of a kind that hyocr does not know.
+    original: folder or hub name of the full-precision checkpoint it was made from, and its revision on the hub. load: a
+    runtime to read with; python: the interpreter that has vLLM.
+    Raises CheckpointError for a folder that is no quantized checkpoint, or one of a kind that hyocr does not know;
+    BadInputError for a revision without an original.
     """
+    if revision is not None and original is None:
+        raise BadInputError(f"a revision ({revision}) needs an original on the hub to choose it of")
     progress = progress or Silent()
     subject = Subject(folder)
-    source = None if original is None else Original(CheckpointReader(resolve_model(original).folder))
+    source = None if original is None else Original(CheckpointReader(resolve_model(original, revision).folder))
     faults = list(_check_names(subject))
     report, notes = _check_record(subject, faults)
     if subject.own is not None:

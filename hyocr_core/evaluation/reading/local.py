@@ -108,6 +108,7 @@ class Reader:
         return Checkpoint(
             model=source.repo_id or str(source.folder),
             revision=source.revision,
+            subfolder=source.subfolder,
             runtime=self._entry.runtime,
             weight_bytes=weight_bytes,
             part_bytes=by_part,

@@ -57,7 +57,10 @@ def gather(config: EvalConfig, chosen: Mapping[Role, ChosenBackend]) -> Particip
     names: dict[Role, str] = {"model": config.model}
     if config.baseline is not None:
         names["baseline"] = config.baseline
-    sources = {role: opened for role, name in names.items() if (opened := _find(name, chosen[role])) is not None}
+    found = {
+        role: _find(name, chosen[role], config.revision if role == "model" else None) for role, name in names.items()
+    }
+    sources = {role: opened for role, opened in found.items() if opened is not None}
     _check_comparable(config, chosen, sources)
     processor = next((opened.processor for opened in sources.values()), None)
     _check_same_tokens(sources)
@@ -77,11 +80,13 @@ def gather(config: EvalConfig, chosen: Mapping[Role, ChosenBackend]) -> Particip
     return Participants(sources, entries, texts, processor, limit)
 
 
-def _find(name: str, backend: ChosenBackend) -> Opened | None:
+def _find(name: str, backend: ChosenBackend, revision: str | None) -> Opened | None:
     """The files of a checkpoint; a backend that needs none may be given their folder as the model's name."""
     if not backend.needs_files and not Path(name).expanduser().is_dir():
+        if revision is not None:
+            raise BadInputError(f"a revision ({revision}) cannot be chosen with {backend.who}, which reads no files")
         return None
-    return Opened(resolve_model(name))
+    return Opened(resolve_model(name, revision))
 
 
 def _check_comparable(config: EvalConfig, chosen: Mapping[Role, ChosenBackend], sources: Mapping[Role, Opened]) -> None:

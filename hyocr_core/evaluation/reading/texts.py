@@ -96,6 +96,7 @@ class TextReader:
         return Checkpoint(
             model=self.model if self.files is None else self.files.repo_id or str(self.files.folder),
             revision=None if self.files is None else self.files.revision,
+            subfolder=None if self.files is None else self.files.subfolder,
             runtime=self.runtime,
             weight_bytes=weight_bytes,
             part_bytes=by_part,

@@ -35,6 +35,7 @@ class ModelScore(FrozenModel):
 
     model: str = Field(description="folder, or id on the hub")
     revision: str | None = Field(description="commit on the hub")
+    subfolder: str | None = Field(None, description="folder in the hub's repository; None for its root")
     runtime: Runtime
     weight_bytes: int | None = Field(description="size of the weight files on disk; None behind an endpoint")
     part_bytes: dict[str, int] = Field(

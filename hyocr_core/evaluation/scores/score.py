@@ -39,6 +39,7 @@ class Checkpoint:
     part_bytes: Mapping[str, int]
     seconds: float
     first_token_seconds: float | None
+    subfolder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def score(checkpoint: Checkpoint, reading: Reading, asked: Asked) -> ModelScore:
         | {
             "model": checkpoint.model,
             "revision": checkpoint.revision,
+            "subfolder": checkpoint.subfolder,
             "runtime": checkpoint.runtime,
             "weight_bytes": checkpoint.weight_bytes,
             "part_bytes": dict(checkpoint.part_bytes),
