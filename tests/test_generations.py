@@ -57,11 +57,10 @@ def hyocr(*arguments: str | Path) -> Result:
 
 def quant(model: Path, output: Path, method: str, *arguments: str) -> Result:
     options = [f"-o{key}={value}" for key, value in METHODS[method].items()]
-    result = hyocr(
-        *("quant", "--method", method, *options, "--model", model, "--output", output),
-        *("--calib", "synthetic:3", "--device", "cpu", *arguments),
+    folders = ("--model", str(model), "--output", str(output))
+    return hyocr(
+        "quant", "--method", method, *options, *folders, "--calib", "synthetic:3", "--device", "cpu", *arguments
     )
-    return result
 
 
 def test_the_stand_ins_are_laid_out_as_published(models: dict[str, Path]) -> None:
@@ -78,9 +77,10 @@ def test_the_stand_ins_are_laid_out_as_published(models: dict[str, Path]) -> Non
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_transformers_and_the_adapter_read_the_same_config(models: dict[str, Path], generation: str) -> None:
     folder = models[generation]
-    model, report = HunYuanVLForConditionalGeneration.from_pretrained(
+    loaded: Any = HunYuanVLForConditionalGeneration.from_pretrained(
         folder, dtype=torch.bfloat16, output_loading_info=True
     )
+    model, report = loaded
     assert not any(report.values())
     ours = load_model(folder, CPU).state_dict()
     assert all(torch.equal(value, ours[name]) for name, value in model.state_dict().items())
@@ -151,7 +151,9 @@ def test_the_plan_counts_the_head(models: dict[str, Path], tmp_path: Path) -> No
 
 @pytest.mark.needs_methods
 @pytest.mark.parametrize("flags", [(), ("--keep-head",), ("--dry-run",)])
-def test_a_head_that_contradicts_the_tie_is_refused(contradicting: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+def test_a_head_that_contradicts_the_tie_is_refused(
+    contradicting: Path, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
     result = quant(contradicting, tmp_path / "out", "rtn", *flags)
     assert result.exit_code == 2
     assert f"{HEAD} differs from {EMBEDDING}" in result.stderr
@@ -168,7 +170,7 @@ def test_a_head_of_its_own_may_differ(contradicting: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
     path.write_text(json.dumps(config), encoding="utf-8")
-    model = load_model(contradicting, CPU)
+    model: Any = load_model(contradicting, CPU)
     assert not torch.equal(model.lm_head.weight, model.get_input_embeddings().weight)
 
 

@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from safetensors.torch import load_file, save_file
 
-from hyocr_core.testing import layout
 from hyocr_core.testing.tiny import write_checkpoint
 
 Generation: TypeAlias = Literal["1.5", "1.0"]
@@ -61,7 +60,7 @@ _DRAFT = 'raise RuntimeError("code of a model folder must never run")\n'
 
 
 def write_generation(folder: Path, generation: Generation) -> None:
-    """Write a random checkpoint of a megabyte as that generation is published; v1.5 with v1.0 in a folder of its own."""
+    """Write a random checkpoint of a megabyte as that generation is published; v1.5 with v1.0 in a folder below."""
     write_checkpoint(folder)
     config = read_json(folder / "config.json")
     dress(folder, config, generation)
@@ -80,7 +79,7 @@ def write_generation(folder: Path, generation: Generation) -> None:
 def dress(folder: Path, config: dict[str, Any], generation: Generation) -> None:
     """Replace what Transformers wrote about model, processor and generation by what the published files say.
 
-    config: in Transformers' form.
+    config: in Transformers' form. config.json comes last: a folder that has one is complete.
     """
     image = read_json(folder / "preprocessor_config.json")
     (folder / "processor_config.json").unlink()
@@ -91,7 +90,7 @@ def dress(folder: Path, config: dict[str, Any], generation: Generation) -> None:
 
 def published_config(config: dict[str, Any], generation: Generation) -> dict[str, Any]:
     """A config of Transformers' form in the published one: nested in v1.5, text keys at the top in v1.0."""
-    text = config["text_config"] | _TEXT
+    text: dict[str, Any] = config["text_config"] | _TEXT
     rope = text.pop("rope_parameters")
     text |= {
         "attention_head_dim": text["head_dim"],
@@ -152,12 +151,15 @@ def write_json(path: Path, value: object) -> None:
 
 
 def shard_names(sizes: dict[str, int], count: int) -> list[list[str]]:
-    """Names in order in `count` shards of about the same size. sizes: name -> bytes."""
-    shards: list[list[str]] = [[] for _ in range(count)]
-    total, before = sum(sizes.values()), 0
+    """Names in order in at most `count` shards of about the same size. sizes: name -> bytes."""
+    shards: list[list[str]] = [[]]
+    held, rest = 0, sum(sizes.values())
     for name, size in sizes.items():
-        shards[min(count - 1, before * count // total)].append(name)
-        before += size
+        if shards[-1] and len(shards) < count and held + size > rest / (count - len(shards) + 1):
+            shards.append([])
+            held, rest = 0, rest - held
+        shards[-1].append(name)
+        held += size
     return shards
 
 

@@ -128,10 +128,17 @@ def _tokenizer(vocab: dict[str, int]) -> PreTrainedTokenizerFast:
 
 def build_processor(question: str, pixels: tuple[int, int]) -> HunYuanVLProcessor:
     """The published processor. pixels: the least and the most that a page has; other pages are resized."""
+    return _processor(build_tokenizer(question), pixels)
+
+
+def build_published_processor(pixels: tuple[int, int]) -> HunYuanVLProcessor:
+    """The same with the published ids."""
+    return _processor(build_published_tokenizer(), pixels)
+
+
+def _processor(tokenizer: PreTrainedTokenizerFast, pixels: tuple[int, int]) -> HunYuanVLProcessor:
     size = {"shortest_edge": pixels[0], "longest_edge": pixels[1]}
-    return HunYuanVLProcessor(
-        HunYuanVLImageProcessorPil(size=size), build_tokenizer(question), chat_template=CHAT_TEMPLATE
-    )
+    return HunYuanVLProcessor(HunYuanVLImageProcessorPil(size=size), tokenizer, chat_template=CHAT_TEMPLATE)
 
 
 def build_config(
@@ -171,6 +178,11 @@ def save_checkpoint(model: Any, processor: HunYuanVLProcessor, folder: Path) -> 
     folder.mkdir(parents=True)
     model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
+    save_processor(processor, folder)
+
+
+def save_processor(processor: HunYuanVLProcessor, folder: Path) -> None:
+    """Write tokenizer, template and image processor into a folder; the last in both files that are read for it."""
     processor.save_pretrained(folder)
     combined = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
     image = {**combined.get("image_processor", {}), "processor_class": "HunYuanVLProcessor"}
