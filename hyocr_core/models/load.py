@@ -50,11 +50,11 @@ def load_whole(weights: Weights, device: torch.device, *, native: bool = False) 
     native: Transformers itself loads a quantized checkpoint, and whatever kernels it has for that compute.
     """
     model = HunYuanVL(weights, device)
+    tied_copies(model)
     if native and isinstance(weights, DequantizedCheckpoint):
         unpack = check_native(weights.formats, weights.shapes)
         model.skeleton = load_native(weights.folder, device, unpack=unpack)
         return model
-    tied_copies(model)
     model.full(weights.read(weights.tensors))
     if not isinstance(weights, CheckpointReader):
         weights.emulate(model.modules)

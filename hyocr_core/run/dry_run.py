@@ -244,9 +244,9 @@ def _sizes(job: Job, formats: StoredFormats | None) -> Iterator[PartSize]:
     for part, names in parts(job.model).items():
         before = sum(tensors[name].nbytes for name in names)
         after = _after(job, names, formats)
-        if part == "embeddings" and after is not None:
+        if part == "embeddings":
             before += sum(tensors[name].nbytes for name in job.copies)
-            after += sum(tensors[name].nbytes for name in job.kept)
+            after = None if after is None else after + sum(tensors[name].nbytes for name in job.kept)
         yield PartSize(part=part, before=before, after=after)
 
 

@@ -204,9 +204,8 @@ def estimate(job: Job) -> Needs:
     linears = sum(job.reader.tensors[name].nbytes for name in weights)
     activations = _activation_bytes(job)
     # No method packs to more than the full-precision weight.
-    on_disk = required_disk(job.original if job.kept else job.reader, weights, linears) + activations * (
-        2 if job.run.spill else 1
-    )
+    on_disk = required_disk(job.original if job.kept else job.reader, weights, linears)
+    on_disk += activations * (2 if job.run.spill else 1)
     if job.model.device.type != "cpu":
         return Needs(None, on_disk)
     front = sum(info.nbytes for info in job.reader.tensors.values()) - linears if job.records else 0
