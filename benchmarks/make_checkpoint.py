@@ -3,6 +3,10 @@
 The weights read nothing, but they cost what real ones cost: same shapes, same names, bf16, and a few channels of the
 decoder's residual stream far above the rest, as trained models have them. Tokenizer, processor and chat template are
 those of the demo checkpoint, whose special ids the config keeps; the vocabulary has the published size.
+
+With --generation the folder is laid out as that generation is published: its config and processor, the special tokens
+at their published ids, its weight files (v1.5's only one is held in memory), and beside v1.5 what lies there, the older
+model included.
 """
 
 from __future__ import annotations
@@ -15,6 +19,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from hyocr_core.testing import layout
+from hyocr_core.testing.generations import (
+    EMBEDDING,
+    GENERATIONS,
+    HEAD,
+    SHARDS,
+    Generation,
+    dress,
+    shard_names,
+    write_beside,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +72,10 @@ VISION_SHAPE: dict[str, Any] = {
     "min_image_size": 512,
     "max_vit_seq_len": 16384,
 }
+LENGTHS: dict[Generation, tuple[int, int]] = {"1.5": (131072, 4096 * 4096), "1.0": (32768, 2048 * 2048)}
+"""Positions of the decoder, and pixels of a page, at most."""
+LEAST_PIXELS = 512 * 512
+PATCH_PIXELS = 16 * 16
 DISK_NAMES = {
     "model.language_model.": "model.",
     "model.vision_tower.": "vit.",
@@ -73,6 +94,27 @@ def checkpoint_config(layers: int, vision_layers: int) -> dict[str, Any]:
     config: dict[str, Any] = json.loads((DEMO / "config.json").read_text(encoding="utf-8"))
     config["text_config"] |= TEXT_SHAPE | {"num_hidden_layers": layers}
     config["vision_config"] |= VISION_SHAPE | {"num_hidden_layers": vision_layers}
+    return config
+
+
+def dressable_config(generation: Generation, layers: int, vision_layers: int) -> dict[str, Any]:
+    """`checkpoint_config` with the published ids and limits of a generation; `dress` gives it the published form."""
+    config, ids = checkpoint_config(layers, vision_layers), layout.PUBLISHED_IDS
+    ends = {
+        "bos_token_id": ids[layout.BOS],
+        "eos_token_id": ids[layout.ASSISTANT],
+        "pad_token_id": ids[layout.PAD],
+    }
+    config |= ends | {
+        "image_token_id": ids[layout.IMAGE],
+        "im_start_id": ids[layout.IMAGE_START],
+        "im_end_id": ids[layout.IMAGE_END],
+        "im_newline_id": ids[layout.IMAGE_NEWLINE],
+    }
+    positions, pixels = LENGTHS[generation]
+    config["text_config"] |= ends | {"eod_token_id": ids[layout.EOD], "max_position_embeddings": positions}
+    patches = pixels // PATCH_PIXELS
+    config["vision_config"] |= {"max_vit_seq_len": patches, "img_max_token_num": patches // 4}
     return config
 
 
@@ -127,7 +169,7 @@ def split_into_shards(shapes: dict[str, tuple[int, ...]], limit: int) -> list[li
     shards: list[list[str]] = [[]]
     room = limit
     for name, shape in shapes.items():
-        size = 2 * math.prod(shape)
+        size = bytes_of(shape)
         if shards[-1] and size > room:
             shards.append([])
             room = limit
@@ -136,20 +178,32 @@ def split_into_shards(shapes: dict[str, tuple[int, ...]], limit: int) -> list[li
     return shards
 
 
-def write_weights(output: Path, shapes: dict[str, tuple[int, ...]], depth: int, seed: int, limit: int) -> None:
+def write_shards(
+    output: Path, shapes: dict[str, tuple[int, ...]], shards: list[list[str]], depth: int, seed: int
+) -> None:
     """Write the shards and their index, one shard in memory at a time."""
-    from safetensors.torch import save_file
-
-    shards = split_into_shards(shapes, limit)
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        tensors = {name: make_tensor(name, shapes[name], depth, seed) for name in names}
-        save_file(tensors, output / file, metadata={"format": "pt"})
+        write_file(output / file, {name: shapes[name] for name in names}, depth, seed)
         weight_map |= dict.fromkeys(names, file)
-        click.echo(f"{file}: {len(names)} tensors")
-    total = sum(2 * math.prod(shape) for shape in shapes.values())
-    _write_json(output / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
+    total = sum(bytes_of(shape) for shape in shapes.values())
+    write_json(output / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def write_file(path: Path, shapes: dict[str, tuple[int, ...]], depth: int, seed: int) -> None:
+    """Write one file of weights; a head has those of the embedding."""
+    from safetensors.torch import save_file
+
+    sources = {name: EMBEDDING if name == HEAD else name for name in shapes}
+    tensors = {name: make_tensor(sources[name], shape, depth, seed) for name, shape in shapes.items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    click.echo(f"{path.name}: {len(shapes)} tensors")
+
+
+def bytes_of(shape: tuple[int, ...]) -> int:
+    """Of a bf16 tensor."""
+    return 2 * math.prod(shape)
 
 
 def write_processor(output: Path) -> None:
@@ -159,11 +213,7 @@ def write_processor(output: Path) -> None:
     for name in ("preprocessor_config.json", "processor_config.json"):
         config = json.loads((DEMO / name).read_text(encoding="utf-8"))
         config.get("image_processor", config)["size"] = PIXELS
-        _write_json(output / name, config)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(output / name, config)
 
 
 @click.command(help=__doc__)
@@ -172,15 +222,41 @@ def _write_json(path: Path, value: object) -> None:
 @click.option("--vision-layers", default=27, show_default=True, help="Vision blocks.")
 @click.option("--shard-mb", default=500, show_default=True, help="Size of a shard, and of what is held in memory.")
 @click.option("--seed", default=0, show_default=True)
-def main(output: Path, layers: int, vision_layers: int, shard_mb: int, seed: int) -> None:
+@click.option(
+    "--generation", type=click.Choice(GENERATIONS), help="Published form to write.  [default: that of Transformers]"
+)
+def main(
+    output: Path, layers: int, vision_layers: int, shard_mb: int, seed: int, generation: Generation | None
+) -> None:
     if output.exists() and any(output.iterdir()):
         raise click.ClickException(f"{output} is not empty")
+    if generation is not None:
+        write_generation(output, generation, layers, vision_layers, seed)
+        return
     output.mkdir(parents=True, exist_ok=True)
     config = checkpoint_config(layers, vision_layers)
     write_processor(output)
-    write_weights(output, tensor_shapes(config), layers, seed, shard_mb * 10**6)
+    shapes = tensor_shapes(config)
+    write_shards(output, shapes, split_into_shards(shapes, shard_mb * 10**6), layers, seed)
     # The config comes last: a folder that has one is complete.
-    _write_json(output / "config.json", config)
+    write_json(output / "config.json", config)
+
+
+def write_generation(output: Path, generation: Generation, layers: int, vision_layers: int, seed: int) -> None:
+    """Write a generation in full, v1.5 with v1.0 in a folder of its own."""
+    output.mkdir(parents=True, exist_ok=True)
+    config = dressable_config(generation, layers, vision_layers)
+    shapes = tensor_shapes(config)
+    if generation == "1.5":
+        write_file(output / "model.safetensors", shapes | {HEAD: shapes[EMBEDDING]}, layers, seed)
+        write_beside(output)
+        write_generation(output / "v1.0", "1.0", layers, vision_layers, seed)
+    else:
+        sizes = {name: bytes_of(shape) for name, shape in shapes.items()}
+        write_shards(output, shapes, shard_names(sizes, SHARDS), layers, seed)
+    processor = layout.build_published_processor((LEAST_PIXELS, LENGTHS[generation][1]))
+    layout.save_processor(processor, output)
+    dress(output, config, generation)
 
 
 if __name__ == "__main__":

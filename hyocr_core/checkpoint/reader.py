@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -58,6 +59,13 @@ class CheckpointReader:
         names = list(names)
         found = dict(self._iterate(names))
         return {name: found[name] for name in names}
+
+    def without(self, names: Iterable[str]) -> CheckpointReader:
+        """Return the same checkpoint as if it lacked the named tensors; its files are the same."""
+        dropped = set(names)
+        view = copy(self)
+        view.tensors = MappingProxyType({name: info for name, info in self.tensors.items() if name not in dropped})
+        return view
 
     def check_finite(self, names: Iterable[str], progress: Callable[[str], None] | None = None) -> None:
         """Read the named tensors one by one; raise CheckpointError naming the first that holds NaN or infinity.

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Seed of every random choice.  [default: 0]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option("--spill", is_flag=True, default=None, help="Keep the activation cache on disk.")
+@click.option("--keep-head", is_flag=True, default=None, help="Keep a head on disk that is a copy of the embedding.")
 @click.option("--allow-degraded", is_flag=True, default=None, help="Exit 0 even if a layer fell back.")
 @click.option(
     "--eval", metavar="SOURCE", help="Read these pages with the finished checkpoint and the original; as --calib."

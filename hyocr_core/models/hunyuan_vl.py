@@ -99,7 +99,7 @@ class HunYuanVL:
                 shapes = f"shape {list(info.shape)}, config.json asks for {list(expected[name])}"
                 raise CheckpointError(f"{info.shard}: {disk_name} has {shapes}")
             names[name] = disk_name
-        missing = sorted(set(expected) - set(names) - self.tied)
+        missing = sorted(set(expected) - set(names) - self.ties.keys())
         if missing:
             first = published_name(missing[0])
             raise CheckpointError(f"{self.reader.folder}: {len(missing)} tensors are missing, the first is {first}")
@@ -111,9 +111,15 @@ class HunYuanVL:
         return {name: tuple(value.shape) for name, value in self.skeleton.state_dict().items()}
 
     @cached_property
-    def tied(self) -> set[str]:
-        """In-memory names of the parameters that a checkpoint may leave out, because they are others' too."""
-        return set(self.skeleton._tied_weights_keys or ()) if self.config.tie_word_embeddings else set()
+    def ties(self) -> dict[str, str]:
+        """In-memory name of a parameter that a checkpoint may leave out, because it is another's too -> that other."""
+        return dict(self.skeleton._tied_weights_keys or {}) if self.config.tie_word_embeddings else {}
+
+    @cached_property
+    def tied_on_disk(self) -> dict[str, str]:
+        """The same by on-disk names, of those that are there all the same."""
+        names = self._disk_names
+        return {names[name]: names[other] for name, other in self.ties.items() if name in names}
 
     @cached_property
     def decoder_blocks(self) -> tuple[Place, ...]:
@@ -316,4 +322,4 @@ class PublishedModel(HunYuanVL):
 
     def _map_names(self) -> dict[str, str]:
         """In-memory parameter name -> published tensor name, for every parameter but a tied head."""
-        return {name: published_name(name) for name in self.parameters if name not in self.tied}
+        return {name: published_name(name) for name in self.parameters if name not in self.ties}

@@ -13,6 +13,7 @@ from hyocr_core.models.dequantized import DequantizedCheckpoint
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.rounded import RoundedCheckpoint
 from hyocr_core.models.spelling import EMBEDDING, VISION
+from hyocr_core.models.tied import tied_copies
 from hyocr_core.runtimes.native import check_native, load_native
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ def load_whole(weights: Weights, device: torch.device, *, native: bool = False) 
     """The whole model in memory as `skeleton`, in eval mode.
 
     A quantized checkpoint has its weights unpacked; where its runtime quantizes activations, the model does too.
+    Raises CheckpointError when a tied tensor is there and differs.
     native: Transformers itself loads a quantized checkpoint, and whatever kernels it has for that compute.
     """
     model = HunYuanVL(weights, device)
+    tied_copies(model)
     if native and isinstance(weights, DequantizedCheckpoint):
         unpack = check_native(weights.formats, weights.shapes)
         model.skeleton = load_native(weights.folder, device, unpack=unpack)

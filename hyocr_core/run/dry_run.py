@@ -240,10 +240,14 @@ def _why_left(job: Job, name: str) -> str:
 
 
 def _sizes(job: Job, formats: StoredFormats | None) -> Iterator[PartSize]:
-    tensors = job.reader.tensors
+    tensors = job.original.tensors
     for part, names in parts(job.model).items():
         before = sum(tensors[name].nbytes for name in names)
-        yield PartSize(part=part, before=before, after=_after(job, names, formats))
+        after = _after(job, names, formats)
+        if part == "embeddings":
+            before += sum(tensors[name].nbytes for name in job.copies)
+            after = None if after is None else after + sum(tensors[name].nbytes for name in job.kept)
+        yield PartSize(part=part, before=before, after=after)
 
 
 def _after(job: Job, names: Iterable[str], formats: StoredFormats | None) -> int | None:

@@ -15,6 +15,7 @@ from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import pick_device
+from hyocr_core.models.tied import tied_copies
 from hyocr_core.models.wiring import Place
 from hyocr_core.pages.checked import Pages
 from hyocr_core.pages.processor import load_processor
@@ -56,6 +57,7 @@ class Drawn:
 class Job:
     """One run.
 
+    original: the checkpoint as it is; copies: see `tied_copies`; reader: without them.
     options: of each layer, by on-disk name. quantization_config: what config.json will say. records: what to calibrate
     on, empty when these options need none; without answers until the model has written its own, if it is to.
     observers: those to run beside the hooks; observed: what became of them. prepared: tensors that the method replaced;
@@ -67,6 +69,8 @@ class Job:
     config: MethodConfig
     options: Mapping[str, MethodConfig]
     source: ResolvedModel
+    original: CheckpointReader
+    copies: Mapping[str, str]
     reader: CheckpointReader
     model: HunYuanVL
     plan: Plan
@@ -89,6 +93,12 @@ class Job:
         """Let these options of layers hold; raises ConfigError when the method or its format cannot do so."""
         self.options = layer_options(self.method, self.run.options, overrides, self.model, self.plan)
         self.quantization_config = written_config(self.method, self.config, self.options, self.model, self.plan)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The copies to write all the same; one of a tensor that the method replaced would be none any more."""
+        wanted = self.copies if self.run.keep_head else {}
+        return tuple(name for name, other in wanted.items() if other not in self.prepared)
 
     @property
     def lacks_answers(self) -> bool:
@@ -127,7 +137,12 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
     if quantization is not None:
         kind = quantization.get("quant_method", "unknown method")
         raise CheckpointError(f"{source.folder}: is already quantized ({kind}); give the full-precision checkpoint")
-    model = HunYuanVL(reader, pick_device(run.device))
+    device = pick_device(run.device)
+    model = HunYuanVL(reader, device)
+    copies = tied_copies(model)
+    if copies:
+        _say_copies(reader, copies, run, progress)
+        model = HunYuanVL(reader.without(copies), device)
     plan = make_plan(model, config.ignore, quant_vit=config.quant_vit, misread=config.misread)
     options = layer_options(method, run.options, run.overrides, model, plan)
     quantization_config = written_config(method, config, options, model, plan)
@@ -146,7 +161,9 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
         config=config,
         options=options,
         source=source,
-        reader=reader,
+        original=reader,
+        copies=copies,
+        reader=reader.without(copies),
         model=model,
         plan=plan,
         quantization_config=quantization_config,
@@ -167,6 +184,13 @@ def written_config(
     return method.checkpoint_config(plan.names, {model.memory_names[name]: options[name] for name in options}, config)
 
 
+def _say_copies(reader: CheckpointReader, copies: Mapping[str, str], run: RunConfig, progress: Progress) -> None:
+    fate = "kept" if run.keep_head else "left out; --keep-head keeps it"
+    for name, other in copies.items():
+        size = reader.tensors[name].nbytes / 1e6
+        progress.say(f"{name} is a copy of {other}, to which config.json ties it ({size:.1f} MB): {fate}")
+
+
 def _draw(run: RunConfig, progress: Progress) -> list[Record]:
     records = draw_pages(
         run.calib, run.task, run.num_samples, run.seed, keep_duplicates=run.keep_duplicates, say=progress.say
@@ -180,7 +204,8 @@ def estimate(job: Job) -> Needs:
     linears = sum(job.reader.tensors[name].nbytes for name in weights)
     activations = _activation_bytes(job)
     # No method packs to more than the full-precision weight.
-    on_disk = required_disk(job.reader, weights, linears) + activations * (2 if job.run.spill else 1)
+    on_disk = required_disk(job.original if job.kept else job.reader, weights, linears)
+    on_disk += activations * (2 if job.run.spill else 1)
     if job.model.device.type != "cpu":
         return Needs(None, on_disk)
     front = sum(info.nbytes for info in job.reader.tensors.values()) - linears if job.records else 0

@@ -82,6 +82,8 @@ def prepare_model(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed:
         job.model = HunYuanVL(OverlaidCheckpoint(job.reader, stage.read_part(PART)), job.model.device)
     job.prepared = prepared.tensors
     job.config_changes = prepared.config
+    for name in job.copies.keys() - job.kept if job.run.keep_head else ():
+        job.progress.say(f"{name} is left out after all: the method replaced {job.copies[name]}, which it is a copy of")
     _set_options(job, prepared.overrides)
 
 

@@ -90,11 +90,12 @@ def _build(job: Job, done: Quantized) -> QuantReport:
     finished = done.journal.record.blocks
     blocks = {place.key: finished[place.key] for place in places if place.key in finished}
     rescaled = [name for block in blocks.values() for name in block.rescaled]
+    left_out = job.copies.keys() - job.kept
     replaced = {f"{name}.weight" for name in job.plan.quantized} | set(rescaled)
-    carried = [name for name in job.reader.tensors if name not in replaced]
+    carried = [name for name in job.original.tensors if name not in replaced and name not in left_out]
     prepared = {name: PART for name in job.prepared if name in carried}
     config = job.reader.config | job.config_changes | {"quantization_config": job.quantization_config}
-    files = done.stage.build(job.reader, carried, list(blocks), config, prepared)
+    files = done.stage.build(job.original, carried, list(blocks), config, prepared)
     files |= export_files(job, done.stage)
     return QuantReport(
         hyocr=__version__,
@@ -117,8 +118,8 @@ def _build(job: Job, done: Quantized) -> QuantReport:
         layers=tuple(layer for block in blocks.values() for layer in block.layers),
         quantization_config=job.quantization_config,
         output_sha256=files,
-        weight_bytes_before=sum(info.nbytes for info in job.reader.tensors.values()),
-        weight_bytes_after=sum(job.reader.tensors[name].nbytes for name in carried)
+        weight_bytes_before=sum(info.nbytes for info in job.original.tensors.values()),
+        weight_bytes_after=sum(job.original.tensors[name].nbytes for name in carried)
         + sum(block.bytes for block in blocks.values()),
         phases=_phases(job),
         peak_rss_bytes=peak_rss_bytes(),

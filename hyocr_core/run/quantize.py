@@ -58,10 +58,10 @@ def quantize(
 
 
 def _check_weights(job: Job) -> dict[str, str]:
-    job.progress.start("check", len(job.reader.tensors))
-    job.reader.check_finite(job.reader.tensors, job.progress.step)
+    job.progress.start("check", len(job.original.tensors))
+    job.original.check_finite(job.original.tensors, job.progress.step)
     check_norms(job)
-    return job.reader.digests()
+    return job.original.digests()
 
 
 def _open_journal(job: Job, stage: StagedCheckpoint, digests: dict[str, str], *, resume: bool) -> RunJournal:

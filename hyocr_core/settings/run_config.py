@@ -45,6 +45,9 @@ class RunConfig(FrozenModel):
     seed: Annotated[int, Field(ge=0, description="seed of every random choice")] = 0
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N")
     spill: bool = Field(False, description="keep the activation cache on disk instead of in memory")
+    keep_head: bool = Field(
+        False, description="keep a head on disk that is a copy of the embedding to which the config ties it"
+    )
     allow_degraded: bool = Field(False, description="exit 0 even if a layer fell back to round-to-nearest")
     observers: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="observers to run beside the hooks, by name, each with its options"

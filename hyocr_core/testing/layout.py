@@ -34,6 +34,22 @@ SPECIAL = (BOS, END, PAD, USER, ASSISTANT, EOD, SYSTEM_END, IMAGE_START, IMAGE_E
 VOCAB = 384
 """256 bytes, the special tokens, one token for a question; a multiple of 128."""
 
+PUBLISHED_VOCAB = 120818
+PUBLISHED_IDS = {
+    BOS: 120000,
+    END: 120001,
+    PAD: 120002,
+    USER: 120006,
+    ASSISTANT: 120007,
+    EOD: 120020,
+    SYSTEM_END: 120021,
+    IMAGE_START: 120118,
+    IMAGE_END: 120119,
+    IMAGE: 120120,
+    IMAGE_NEWLINE: 120121,
+}
+"""Where the published vocabulary has the special tokens."""
+
 # A turn ends with <User> when the user made it and with <Assistant> when the model did, as in the published model.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -71,12 +87,29 @@ def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
 
 def build_tokenizer(question: str) -> PreTrainedTokenizerFast:
     """One token per byte; the question is one added token, so that the prompt stays short."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={char: index for index, char in enumerate(alphabet)}, merges=[]))
+    tokenizer = _tokenizer(_bytes())
+    tokenizer.add_tokens([AddedToken(question, special=False, normalized=False)])
+    return tokenizer
+
+
+def build_published_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte in a vocabulary of the published size, the special tokens at their published ids."""
+    names = {index: token for token, index in PUBLISHED_IDS.items()}
+    known = _bytes()
+    # No merge leads to a filler, so that no text becomes one.
+    return _tokenizer(known | {names.get(i, f"<filler {i}>"): i for i in range(len(known), PUBLISHED_VOCAB)})
+
+
+def _bytes() -> dict[str, int]:
+    return {char: index for index, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+
+
+def _tokenizer(vocab: dict[str, int]) -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
+    # Those that the vocabulary has already keep their ids.
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    core.add_tokens([AddedToken(question, special=False, normalized=False)])
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         bos_token=BOS,
@@ -95,10 +128,17 @@ def build_tokenizer(question: str) -> PreTrainedTokenizerFast:
 
 def build_processor(question: str, pixels: tuple[int, int]) -> HunYuanVLProcessor:
     """The published processor. pixels: the least and the most that a page has; other pages are resized."""
+    return _processor(build_tokenizer(question), pixels)
+
+
+def build_published_processor(pixels: tuple[int, int]) -> HunYuanVLProcessor:
+    """The same with the published ids."""
+    return _processor(build_published_tokenizer(), pixels)
+
+
+def _processor(tokenizer: PreTrainedTokenizerFast, pixels: tuple[int, int]) -> HunYuanVLProcessor:
     size = {"shortest_edge": pixels[0], "longest_edge": pixels[1]}
-    return HunYuanVLProcessor(
-        HunYuanVLImageProcessorPil(size=size), build_tokenizer(question), chat_template=CHAT_TEMPLATE
-    )
+    return HunYuanVLProcessor(HunYuanVLImageProcessorPil(size=size), tokenizer, chat_template=CHAT_TEMPLATE)
 
 
 def build_config(
@@ -138,6 +178,11 @@ def save_checkpoint(model: Any, processor: HunYuanVLProcessor, folder: Path) -> 
     folder.mkdir(parents=True)
     model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
+    save_processor(processor, folder)
+
+
+def save_processor(processor: HunYuanVLProcessor, folder: Path) -> None:
+    """Write tokenizer, template and image processor into a folder; the last in both files that are read for it."""
     processor.save_pretrained(folder)
     combined = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
     image = {**combined.get("image_processor", {}), "processor_class": "HunYuanVLProcessor"}

@@ -33,7 +33,7 @@ def check_carried(subject: Subject) -> Iterator[Fault]:
                 yield Fault(name, f"has shape {list(info.shape)}, config.json asks for {list(shape)}")
             if not info.dtype.is_floating_point:
                 yield Fault(name, f"is {info.dtype}, not a floating-point tensor")
-        elif memory not in weights and memory not in subject.model.tied:
+        elif memory not in weights and memory not in subject.model.ties:
             yield Fault(published_name(memory), "is missing")
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hyocr_core.kit.checks import is_finite
+from hyocr_core.models.tied import equal_on_disk
 from hyocr_core.progress import Progress
 from hyocr_core.verification.faults import Fault
 from hyocr_core.verification.subject import Linear, Subject
@@ -25,6 +26,14 @@ def check_plain(subject: Subject, progress: Progress) -> Iterator[Fault]:
         progress.step(name)
     for name in (linear.cache_scale for linear in subject.linears.values() if linear.cache_scale is not None):
         yield from _check_scale(name, subject.reader.read([name])[name])
+
+
+def check_tied(subject: Subject) -> Iterator[Fault]:
+    """A tensor that config.json ties to another, and which is there all the same, is a copy of it."""
+    for memory, other in subject.model.ties.items():
+        name, source = subject.others.get(memory), subject.others.get(other)
+        if name is not None and source is not None and not equal_on_disk(subject.reader, name, source):
+            yield Fault(name, f"differs from {source}, to which config.json ties it")
 
 
 def check_packed(subject: Subject, progress: Progress) -> Iterator[Fault]:

@@ -95,6 +95,7 @@ def _check_names(subject: Subject) -> Iterator[Fault]:
 def _check_values(subject: Subject, progress: Progress) -> Iterator[Fault]:
     progress.start("check tensors", len(subject.others) + len(subject.linears))
     yield from values.check_plain(subject, progress)
+    yield from values.check_tied(subject)
     yield from values.check_packed(subject, progress)
     if subject.own is None:
         yield from values.check_shared_scales(subject)

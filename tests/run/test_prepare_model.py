@@ -19,6 +19,7 @@ from hyocr_core.cli.main import main
 from hyocr_core.errors import HookError, MethodError
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.testing.generations import EMBEDDING, HEAD, write_generation
 from hyocr_core.testing.tiny import write_checkpoint
 from hyocr_core.verification.verify import verify
 from tests.run.killing import kill_after
@@ -153,6 +154,19 @@ def test_tensors_that_change_the_predictions_are_refused(plugins: PluginFolder, 
     assert "method breaks (hyocr-plugin-breaks 0.0.1), hook prepare: the tensors that it replaced" in result.stderr
     assert "it must compute the same" in result.stderr
     assert not model.with_name("out").exists()
+
+
+@pytest.mark.parametrize("keep_head", [False, True])
+def test_no_copy_is_kept_of_an_embedding_that_the_method_replaced(
+    plugins: PluginFolder, model: Path, keep_head: bool
+) -> None:
+    write_generation(model.with_name("new"), "1.5")
+    body = f"return Prepared(tensors={{name: 1.01 * value for name, value in model.read({EMBEDDING!r}).items()}})"
+    install(plugins, "louder", body)
+    quantize(run_of(model.with_name("new"), "louder", keep_head=keep_head))
+    tensors, before = (load_file(model.with_name(name) / "model.safetensors") for name in ("out", "new"))
+    assert HEAD not in tensors
+    assert torch.equal(tensors[EMBEDDING], 1.01 * before[EMBEDDING])
 
 
 def test_it_needs_no_calibration_to_be_checked(plugins: PluginFolder, model: Path) -> None:
