@@ -76,6 +76,7 @@ CHANGED: dict[str, World] = {
     "method.name": World({"method": "rtn"}),
     "method.distribution": another_method(distribution="other"),
     "method.version": another_method(version="0"),
+    "keep_head": World({"keep_head": True}),
     "device": World(patch=lambda patch: patch.setattr(job, "pick_device", lambda _name: torch.device("cpu:0"))),
     "threads": World(patch=lambda patch: patch.setattr(torch, "get_num_threads", lambda: 77)),
     "versions.hyocr-core": World(patch=lambda patch: patch.setattr("hyocr_core.resources.__version__", "0")),
@@ -136,6 +137,11 @@ def test_a_change_refuses_to_resume_and_is_named(key: str, begun: RunConfig, mon
     said = refusal(RunConfig(**{**begun.model_dump(), **world.settings}))
     assert said.startswith("cannot resume, this is not the run that was begun: ")
     assert f" {key}: " in said
+
+
+def test_other_options_of_single_layers_refuse_to_resume(begun: RunConfig) -> None:
+    said = refusal(RunConfig(**{**begun.model_dump(), "overrides": {"*": {"damp_percent": 0.02}}}))
+    assert ' overrides.*: absent -> {"damp_percent": 0.02}' in said
 
 
 def test_a_change_of_any_file_of_the_model_refuses_to_resume(begun: RunConfig) -> None:

@@ -130,7 +130,11 @@ def test_empty_options_in_the_file_are_none(tmp_path: Path) -> None:
         ({**FLAGS, "options": [1]}, ["bits=4"], "-o bits=4: options is not a mapping"),
         ({**FLAGS, "options": {"bits": 4}}, ["bits.x=4"], "-o bits.x=4: options.bits is not a mapping"),
         ({**FLAGS, "options": 3}, [], "options = 3: should be a mapping"),
-        ({**FLAGS, "group_size": 3}, [], "group_size: unknown key; valid keys: model, output, method, options, "),
+        (
+            {**FLAGS, "group_size": 3},
+            [],
+            "group_size: unknown key; valid keys: model, revision, output, method, options, ",
+        ),
     ],
 )
 def test_a_run_that_cannot_be(flags: dict[str, Any], overrides: list[str], expected: str) -> None:
