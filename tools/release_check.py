@@ -28,8 +28,8 @@ import click
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples/demo-ocr"
 BIN = Path(sys.executable).parent
-NOT_ALONE = ("clients", "docs", "test_install.py")
-"""Tests of the core together with its plugins or with vLLM."""
+NOT_ALONE = ("clients", "docs", "test_habits.py", "test_house.py", "test_install.py")
+"""Tests of the core together with its plugins or with vLLM, and of the repository itself."""
 
 VERSION_LINE = re.compile(r"^## (\d+\.\d+\.\d+)", re.MULTILINE)
 
