@@ -46,14 +46,14 @@ from hyocr_core.errors import (
     RunError,
 )
 from hyocr_core.progress import Progress
-from hyocr_core.settings.eval_config import EvalConfig
-from hyocr_core.settings.run_config import RunConfig
 
 if TYPE_CHECKING:
     from hyocr_core.api import evaluate, quantize, verify
     from hyocr_core.checkpoint.quant_report import QuantReport
     from hyocr_core.evaluation.scores.rates import normalize
     from hyocr_core.evaluation.scores.result import EvalResult
+    from hyocr_core.settings.eval_config import EvalConfig
+    from hyocr_core.settings.run_config import RunConfig
     from hyocr_core.verification.verdict import VerifyResult
 
 __all__ = [
@@ -116,8 +116,10 @@ __all__ = [
 
 # Names that need torch, or that plugins do not, load on first use, so that `import hyocr_core` stays instant.
 _LAZY = {
+    "EvalConfig": "hyocr_core.settings.eval_config",
     "EvalResult": "hyocr_core.evaluation.scores.result",
     "QuantReport": "hyocr_core.checkpoint.quant_report",
+    "RunConfig": "hyocr_core.settings.run_config",
     "VerifyResult": "hyocr_core.verification.verdict",
     "evaluate": "hyocr_core.api",
     "normalize": "hyocr_core.evaluation.scores.rates",

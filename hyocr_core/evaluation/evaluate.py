@@ -59,7 +59,8 @@ def evaluate(
     if pages is None:
         if records is None:
             records = draw_records(config, progress.say)
-        check_transcripts(config, records)
+        else:
+            check_transcripts(config, records)
     participants = gather(config, backends)
     pages = pages or check_pages(records or (), participants.processor, progress)
     # Pages with a text may be among those that cannot be used.

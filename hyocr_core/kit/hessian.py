@@ -46,7 +46,7 @@ def by_layer(groups: Iterable[tuple[str, ...]], collected: Mapping[tuple[str, ..
     """Statistics of groups as those of their layers, by name. Raises RunError for a group that no token reached."""
     for names in groups:
         if names not in collected:
-            raise RunError(f"{names[0]}: no calibration token reached it; give other samples or ignore the layer")
+            raise _unreached(names[0])
     return {name: collected[names] for names in groups for name in names}
 
 
@@ -92,10 +92,14 @@ def _settle(name: str, stats: Stats) -> None:
     """Turn the lower half of the sum into the Hessian, in place."""
     hessian, tokens = stats["hessian"], int(stats["tokens"].item())
     if tokens == 0:
-        raise RunError(f"{name}: no calibration token reached it; give other samples or ignore the layer")
+        raise _unreached(name)
     for start in range(0, len(hessian), STRIPE):
         stop = start + STRIPE
         hessian[start:stop, stop:] = hessian[stop:, start:stop].T
     hessian.mul_(2 / tokens)
     if not is_finite(hessian):
         raise RunError(f"{name}: its inputs are so large that their squares overflow float32")
+
+
+def _unreached(name: str) -> RunError:
+    return RunError(f"{name}: no calibration token reached it; give other samples or ignore the layer")

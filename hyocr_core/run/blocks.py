@@ -39,7 +39,6 @@ class Worked:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     rescaled: tuple[str, ...] = ()
     records: list[LayerRecord] = field(default_factory=list)
-    emulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def quantize_blocks(
             worked = Worked(place, _with_options(job, block), _copied(block, streams), hooks)
             if place.key in journal.record.blocks:
                 _restore(job, worked, stage)
-                paths = _whole(worked)
+                paths = _whole(job, worked)
             else:
                 paths = _quantize_block(job, worked, streams)
                 _write(job, worked, stage, journal)
@@ -111,7 +110,7 @@ def _quantize_block(job: Job, worked: Worked, streams: Streams | None) -> Paths:
             worked.rescaled = tuple(changed)
     for group in block.groups:
         _quantize_group(job, worked, group, stats)
-    return _whole(worked)
+    return _whole(job, worked)
 
 
 def _quantize_in_stages(job: Job, worked: Worked, streams: Streams) -> Paths:
@@ -132,8 +131,9 @@ def _quantize_in_stages(job: Job, worked: Worked, streams: Streams) -> Paths:
     return Paths(quantized.finish, None if reference is None else reference.finish)
 
 
-def _whole(worked: Worked) -> Paths:
-    """Run the block from its beginning."""
+def _whole(job: Job, worked: Worked) -> Paths:
+    """Run the block from its beginning, all of its layers as they were left."""
+    _emulate(job, worked, tuple(worked.block.layers))
     original, wiring = worked.original, worked.place.wiring
     reference = None if original is None else lambda _index, batch: wiring.run(original, batch)
     return Paths(lambda _index, batch: worked.block.run(batch), reference)
@@ -218,8 +218,6 @@ def _restore(job: Job, worked: Worked, stage: StagedCheckpoint) -> None:
 def _carry_on(job: Job, worked: Worked, paths: Paths, streams: Streams) -> None:
     """Bring all samples to the input of the next block, on both paths."""
     telling = _telling(job, worked.block, "forward")
-    if not worked.emulated:
-        _emulate(job, worked, tuple(worked.block.layers))
     propagate(worked.block, paths.quantized, streams.quantized, telling)
     if paths.reference is not None and streams.reference is not None:
         propagate(worked.block, paths.reference, streams.reference, telling)
@@ -230,4 +228,3 @@ def _emulate(job: Job, worked: Worked, layers: tuple[str, ...]) -> None:
     linears = {name: worked.block.layers[name] for name in layers}
     for handle in emulate_inputs(linears, worked.tensors, job.method, worked.block.configs):
         worked.hooks.callback(handle.remove)
-    worked.emulated = True

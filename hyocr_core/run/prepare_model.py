@@ -72,22 +72,21 @@ def prepare_model(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed:
     """
     if not job.method.implements("prepare"):
         return
-    if journal.record.prepared is None:
-        with job.watch.phase("prepare"):
-            _ask(job, stage, journal, embed)
     prepared = journal.record.prepared
     if prepared is None:
-        return
+        with job.watch.phase("prepare"):
+            prepared = _ask(job, stage, journal, embed)
+    else:
+        _set_options(job, prepared.overrides)
     if prepared.tensors:
         job.model = HunYuanVL(OverlaidCheckpoint(job.reader, stage.read_part(PART)), job.model.device)
     job.prepared = prepared.tensors
     job.config_changes = prepared.config
     for name in job.copies.keys() - job.kept if job.run.keep_head else ():
         job.progress.say(f"{name} is left out after all: the method replaced {job.copies[name]}, which it is a copy of")
-    _set_options(job, prepared.overrides)
 
 
-def _ask(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable[[], Batches]) -> None:
+def _ask(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable[[], Batches]) -> PreparedRecord:
     job.progress.start("prepare", 1)
     found = job.method.prepare(ModelView(job), embed() if job.records else (), job.config, job.run.seed)
     _set_options(job, found.overrides)
@@ -96,13 +95,15 @@ def _ask(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable
         stage.add_part(PART, found.tensors)
     if found.tensors or job.config.quant_vit:
         _forget_samples(stage, journal)
-    journal.record.prepared = PreparedRecord(
+    prepared = PreparedRecord(
         overrides={pattern: dict(options) for pattern, options in found.overrides.items()},
         tensors=tuple(found.tensors),
         config=dict(found.config),
     )
+    journal.record.prepared = prepared
     journal.save()
     job.progress.step()
+    return prepared
 
 
 def _set_options(job: Job, prepared: Overrides) -> None:

@@ -49,8 +49,10 @@ class BlockBatches:
         for index, name in enumerate(self.streams.quantized.names):
             self.on_sample(name)
             batch = self.streams.quantized.batch(index)
-            reference = self.streams.reference
-            yield batch if reference is None else replace(batch, reference=reference.batch(index).hidden_states)
+            if self.streams.reference is not None:
+                reference = self.streams.reference.get(index).hidden_states
+                batch = replace(batch, reference=reference.to(batch.hidden_states.device))
+            yield batch
 
 
 @torch.no_grad()
