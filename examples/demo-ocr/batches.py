@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from fast_forward import COLUMNS, IMAGE_TOKENS, Rope
-from lines import IGNORE, MAX_CHARS, QUESTION, SLOT, SLOTS, Labels, Line, random_line, slot_labels
+from lines import IGNORE, MAX_CHARS, SLOT, SLOTS, Labels, Line, random_line, slot_labels
 from torch import Tensor
 from transformers import HunYuanVLForConditionalGeneration, PreTrainedTokenizerFast
 
+from hyocr_core.models.forward import Forward, set_forward
 from hyocr_core.testing.layout import ASSISTANT, BOS, IMAGE, IMAGE_END, IMAGE_START, PAD, SYSTEM_END, USER, token_id
 
 
@@ -22,10 +23,10 @@ class Prompt:
     image_start: int
 
     @staticmethod
-    def build(tokenizer: PreTrainedTokenizerFast, system: bool) -> Prompt:
-        """Lay out the prompt of one line."""
+    def build(tokenizer: PreTrainedTokenizerFast, question: str, system: bool) -> Prompt:
+        """Lay out the prompt of one line. question: one token of the vocabulary."""
         head = [BOS, SYSTEM_END, IMAGE_START] if system else [BOS, IMAGE_START]
-        tokens = [*head, *[IMAGE] * IMAGE_TOKENS, IMAGE_END, QUESTION, USER]
+        tokens = [*head, *[IMAGE] * IMAGE_TOKENS, IMAGE_END, question, USER]
         return Prompt([token_id(tokenizer, token) for token in tokens], len(head))
 
 
@@ -83,16 +84,17 @@ def _counts(line: Line) -> Labels:
     return np.asarray((np.asarray(line.centres)[None] < edges[:, None]).sum(axis=1), dtype=np.int64)
 
 
-def rope_for(model: HunYuanVLForConditionalGeneration, prompt: Prompt, dtype: torch.dtype) -> Rope:
+def rope_for(model: HunYuanVLForConditionalGeneration, prompt: Prompt, dtype: torch.dtype, forward: Forward) -> Rope:
     """Rotary factors for the prompt and the longest answer, from the model's own position rule."""
+    set_forward(model, forward)
     ids = torch.tensor([prompt.ids + [0] * (MAX_CHARS + 1)])
     kinds = (ids == model.config.image_token_id).int()
     grid = torch.tensor([[1, 2, 2 * COLUMNS]])
     positions, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid)
     cos, sin = model.model.language_model.rotary_emb(torch.zeros(1, dtype=torch.float32), positions)
-    return Rope(cos[0].to(dtype), sin[0].to(dtype))
+    return Rope(cos[0].to(dtype), sin[0].to(dtype), forward)
 
 
 def cut(rope: Rope, length: int) -> Rope:
     """The factors of the first tokens."""
-    return Rope(rope.cos[:length], rope.sin[:length])
+    return Rope(rope.cos[:length], rope.sin[:length], rope.forward)

@@ -15,6 +15,8 @@ from lines import HEIGHT, WIDTH
 from torch import Tensor
 from torch.nn import functional
 
+from hyocr_core.models.forward import Forward, interpolate_positions
+
 Params = Mapping[str, Tensor]
 Config = Any  # a HunYuanVLConfig; Transformers types its parts as dict or None too
 PATCH, MERGE = 16, 2
@@ -26,10 +28,11 @@ _VISION, _TEXT = "model.vision_tower.", "model.language_model."
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary factors of the fixed layout: a prompt with one line in it, then the answer."""
+    """Rotary factors of the fixed layout, a prompt with one line in it, then the answer; forward: whose they are."""
 
     cos: Tensor
     sin: Tensor
+    forward: Forward
 
 
 def to_patches(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -73,10 +76,11 @@ def _vision_block(p: Params, name: str, x: Tensor, heads: int, eps: float) -> Te
     return x + _linear(p, f"{name}.mlp.fc2", functional.gelu(_linear(p, f"{name}.mlp.fc1", inner)))
 
 
-def _positions(p: Params, edge: int) -> Tensor:
-    grid = p[_VISION + "embeddings.position_embedding.weight"][1:].float()
-    grid = grid.view(1, edge, edge, -1).permute(0, 3, 1, 2)
-    resized = functional.interpolate(grid, size=(ROWS, COLS), mode="bilinear", align_corners=False)
+def _positions(p: Params, edge: int, forward: Forward) -> Tensor:
+    grid = p[_VISION + "embeddings.position_embedding.weight"][1:].float().view(1, edge, edge, -1)
+    if forward == "reference":
+        return interpolate_positions(grid, ROWS, COLS)
+    resized = functional.interpolate(grid.permute(0, 3, 1, 2), size=(ROWS, COLS), mode="bilinear", align_corners=False)
     return resized.permute(0, 2, 3, 1).reshape(1, ROWS * COLS, -1)
 
 
@@ -96,12 +100,12 @@ def _merge(p: Params, x: Tensor, eps: float) -> Tensor:
     return _rms(p, f"{name}.after_rms", torch.cat([begin, hidden, end], dim=1), eps)
 
 
-def vision(p: Params, config: Config, patches: Tensor) -> Tensor:
+def vision(p: Params, config: Config, patches: Tensor, forward: Forward) -> Tensor:
     """Patches [B, 32, 768] -> image features [B, IMAGE_TOKENS, hidden]."""
     spec = config.vision_config
     name = _VISION + "embeddings."
     x = functional.linear(patches, p[name + "patch_embedding.weight"].flatten(1), p[name + "patch_embedding.bias"])
-    x = x + _positions(p, spec.max_image_size // PATCH).to(x.dtype)
+    x = x + _positions(p, spec.max_image_size // PATCH, forward).to(x.dtype)
     for layer in range(spec.num_hidden_layers):
         x = _vision_block(p, f"{_VISION}layers.{layer}", x, spec.num_attention_heads, spec.rms_norm_eps)
     return _merge(p, x, spec.rms_norm_eps)

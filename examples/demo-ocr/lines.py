@@ -12,13 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from hyocr_core.pages.prompts import TASKS
+
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789 .,-/:$"
 WIDTH, HEIGHT = 256, 32
 MIN_CHARS, MAX_CHARS = 5, 20
 SLOT = 4  # pixels per slot of the dense training target
 SLOTS = WIDTH // SLOT
 IGNORE = -100
-QUESTION = "Extract the text in the image."
+QUESTION = TASKS["text"]["en"]
+QUESTIONS = (QUESTION, TASKS["parsing"]["zh"])
+"""What the model is asked: the short prompt, and the official default of HunyuanOCR 1.5; a line answers both alike."""
 
 _SIZES = range(15, 23)
 _MARGIN = 4

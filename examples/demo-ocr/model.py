@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lines import HEIGHT, QUESTION, WIDTH
+from lines import HEIGHT, QUESTIONS, WIDTH
 from transformers import HunYuanVLConfig, HunYuanVLForConditionalGeneration, HunYuanVLProcessor
 
 from hyocr_core.testing import layout
@@ -35,12 +35,12 @@ VISION = {
 
 def build_processor() -> HunYuanVLProcessor:
     """The published processor; its pixel limits leave a 256x32 line as it is."""
-    return layout.build_processor(QUESTION, (HEIGHT * HEIGHT, 2 * WIDTH**2))
+    return layout.build_processor(*QUESTIONS, pixels=(HEIGHT * HEIGHT, 2 * WIDTH**2))
 
 
 def build_config() -> HunYuanVLConfig:
     """The published architecture, small; every decoder width is a multiple of 128."""
-    return layout.build_config(layout.build_tokenizer(QUESTION), TEXT, VISION)
+    return layout.build_config(layout.build_tokenizer(*QUESTIONS), TEXT, VISION)
 
 
 def build_model(seed: int, dtype: torch.dtype = torch.float32) -> Any:

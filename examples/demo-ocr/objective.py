@@ -47,7 +47,7 @@ def losses(p: Params, config: Config, batch: Batch, prompt: Prompt, rope: Rope, 
     """Forward a batch; norm holds the image mean and standard deviation, [2, 3]."""
     head = p["aux.slot"]
     patches = to_patches(batch.pixels, norm[0], norm[1]).to(head.dtype)
-    image = vision(p, config, patches)
+    image = vision(p, config, patches, rope.forward)
     columns = image[:, 1 : 1 + COLUMNS]
     states = decoder(p, config, batch.ids, image, prompt.image_start, cut(rope, batch.ids.shape[1]))
     answering = slice(len(prompt.ids) - 1, None)

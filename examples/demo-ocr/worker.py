@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from multiprocessing.synchronize import Barrier
 
 import torch
 from batches import BatchMaker, Prompt, rope_for
+from lines import QUESTIONS
 from model import build_model, build_processor
 from objective import Losses, losses
 from optim import MuonAdam
 from torch import Tensor
 
-SYSTEM_EVERY = 4  # every fourth batch has the empty system turn of the published examples
+from hyocr_core.models.forward import FORWARDS
+
 WORKERS = 2
+# Three of four prompts have the empty system turn that the official clients send.
+TURNS = tuple(product((True, True, True, False), QUESTIONS))
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,14 @@ class Worker:
         image = processor.image_processor
         self._norm = torch.tensor([image.image_mean, image.image_std])
         self._batches = BatchMaker(processor.tokenizer, recipe.seed, rank, recipe.batch // WORKERS)
-        prompts = [Prompt.build(processor.tokenizer, system) for system in (False, True)]
-        self._layouts = [(prompt, rope_for(model, prompt, torch.bfloat16)) for prompt in prompts]
+        prompts = [Prompt.build(processor.tokenizer, question, system) for system, question in TURNS]
+        self._layouts = [(each, rope_for(model, each, torch.bfloat16, own)) for each in prompts for own in FORWARDS]
         sizes = [tensor.numel() for tensor in shared.params.values()]
         self._rows = torch.split(shared.grads, sizes, dim=1)
 
     def advance(self, step: int) -> Losses:
         """One optimizer step, together with the other workers."""
-        prompt, rope = self._layouts[step % SYSTEM_EVERY == SYSTEM_EVERY - 1]
+        prompt, rope = self._layouts[step % len(self._layouts)]
         batch = self._batches.make(step, prompt)
         halves = {name: tensor.to(torch.bfloat16) for name, tensor in self._leaves.items()}
         found = losses(halves, self._config, batch, prompt, rope, self._norm)

@@ -32,7 +32,7 @@ IMAGE = "<｜hy_place▁holder▁no▁102｜>"
 IMAGE_NEWLINE = "<｜hy_place▁holder▁no▁103｜>"
 SPECIAL = (BOS, END, PAD, USER, ASSISTANT, EOD, SYSTEM_END, IMAGE_START, IMAGE_END, IMAGE, IMAGE_NEWLINE)
 VOCAB = 384
-"""256 bytes, the special tokens, one token for a question; a multiple of 128."""
+"""256 bytes, the special tokens, a token for each question; a multiple of 128."""
 
 PUBLISHED_VOCAB = 120818
 PUBLISHED_IDS = {
@@ -85,10 +85,10 @@ def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
     return found
 
 
-def build_tokenizer(question: str) -> PreTrainedTokenizerFast:
-    """One token per byte; the question is one added token, so that the prompt stays short."""
+def build_tokenizer(*questions: str) -> PreTrainedTokenizerFast:
+    """One token per byte; each question is one added token, so that the prompt stays short."""
     tokenizer = _tokenizer(_bytes())
-    tokenizer.add_tokens([AddedToken(question, special=False, normalized=False)])
+    tokenizer.add_tokens([AddedToken(question, special=False, normalized=False) for question in questions])
     return tokenizer
 
 
@@ -126,9 +126,9 @@ def _tokenizer(vocab: dict[str, int]) -> PreTrainedTokenizerFast:
     )
 
 
-def build_processor(question: str, pixels: tuple[int, int]) -> HunYuanVLProcessor:
+def build_processor(*questions: str, pixels: tuple[int, int]) -> HunYuanVLProcessor:
     """The published processor. pixels: the least and the most that a page has; other pages are resized."""
-    return _processor(build_tokenizer(question), pixels)
+    return _processor(build_tokenizer(*questions), pixels)
 
 
 def build_published_processor(pixels: tuple[int, int]) -> HunYuanVLProcessor:

@@ -59,7 +59,7 @@ def shared_checkpoint(base: Path) -> Path:
 
 def write_checkpoint(folder: Path) -> None:
     """Write a checkpoint in the published layout, with random weights: the same bytes every time."""
-    processor = layout.build_processor(DEFAULT_PROMPT, PIXELS)
+    processor = layout.build_processor(DEFAULT_PROMPT, pixels=PIXELS)
     config = layout.build_config(layout.build_tokenizer(DEFAULT_PROMPT), TEXT, VISION)
     model: Any = HunYuanVLForConditionalGeneration(config)
     model.to(torch.bfloat16)

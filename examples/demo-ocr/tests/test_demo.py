@@ -24,6 +24,9 @@ from fast_forward import decoder, logits, to_patches, vision  # noqa: E402
 from model import build_model, build_processor  # noqa: E402
 from optim import orthogonalize  # noqa: E402
 from PIL import Image  # noqa: E402
+from worker import TURNS  # noqa: E402
+
+from hyocr_core.models.forward import FORWARDS, Forward  # noqa: E402
 
 needs_fonts = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib has the fonts")
 
@@ -32,8 +35,8 @@ def _rows(split: str) -> list[dict[str, str]]:
     return [json.loads(row) for row in (DEMO / "data" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def _inputs(processor: Any, picture: Image.Image, system: bool) -> Any:
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": lines.QUESTION}]
+def _inputs(processor: Any, picture: Image.Image, system: bool, question: str) -> Any:
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
     messages = [{"role": "user", "content": content}]
     head = [{"role": "system", "content": ""}] if system else []
     return processor.apply_chat_template(
@@ -41,22 +44,23 @@ def _inputs(processor: Any, picture: Image.Image, system: bool) -> Any:
     )
 
 
-@pytest.mark.parametrize("system", [False, True])
-def test_fast_forward_equals_the_models_own(system: bool) -> None:
+@pytest.mark.parametrize("forward", FORWARDS)
+@pytest.mark.parametrize(("system", "question"), sorted(set(TURNS)))
+def test_fast_forward_equals_the_models_own(system: bool, question: str, forward: Forward) -> None:
     model, processor = build_model(3).eval(), build_processor()
     with Image.open(DEMO / "data" / _rows("heldout")[0]["img_path"]) as opened:
         picture = opened.convert("L")
-    inputs = _inputs(processor, picture, system)
-    prompt = Prompt.build(processor.tokenizer, system)
+    inputs = _inputs(processor, picture, system, question)
+    prompt = Prompt.build(processor.tokenizer, question, system)
     assert inputs["input_ids"][0].tolist() == prompt.ids
     image = processor.image_processor
     pixels = torch.from_numpy(np.array(picture))[None]
     patches = to_patches(pixels, torch.tensor(image.image_mean), torch.tensor(image.image_std))
     assert torch.equal(patches[0], inputs["pixel_values"])
     params = dict(model.named_parameters())
-    rope = cut(rope_for(model, prompt, torch.float32), len(prompt.ids))
+    rope = cut(rope_for(model, prompt, torch.float32, forward), len(prompt.ids))
     with torch.no_grad():
-        features = vision(params, model.config, patches)
+        features = vision(params, model.config, patches, forward)
         states = decoder(params, model.config, inputs["input_ids"], features, prompt.image_start, rope)
         torch.testing.assert_close(logits(params, states[-1]), model(**inputs).logits, atol=1e-5, rtol=1e-4)
 
@@ -64,7 +68,7 @@ def test_fast_forward_equals_the_models_own(system: bool) -> None:
 @needs_fonts
 def test_a_batch_depends_on_seed_step_and_worker_only() -> None:
     tokenizer = build_processor().tokenizer
-    prompt = Prompt.build(tokenizer, system=False)
+    prompt = Prompt.build(tokenizer, lines.QUESTION, system=False)
     batch = BatchMaker(tokenizer, 1, 0, 4).make(5, prompt)
     again = BatchMaker(tokenizer, 1, 0, 4).make(5, prompt)
     other = BatchMaker(tokenizer, 1, 1, 4).make(5, prompt)
