@@ -11,7 +11,8 @@ from lines import IGNORE, MAX_CHARS, SLOT, SLOTS, Labels, Line, random_line, slo
 from torch import Tensor
 from transformers import HunYuanVLForConditionalGeneration, PreTrainedTokenizerFast
 
-from hyocr_core.models.forward import Forward, set_forward
+from hyocr_core.contract.backend import Forward
+from hyocr_core.runtimes.forward import set_forward
 from hyocr_core.testing.layout import ASSISTANT, BOS, IMAGE, IMAGE_END, IMAGE_START, PAD, SYSTEM_END, USER, token_id
 
 

@@ -15,7 +15,8 @@ from lines import HEIGHT, WIDTH
 from torch import Tensor
 from torch.nn import functional
 
-from hyocr_core.models.forward import Forward, interpolate_positions
+from hyocr_core.contract.backend import Forward
+from hyocr_core.runtimes.forward import interpolate_positions
 
 Params = Mapping[str, Tensor]
 Config = Any  # a HunYuanVLConfig; Transformers types its parts as dict or None too

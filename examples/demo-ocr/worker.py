@@ -19,7 +19,7 @@ from objective import Losses, losses
 from optim import MuonAdam
 from torch import Tensor
 
-from hyocr_core.models.forward import FORWARDS
+from hyocr_core.contract.backend import FORWARDS
 
 WORKERS = 2
 # Three of four prompts have the empty system turn that the official clients send.

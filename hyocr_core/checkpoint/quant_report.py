@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.errors import CheckpointError
 
@@ -39,6 +40,7 @@ class CalibrationRecord(FrozenModel):
     samples: int
     tokens: int
     answers: str = Field("data", description="what answers the pages had: data, generate or none; see RunConfig")
+    forward: Forward = Field("transformers", description="what the model computed; see RunConfig")
     failures: dict[str, str] = Field(description="sample -> why it could not be used")
     sha256: str = Field(description="digest over the samples used")
     page_sha256: list[str] = Field([], description="digest of the pixels of every page used")
@@ -67,6 +69,7 @@ class ScoreRecord(FrozenModel):
     """How one checkpoint read the pages. Rates are fractions; what needs transcripts is None without them."""
 
     runtime: str
+    forward: Forward | None = Field(None, description="what the model computed; None where nobody knows")
     cer: float | None
     cer_interval: tuple[float, float] | None = Field(description="95 %, bootstrap over pages")
     wer: float | None

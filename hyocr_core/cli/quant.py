@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core.cli.common import command_line, one_line, print_json, print_table, stderr_console
+from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.run_file import merge_run_config
 
@@ -51,6 +52,11 @@ if TYPE_CHECKING:
 @click.option("--num-samples", type=int, help="Calibration samples to use.  [default: 128]")
 @click.option("--seed", type=int, help="Seed of every random choice.  [default: 0]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option(
+    "--forward",
+    type=click.Choice(FORWARDS),
+    help="What the model computes: as its authors' code has it, or as Transformers' port.  [default: reference]",
+)
 @click.option("--spill", is_flag=True, default=None, help="Keep the activation cache on disk.")
 @click.option("--keep-head", is_flag=True, default=None, help="Keep a head on disk that is a copy of the embedding.")
 @click.option("--allow-degraded", is_flag=True, default=None, help="Exit 0 even if a layer fell back.")

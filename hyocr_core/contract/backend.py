@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 from hyocr_core.contract.config import FrozenModel
 
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ENTRY_POINT_GROUP = "hyocr.backends"
+
+Forward: TypeAlias = Literal["reference", "transformers"]
+"""What a model computes: `reference`, as Tencent's own code has it; `transformers`, as the port in Transformers has it,
+which rotates image tokens and places patches otherwise."""
+
+FORWARDS: tuple[Forward, ...] = get_args(Forward)
 
 
 class BackendConfig(FrozenModel):

@@ -112,7 +112,7 @@ def draw_records(config: EvalConfig, say: Callable[[str], None]) -> list[Record]
 def check_transcripts(config: EvalConfig, records: Sequence[Record]) -> None:
     """Raise CalibrationError when pages lack a transcript, unless all do and nothing needs one, or all are empty."""
     missing = [record.name for record in records if record.answer is None]
-    required = config.baseline is None or needs_transcripts(config)
+    required = config.rival is None or needs_transcripts(config)
     if missing and (required or len(missing) < len(records)):
         raise CalibrationError(
             f"{missing[0]}: no transcript ({len(missing)} of {len(records)} pages lack one); the character error rate "

@@ -16,11 +16,13 @@ from transformers.models.hunyuan_vl.modeling_hunyuan_vl import HunYuanVLRotaryEm
 from transformers.vision_utils import get_vision_cu_seqlens
 
 from hyocr_core.checkpoint.source import TensorSource
+from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.types import Batch, Block, Kind, LayerSpec
 from hyocr_core.errors import CheckpointError, one_line
 from hyocr_core.models.spelling import BLOCKS, EMBEDDING, NORM, VISION, memory_name, published_name
 from hyocr_core.models.wiring import DECODER, MERGER, Place, smoothing_of
 from hyocr_core.models.wiring import VISION as VISION_LAYER
+from hyocr_core.runtimes.forward import set_forward
 
 ARCHITECTURE = "HunYuanVLForConditionalGeneration"
 
@@ -67,12 +69,13 @@ def embed_prompts(
 class HunYuanVL:
     """A HunyuanOCR checkpoint, materialized part by part.
 
-    The modules are Transformers' own, on the meta device until a part is loaded, so that memory holds only the part
-    at work. Weights keep the checkpoint's dtype (bf16 in the published model).
+    The modules are Transformers' own, but for what `forward` overrides, on the meta device until a part is loaded, so
+    that memory holds only the part at work. Weights keep the checkpoint's dtype (bf16 in the published model).
     """
 
-    def __init__(self, reader: TensorSource, device: torch.device) -> None:
+    def __init__(self, reader: TensorSource, device: torch.device, forward: Forward = "reference") -> None:
         _check_architecture(reader)
+        self.forward = forward
         self.reader = reader
         self.device = device
         self.config = _config(reader)
@@ -82,8 +85,10 @@ class HunYuanVL:
                 self.config, dtype=self.dtype, attn_implementation="sdpa"
             )
         self.skeleton: HunYuanVLForConditionalGeneration = skeleton.eval()
+        set_forward(skeleton, forward)
         self._disk_names = self._map_names()
         self._rotary = HunYuanVLRotaryEmbedding(self.config.text_config).to(device)
+        set_forward(self._rotary, forward)
 
     def _map_names(self) -> dict[str, str]:
         """In-memory parameter name -> on-disk tensor name; refuses a checkpoint that lacks or adds tensors."""

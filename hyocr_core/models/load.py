@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.contract.backend import Forward
 from hyocr_core.errors import BadInputError
 from hyocr_core.models.dequantized import DequantizedCheckpoint
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.rounded import RoundedCheckpoint
 from hyocr_core.models.spelling import EMBEDDING, VISION
 from hyocr_core.models.tied import tied_copies
+from hyocr_core.runtimes.forward import set_forward
 from hyocr_core.runtimes.native import check_native, load_native
 
 if TYPE_CHECKING:
@@ -37,23 +39,26 @@ def unpacked(reader: CheckpointReader) -> CheckpointReader | DequantizedCheckpoi
     return DequantizedCheckpoint(reader) if reader.config.get("quantization_config") else reader
 
 
-def load_model(folder: Path, device: torch.device) -> HunYuanVLForConditionalGeneration:
+def load_model(folder: Path, device: torch.device, forward: Forward = "reference") -> HunYuanVLForConditionalGeneration:
     """The whole model of a checkpoint folder; see `load_whole`."""
-    return load_whole(open_weights(folder), device).skeleton
+    return load_whole(open_weights(folder), device, forward).skeleton
 
 
-def load_whole(weights: Weights, device: torch.device, *, native: bool = False) -> HunYuanVL:
+def load_whole(
+    weights: Weights, device: torch.device, forward: Forward = "reference", *, native: bool = False
+) -> HunYuanVL:
     """The whole model in memory as `skeleton`, in eval mode.
 
     A quantized checkpoint has its weights unpacked; where its runtime quantizes activations, the model does too.
     Raises CheckpointError when a tied tensor is there and differs.
     native: Transformers itself loads a quantized checkpoint, and whatever kernels it has for that compute.
     """
-    model = HunYuanVL(weights, device)
+    model = HunYuanVL(weights, device, forward)
     tied_copies(model)
     if native and isinstance(weights, DequantizedCheckpoint):
         unpack = check_native(weights.formats, weights.shapes)
         model.skeleton = load_native(weights.folder, device, unpack=unpack)
+        set_forward(model.skeleton, forward)
         return model
     model.full(weights.read(weights.tensors))
     if not isinstance(weights, CheckpointReader):
@@ -73,7 +78,7 @@ def share_equal(model: HunYuanVL, other: HunYuanVL) -> None:
 
 def embed_alike(model: HunYuanVL, other: HunYuanVL) -> bool:
     """Whether both put the same into block 0, known after `share_equal`: vision tower and embedding are shared."""
-    if any(_quantizes_vision(each) for each in (model, other)):
+    if model.forward != other.forward or any(_quantizes_vision(each) for each in (model, other)):
         return False
     fronts = [
         {name: value.data_ptr() for name, value in each.skeleton.named_parameters() if name.startswith(FRONT)}

@@ -138,11 +138,11 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
         kind = quantization.get("quant_method", "unknown method")
         raise CheckpointError(f"{source.folder}: is already quantized ({kind}); give the full-precision checkpoint")
     device = pick_device(run.device)
-    model = HunYuanVL(reader, device)
+    model = HunYuanVL(reader, device, run.forward)
     copies = tied_copies(model)
     if copies:
         _say_copies(reader, copies, run, progress)
-        model = HunYuanVL(reader.without(copies), device)
+        model = HunYuanVL(reader.without(copies), device, run.forward)
     plan = make_plan(model, config.ignore, quant_vit=config.quant_vit, misread=config.misread)
     options = layer_options(method, run.options, run.overrides, model, plan)
     quantization_config = written_config(method, config, options, model, plan)

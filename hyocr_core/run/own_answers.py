@@ -28,7 +28,7 @@ BATCH_PAGES = 32
 CLOSING_TOKENS = 8
 """What the chat template may put after an answer."""
 
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 class OwnAnswer(FrozenModel):
@@ -59,7 +59,9 @@ def own_answers(job: Job, digests: Mapping[str, str]) -> list[Record]:
     """
     pages = check_pages(job.records, job.processor, _Quiet(job.progress))
     limit = greedy_config(job.reader.folder, job.model.config.text_config, None).max_new_tokens
-    key = hashlib.sha256(json.dumps([_SCHEMA, dict(digests), limit], sort_keys=True).encode()).hexdigest()[:32]
+    key = hashlib.sha256(
+        json.dumps([_SCHEMA, dict(digests), limit, job.model.forward], sort_keys=True).encode()
+    ).hexdigest()[:32]
     with _locked(answers_folder() / key, job.progress) as folder:
         answers = _read(job, pages, _Kept(folder), limit)
     _say_cut(answers, limit, job.progress)
@@ -105,7 +107,7 @@ def _read(job: Job, pages: Pages, kept: _Kept, limit: int) -> dict[str, OwnAnswe
         if not missing:
             continue
         if model is None:
-            model = load_model(job.reader.folder, job.model.device)
+            model = load_model(job.reader.folder, job.model.device, job.model.forward)
         job.progress.detail(", ".join(pages.records[index].name for index in missing))
         runner = Runner(model, job.reader.folder, room)
         for index, answer in zip(indices, _answers(runner, pages, indices, job.processor.tokenizer), strict=True):

@@ -79,7 +79,7 @@ def prepare_model(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed:
     else:
         _set_options(job, prepared.overrides)
     if prepared.tensors:
-        job.model = HunYuanVL(OverlaidCheckpoint(job.reader, stage.read_part(PART)), job.model.device)
+        job.model = _with(job, stage.read_part(PART))
     job.prepared = prepared.tensors
     job.config_changes = prepared.config
     for name in job.copies.keys() - job.kept if job.run.keep_head else ():
@@ -115,6 +115,11 @@ def _set_options(job: Job, prepared: Overrides) -> None:
         raise MethodError(f"{job.method.entry.at('prepare')}: {error}") from error
 
 
+def _with(job: Job, tensors: Mapping[str, Tensor]) -> HunYuanVL:
+    """The model with these tensors in the place of its own."""
+    return HunYuanVL(OverlaidCheckpoint(job.reader, tensors), job.model.device, job.model.forward)
+
+
 def _forget_samples(stage: StagedCheckpoint, journal: RunJournal) -> None:
     """Samples that were embedded with tensors which are about to change have to be embedded again."""
     journal.record.samples.clear()
@@ -127,7 +132,7 @@ def _check_output(job: Job, found: Prepared) -> None:
     processor = job.processor or load_processor(job.source.folder)
     [record, *_] = job.records or draw_pages("synthetic:1", None, 1, 0, keep_duplicates=True, say=job.progress.say)
     inputs = build_sample(record, processor, with_answer=True).inputs
-    replaced = HunYuanVL(OverlaidCheckpoint(job.reader, found.tensors), job.model.device)
+    replaced = _with(job, found.tensors)
     change = predicted_change(predict(job.model, inputs), predict(replaced, inputs))
     # Written so that NaN is refused too.
     if not change <= PREPARED_CHANGE:

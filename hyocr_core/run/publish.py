@@ -144,6 +144,7 @@ def _calibration_record(job: Job, samples: EmbeddedSamples | None) -> Calibratio
         failures=samples.failures,
         sha256=samples.sha256,
         answers=job.run.answers,
+        forward=job.run.forward,
         page_sha256=samples.page_sha256,
     )
 

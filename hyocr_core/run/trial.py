@@ -51,6 +51,7 @@ def prepare_trial(job: Job) -> Trial | None:
         baseline=str(job.source.folder),
         rounded=_can_be_rounded(job),
         metrics=run.metrics,
+        forward=(run.forward,),
         gate=run.gate,
         device=str(job.model.device),
     )

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.settings.run_file import load_yaml, with_plugins
-from hyocr_core.settings.shared import MODEL, Device, Gate, Name, Plugins
+from hyocr_core.settings.shared import MODEL, Device, Forwards, Gate, Name, Plugins
 
 
 class EvalConfig(FrozenModel):
@@ -56,6 +56,11 @@ class EvalConfig(FrozenModel):
     gate: Gate | None = Field(
         None, description="bounds that the model must hold beside the baseline, such as cer=0.5,agreement=0.98,loops=0"
     )
+    forward: Forwards = Field(
+        ("reference",),
+        description="what the model computes: reference, as its authors' code has it; transformers, as the port in "
+        "Transformers has it; or both, reference,transformers, the model beside itself",
+    )
     max_new_tokens: int | None = Field(
         None, ge=1, description="limit per page; the model's own by default, or 2048 where it has none"
     )
@@ -68,11 +73,20 @@ class EvalConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _compared(self) -> EvalConfig:
-        if self.baseline is None:
+        if len(self.forward) > 1:
+            for key in ("baseline", "baseline_backend", "gate", "rounded"):
+                if getattr(self, key):
+                    raise ValueError(f"{key} is for one forward; with both, the model is compared with itself")
+        elif self.baseline is None:
             for key in ("baseline_backend", "gate", "rounded"):
                 if getattr(self, key):
                     raise ValueError(f"{key} needs a baseline: give the checkpoint that the model was made from")
         return self
+
+    @property
+    def rival(self) -> str | None:
+        """What the model is compared with: the baseline, or itself by its other forward."""
+        return self.model if len(self.forward) > 1 else self.baseline
 
 
 def merge_eval_config(

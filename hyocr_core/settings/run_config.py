@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.settings.shared import MODEL, Device, Gate, Plugins
 
@@ -44,6 +45,11 @@ class RunConfig(FrozenModel):
     num_samples: Annotated[int, Field(ge=1, description="calibration samples to use")] = 128
     seed: Annotated[int, Field(ge=0, description="seed of every random choice")] = 0
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N")
+    forward: Forward = Field(
+        "reference",
+        description="what the model computes: reference, as its authors' code has it; transformers, as the port in "
+        "Transformers has it",
+    )
     spill: bool = Field(False, description="keep the activation cache on disk instead of in memory")
     keep_head: bool = Field(
         False, description="keep a head on disk that is a copy of the embedding to which the config ties it"

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, RootModel, create_model, model_validator
 
+from hyocr_core.contract.backend import FORWARDS, Forward
 from hyocr_core.contract.config import FrozenModel, parse_config, show
 from hyocr_core.errors import ConfigError
 from hyocr_core.plugin.metrics import installed_metrics, load_metric
@@ -116,6 +117,20 @@ def plugins_by_name(value: Any) -> Any:
 
 Plugins = Annotated[dict[Annotated[str, Field(min_length=1)], dict[str, Any]], BeforeValidator(plugins_by_name)]
 """Plugins by name, each with its options; also `name,name`."""
+
+
+def _forwards(value: Any) -> Any:
+    return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+
+def _one_or_two(value: tuple[Forward, ...]) -> tuple[Forward, ...]:
+    if len(value) not in (1, 2) or len(set(value)) < len(value):
+        raise ValueError(f"should be {' or '.join(FORWARDS)}, or both: {','.join(FORWARDS)}")
+    return value
+
+
+Forwards = Annotated[tuple[Forward, ...], BeforeValidator(_forwards), AfterValidator(_one_or_two)]
+"""What a model computes, or both, to be compared; also `reference,transformers`."""
 
 
 def _known_device(value: str) -> str:

@@ -78,6 +78,7 @@ def _ratio(ratio: float) -> str:
 _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("model", "checkpoint", str),
     ("runtime", "runtime", str),
+    ("forward", "forward", str),
     ("cer", "CER", percent),
     ("cer_interval", "  95 % interval", span),
     ("page_cer", "CER, mean of pages", percent),

@@ -15,20 +15,28 @@ from torch import Tensor, nn
 from transformers import HunYuanVLForConditionalGeneration
 
 from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.contract.backend import FORWARDS, Forward
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import load_model
 from hyocr_core.pages.processor import load_processor
+from hyocr_core.runtimes.forward import set_forward
 
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module", params=FORWARDS)
+def forward(request: pytest.FixtureRequest) -> Forward:
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture(scope="module")
-def reference(demo: Path) -> HunYuanVLForConditionalGeneration:
+def theirs(demo: Path, forward: Forward) -> HunYuanVLForConditionalGeneration:
     model: Any = HunYuanVLForConditionalGeneration.from_pretrained(
         demo, dtype=torch.bfloat16, attn_implementation="sdpa"
     )
     model.eval()
+    set_forward(model, forward)
     return model  # type: ignore[no-any-return]
 
 
@@ -47,15 +55,15 @@ def inputs(demo: Path) -> dict[str, Tensor]:
 
 
 def test_blocks_one_by_one_give_the_hidden_states_of_the_whole_model(
-    demo: Path, reference: HunYuanVLForConditionalGeneration, inputs: dict[str, Tensor]
+    demo: Path, theirs: HunYuanVLForConditionalGeneration, forward: Forward, inputs: dict[str, Tensor]
 ) -> None:
-    model = HunYuanVL(CheckpointReader(demo), CPU)
+    model = HunYuanVL(CheckpointReader(demo), CPU, forward)
     # The model's forward wraps what it records before the final norm; hooks see each block's own output.
     expected: list[Tensor] = []
-    layers = reference.model.language_model.layers
+    layers = theirs.model.language_model.layers
     hooks = [layer.register_forward_hook(lambda _m, _a, output: expected.append(output)) for layer in layers]
     with torch.no_grad():
-        reference(**inputs)
+        theirs(**inputs)
     for hook in hooks:
         hook.remove()
     with model.front():
@@ -82,10 +90,10 @@ def test_only_the_part_at_work_is_in_memory(demo: Path) -> None:
 
 
 def test_linears_and_their_names_are_those_of_transformers(
-    demo: Path, reference: HunYuanVLForConditionalGeneration
+    demo: Path, theirs: HunYuanVLForConditionalGeneration
 ) -> None:
     model = HunYuanVL(CheckpointReader(demo), CPU)
-    expected = {name for name, module in reference.named_modules() if isinstance(module, nn.Linear)}
+    expected = {name for name, module in theirs.named_modules() if isinstance(module, nn.Linear)}
     assert set(model.memory_names.values()) == expected
     stored = CheckpointReader(demo).tensors
     assert all(f"{name}.weight" in stored for name in model.memory_names if name != "lm_head")
@@ -104,11 +112,11 @@ def test_block_offers_only_the_layers_to_quantize(demo: Path) -> None:
 
 
 def test_whole_model_equals_transformers(
-    demo: Path, reference: HunYuanVLForConditionalGeneration, inputs: dict[str, Tensor]
+    demo: Path, theirs: HunYuanVLForConditionalGeneration, forward: Forward, inputs: dict[str, Tensor]
 ) -> None:
-    model = load_model(demo, CPU)
+    model = load_model(demo, CPU, forward)
     with torch.no_grad():
-        assert torch.equal(model(**inputs).logits, reference(**inputs).logits)
+        assert torch.equal(model(**inputs).logits, theirs(**inputs).logits)
     assert model.lm_head.weight is model.model.language_model.embed_tokens.weight
 
 

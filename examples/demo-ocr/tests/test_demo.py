@@ -26,7 +26,7 @@ from optim import orthogonalize  # noqa: E402
 from PIL import Image  # noqa: E402
 from worker import TURNS  # noqa: E402
 
-from hyocr_core.models.forward import FORWARDS, Forward  # noqa: E402
+from hyocr_core.contract.backend import FORWARDS, Forward  # noqa: E402
 
 needs_fonts = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib has the fonts")
 

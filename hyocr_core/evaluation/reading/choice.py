@@ -58,7 +58,7 @@ def choose_backends(config: EvalConfig) -> dict[Role, ChosenBackend]:
     Raises BackendError for one that is unknown or broken, ConfigError for wrong options.
     """
     named: dict[Role, str] = {"model": config.backend}
-    if config.baseline is not None:
+    if config.rival is not None:
         named["baseline"] = config.baseline_backend or config.backend
     for name in config.backend_options:
         if name not in named.values():

@@ -12,6 +12,7 @@ import torch
 
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import ResolvedModel
+from hyocr_core.contract.backend import Forward
 from hyocr_core.errors import RunError
 from hyocr_core.evaluation.reading.diagnose import Side, diagnose
 from hyocr_core.evaluation.reading.generate import Prompts, Runner
@@ -33,13 +34,14 @@ class Entry:
 
     source: under what name its numbers go. weights: what it reads with. stored: the folder whose files hold that, or
     would: weights rounded to nearest in a checkpoint's format take as much as that checkpoint. native: Transformers
-    itself loads it, even if it is quantized.
+    itself loads it, even if it is quantized. forward: what it computes.
     """
 
     source: ResolvedModel
     weights: Weights
     stored: Path
     native: bool = False
+    forward: Forward = "reference"
 
     @property
     def runtime(self) -> Runtime:
@@ -69,7 +71,7 @@ class Reader:
         others: Sequence[Reader] = (),
     ) -> None:
         """others: readers in memory, which lend the parameters that are the same."""
-        self.model = load_whole(entry.weights, device, native=entry.native)
+        self.model = load_whole(entry.weights, device, entry.forward, native=entry.native)
         for other in others:
             share_equal(self.model, other.model)
         self.runner = Runner(self.model.skeleton, entry.weights.folder, max_new_tokens)
@@ -110,6 +112,7 @@ class Reader:
             revision=source.revision,
             subfolder=source.subfolder,
             runtime=self._entry.runtime,
+            forward=self._entry.forward,
             weight_bytes=weight_bytes,
             part_bytes=by_part,
             seconds=sum(reading.seconds for reading in readings),
@@ -131,7 +134,8 @@ def read_batch(
     if "baseline" not in readers:
         return BatchRecord(pages=tuple(pages), readings=readings)
     diagnosis = None
-    if diagnosed and "model" in readers:
+    alike = "model" in readers and readers["model"].model.forward == readers["baseline"].model.forward
+    if diagnosed and alike:
         baseline, model = (
             Side(readers[role].model, readers[role].runner, done[role].prompts) for role in ("baseline", "model")
         )

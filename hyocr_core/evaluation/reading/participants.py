@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hyocr_core.checkpoint.resolve import resolve_model
-from hyocr_core.contract.backend import ModelToRead
+from hyocr_core.contract.backend import Forward, ModelToRead
 from hyocr_core.errors import BadInputError, CheckpointError
 from hyocr_core.evaluation.reading.choice import ChosenBackend, check_runtimes
 from hyocr_core.evaluation.reading.generate import DEFAULT_MAX_NEW_TOKENS
@@ -43,7 +43,7 @@ class Participants:
     @property
     def identity(self) -> dict[str, str]:
         """Beside files and pages, what the answers depend on."""
-        named = {role: {"runtime": entry.runtime} for role, entry in self.entries.items()}
+        named = {role: {"runtime": entry.runtime, "forward": entry.forward} for role, entry in self.entries.items()}
         known = named | {role: dict(reader.identity) for role, reader in self.texts.items()}
         return {f"{role} {key}": value for role, of_role in known.items() for key, value in of_role.items()}
 
@@ -55,22 +55,25 @@ def gather(config: EvalConfig, chosen: Mapping[Role, ChosenBackend]) -> Particip
     Raises BadInputError for a checkpoint or a runtime that cannot be used, or that must not be compared.
     """
     names: dict[Role, str] = {"model": config.model}
-    if config.baseline is not None:
-        names["baseline"] = config.baseline
-    found = {
-        role: _find(name, chosen[role], config.revision if role == "model" else None) for role, name in names.items()
-    }
+    if config.rival is not None:
+        names["baseline"] = config.rival
+    own = {"model"} if len(config.forward) == 1 else set(names)
+    revisions = {role: config.revision if role in own else None for role in names}
+    found = {role: _find(name, chosen[role], revisions[role]) for role, name in names.items()}
     sources = {role: opened for role, opened in found.items() if opened is not None}
     _check_comparable(config, chosen, sources)
     processor = next((opened.processor for opened in sources.values()), None)
     _check_same_tokens(sources)
+    forwards: dict[Role, Forward] = {"model": config.forward[-1], "baseline": config.forward[0]}
     entries: dict[Role, Entry] = {}
     for role, backend in chosen.items():
         if issubclass(backend.cls, InProcess):
-            entries[role] = backend.cls.entry(sources[role])
+            entries[role] = replace(backend.cls.entry(sources[role]), forward=forwards[role])
     if config.rounded:
         weights = RoundedCheckpoint(entries["baseline"].weights, entries["model"].weights)
-        entries["rounded"] = Entry(entries["baseline"].source, weights, entries["model"].stored)
+        entries["rounded"] = Entry(
+            entries["baseline"].source, weights, entries["model"].stored, forward=forwards["model"]
+        )
     limit = config.max_new_tokens or _own_limit(sources.get("model"))
     texts: dict[Role, TextReader] = {}
     for role, backend in chosen.items():
@@ -90,6 +93,8 @@ def _find(name: str, backend: ChosenBackend, revision: str | None) -> Opened | N
 
 
 def _check_comparable(config: EvalConfig, chosen: Mapping[Role, ChosenBackend], sources: Mapping[Role, Opened]) -> None:
+    if len(config.forward) > 1 and any(backend.only_text for backend in chosen.values()):
+        raise BadInputError("both forwards can be read with --backend auto, transformers and dequant only")
     if config.rounded and any(backend.only_text for backend in chosen.values()):
         raise BadInputError("what is rounded to nearest can be read with --backend auto, transformers and dequant only")
     if "baseline" in chosen:

@@ -113,9 +113,11 @@ def _check_same_pages(results: Sequence[EvalResult], names: Sequence[str]) -> No
 
 
 def _check_same_runtime(results: Sequence[EvalResult], names: Sequence[str]) -> None:
-    runtimes: list[tuple[Hashable, ...]] = [(result.model.runtime, result.max_new_tokens) for result in results]
+    runtimes: list[tuple[Hashable, ...]] = [
+        (result.model.runtime, result.model.forward or "unknown", result.max_new_tokens) for result in results
+    ]
     if len(set(runtimes)) > 1:
-        read = [f"{runtime}, at most {limit} new tokens" for runtime, limit in runtimes]
+        read = [f"{runtime}, {forward} forward, at most {limit} new tokens" for runtime, forward, limit in runtimes]
         raise BadInputError(
             f"these were not read alike: {_listed(names, read)}; evaluate them alike, or give --cross-runtime"
         )

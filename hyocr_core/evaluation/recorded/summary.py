@@ -27,6 +27,7 @@ def summarize(result: EvalResult, data: str) -> EvaluationRecord:
 def _score(score: ModelScore, compared: Comparison | None, pages: int) -> ScoreRecord:
     return ScoreRecord(
         runtime=score.runtime,
+        forward=score.forward,
         cer=score.cer,
         cer_interval=score.cer_interval,
         wer=score.wer,

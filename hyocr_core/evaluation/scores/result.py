@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from hyocr_core.checkpoint.quant_report import GateRecord, MetricRecord
+from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
 
 SCHEMA = 3
@@ -37,6 +38,7 @@ class ModelScore(FrozenModel):
     revision: str | None = Field(description="commit on the hub")
     subfolder: str | None = Field(None, description="folder in the hub's repository; None for its root")
     runtime: Runtime
+    forward: Forward | None = Field(None, description="what the model computed; None where nobody knows")
     weight_bytes: int | None = Field(description="size of the weight files on disk; None behind an endpoint")
     part_bytes: dict[str, int] = Field(
         description="bytes of the tensors of decoder, vision, embeddings and rest; empty behind an endpoint"

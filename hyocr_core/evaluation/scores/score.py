@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.measures import ChosenMetric, Measured, PageTexts, measure_named, measure_own
 from hyocr_core.evaluation.scores.rates import bootstrap_interval, micro_rate, normalize, words
 from hyocr_core.evaluation.scores.result import Comparison, ModelScore, PageResult, Runtime
@@ -30,7 +31,10 @@ class Gap:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What the scores say of a checkpoint beside its answers. first_token_seconds: mean over pages."""
+    """What the scores say of a checkpoint beside its answers.
+
+    first_token_seconds: mean over pages. forward: what it computed; None where nobody knows.
+    """
 
     model: str
     revision: str | None
@@ -40,6 +44,7 @@ class Checkpoint:
     seconds: float
     first_token_seconds: float | None
     subfolder: str | None = None
+    forward: Forward | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ def score(checkpoint: Checkpoint, reading: Reading, asked: Asked) -> ModelScore:
             "revision": checkpoint.revision,
             "subfolder": checkpoint.subfolder,
             "runtime": checkpoint.runtime,
+            "forward": checkpoint.forward,
             "weight_bytes": checkpoint.weight_bytes,
             "part_bytes": dict(checkpoint.part_bytes),
             "loop_rate": sum(reading.own["loops"].numbers) / len(answers),
