@@ -138,7 +138,7 @@ def public() -> set[str]:
 def plugin_files() -> list[Path]:
     return [
         path
-        for path in sorted((REPO / "plugins").glob("*/src/**/*.py"))
+        for path in sorted((REPO / "plugins").glob("*/src/hyocr_plugin_*/*.py"))
         if "hyocr_core" in path.read_text(encoding="utf-8")
     ]
 

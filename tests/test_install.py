@@ -64,7 +64,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 
 def test_every_plugin_of_the_repository_is_tried() -> None:
-    assert set(OFFERS) == {path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml")}
+    assert {*OFFERS, "vllm"} == {path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml")}
 
 
 @pytest.mark.parametrize("plugin", OFFERS)
@@ -83,6 +83,13 @@ def test_a_plugin_comes_passes_its_tests_is_upgraded_and_goes(
     assert environment.methods() == dict.fromkeys(OFFERS[plugin], "99.0.0") != found
     environment.pip("uninstall", "--yes", f"hyocr-plugin-{plugin}")
     assert environment.methods() == {}
+
+
+def test_what_is_for_vllm_comes_passes_its_tests_and_goes(environment: Environment) -> None:
+    environment.install("./plugins/vllm")
+    assert environment.methods() == {}
+    environment.run_tests("plugins/vllm/tests")
+    environment.pip("uninstall", "--yes", "hyocr-vllm")
 
 
 def test_a_new_method_works_and_passes_the_kit_at_once(environment: Environment, demo: Path, tmp_path: Path) -> None:

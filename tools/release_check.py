@@ -182,9 +182,8 @@ def check_core_alone(environment: Environment, core: Path, scratch: Path) -> Non
 def check_plugin_alone(environment: Environment, project: Project, wheel: Path, core: Path, scratch: Path) -> None:
     """A plugin passes its own tests beside the core."""
     environment.install([f"hyocr-core @ {core.as_uri()}", f"{project.name}[test] @ {wheel.as_uri()}"])
-    declared = tomllib.loads((project.folder / "pyproject.toml").read_text())["project"]["entry-points"][
-        "hyocr.methods"
-    ]
+    offered = tomllib.loads((project.folder / "pyproject.toml").read_text())["project"]["entry-points"]
+    declared = offered.get("hyocr.methods", {})
     if environment.methods() != set(declared):
         raise click.ClickException(
             f"{project.name} offers {environment.methods()}, its entry points say {set(declared)}"
@@ -196,7 +195,7 @@ def check_plugin_alone(environment: Environment, project: Project, wheel: Path, 
 
 
 def check_all(environment: Environment, wheels: Sequence[Path], resolution: str, scratch: Path) -> None:
-    """All four together quantize the demo checkpoint, and what they write is sound."""
+    """All of them together quantize the demo checkpoint, and what they write is sound."""
     environment.install(wheels, "--resolution", resolution)
     output = scratch / f"{resolution}-demo"
     model = ("--model", DEMO / "checkpoint", "--calib", DEMO / "data/calib.jsonl", "--num-samples", "4")

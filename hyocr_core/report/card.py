@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, GateRecord, QuantReport, ScoreRecord, read_report
+from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.formats import TRANSFORMERS
 from hyocr_core.models.known_formats import known_formats, known_runtimes
@@ -32,6 +33,8 @@ RUNTIMES = {
     "vllm": "vLLM",
     "endpoint": "a server",
 }
+
+OF_FORWARDS: Mapping[Forward, str] = {"reference": "the reference's", "transformers": "Transformers'"}
 
 LOAD = """\
 from transformers import {imports}
@@ -63,6 +66,7 @@ def model_card(
         quoted_name=shlex.quote(name),
         base_link=f"[{report.model.name}](https://huggingface.co/{source})" if from_hub else source,
         report=report,
+        forward=report.calibration and OF_FORWARDS[report.calibration.forward],
         quant_method=quantization_config["quant_method"],
         before=size(report.weight_bytes_before),
         after=size(report.weight_bytes_after),
@@ -155,10 +159,15 @@ def _runtimes(found: Mapping[str, ScoreRecord]) -> str:
     """`Transformers` for original, ...; one for all is said once."""
     by_runtime: dict[str, list[str]] = {}
     for label, score in found.items():
-        by_runtime.setdefault(RUNTIMES.get(score.runtime, score.runtime), []).append(label)
+        by_runtime.setdefault(_runtime(score), []).append(label)
     if len(by_runtime) == 1:
         return next(iter(by_runtime))
     return "; ".join(f"{runtime} ({', '.join(labels)})" for runtime, labels in by_runtime.items())
+
+
+def _runtime(score: ScoreRecord) -> str:
+    name = RUNTIMES.get(score.runtime, score.runtime)
+    return name if score.forward is None else f"{name}, {OF_FORWARDS[score.forward]} forward"
 
 
 def _meaning(numbers: EvaluationRecord) -> str:

@@ -23,6 +23,7 @@ from hyocr_core.models.load import Weights, load_whole
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import build_sample
 from hyocr_core.run.quantize import quantize
+from hyocr_core.runtimes.forward import set_forward
 from hyocr_core.settings.run_config import RunConfig
 from tests.evaluating import evaluate
 
@@ -43,6 +44,8 @@ def by_hand(folder: Path, baseline: Path, records: list[Record]) -> dict[str, An
     """The comparison with Transformers and Python's floats, one page and one token at a time."""
     loaded: list[Any] = [HunYuanVLForConditionalGeneration.from_pretrained(path) for path in (folder, baseline)]
     model, other = (each.eval() for each in loaded)
+    for each in loaded:
+        set_forward(each, "reference")
     processor = load_processor(baseline)
     texts: list[tuple[str, str]] = []
     kls: list[list[float]] = []
@@ -235,8 +238,8 @@ def test_infinite_logits_along_the_answers_are_no_result(
     other = tmp_path / "other"
     shutil.copytree(tiny, other)
 
-    def load(weights: Weights, device: torch.device, **options: Any) -> HunYuanVL:
-        model = load_whole(weights, device, **options)
+    def load(weights: Weights, device: torch.device, *how: Any, **options: Any) -> HunYuanVL:
+        model = load_whole(weights, device, *how, **options)
         if weights.folder == other:
             model.skeleton.lm_head.register_forward_hook(
                 lambda _m, _a, logits: logits.index_fill(-1, torch.tensor([5]), torch.inf)

@@ -16,11 +16,11 @@ from tests.conftest import REPO
 DOORS = ("hyocr_core", "hyocr_core.kit", "hyocr_core.formats", "hyocr_core.testing")
 SOURCES = sorted(
     path
-    for pattern in ("plugins/*/src/**/*.py", "docs/examples/**/*.py", "tests/distributions/**/*.py")
+    for pattern in ("plugins/*/src/hyocr_plugin_*/*.py", "docs/examples/**/*.py", "tests/distributions/**/*.py")
     for path in REPO.glob(pattern)
     if path.name != "conftest.py"
 )
-TESTS = sorted(REPO.glob("plugins/*/tests/*.py"))
+TESTS = sorted(path for path in REPO.glob("plugins/*/tests/*.py") if path.parts[-3] != "vllm")
 LOADING = "hyocr_core.plugin.registry"
 """Also allowed in the tests of our own plugins, which call their hooks through the core's checks."""
 

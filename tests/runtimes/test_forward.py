@@ -53,17 +53,18 @@ def turned(rotary: type[port.HunYuanVLRotaryEmbedding], vectors: Tensor, places:
     """The same by Transformers' code with that embedding."""
     cos, sin = rotary(HunYuanVLTextConfig(head_dim=HEAD, rope_parameters=ROPE))(torch.zeros(1), places)
     apply: Any = port.apply_rotary_pos_emb
-    return apply(vectors[None, None], vectors[None, None], cos, sin)[0][0, 0].double()
+    found: Tensor = apply(vectors[None, None], vectors[None, None], cos, sin)[0][0, 0]
+    return found.double()
 
 
 @pytest.fixture
 def vectors() -> Tensor:
-    return torch.randn(3, HEAD, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.normalize(torch.randn(3, HEAD, generator=torch.Generator().manual_seed(0)), dim=-1)
 
 
 def test_pairs_turn_by_one_axis(vectors: Tensor) -> None:
     found = turned(forward.ReferenceRotaryEmbedding, vectors, PLACES)
-    torch.testing.assert_close(found, rotated(vectors, PLACES), rtol=0, atol=2e-6)
+    torch.testing.assert_close(found, rotated(vectors, PLACES), rtol=0, atol=1e-6)
 
 
 def test_transformers_turns_the_halves_of_a_pair_by_different_axes(vectors: Tensor) -> None:
@@ -97,7 +98,7 @@ def looked_up(grid: Tensor, row: float, column: float) -> Tensor:
 
 
 def places(side: int, edge: int) -> list[float]:
-    """Where in a learned grid of `edge` cells the patches of a page's side lie; PyTorch copies a side of that length."""
+    """Where in a learned grid of `edge` cells the patches of a side lie; PyTorch copies a side of that very length."""
     if side == edge:
         return [float(place) for place in range(side)]
     return [(place + 0.5) * edge / (side + 0.1) - 0.5 for place in range(side)]

@@ -20,6 +20,7 @@ from hyocr_core.models.load import open_weights
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import build_sample
 from hyocr_core.run.quantize import quantize
+from hyocr_core.runtimes.forward import set_forward
 from hyocr_core.settings.run_config import RunConfig
 from tests.evaluating import evaluate
 
@@ -38,6 +39,7 @@ class Watched:
     def __init__(self, folder: Path) -> None:
         model: Any = HunYuanVLForConditionalGeneration
         self.model = model.from_pretrained(folder).eval()
+        set_forward(self.model, "reference")
         self.layers = self.model.model.language_model.layers
         self.calls: list[tuple[Any, Any, Tensor]] = []
         for layer in self.layers:
