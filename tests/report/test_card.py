@@ -140,7 +140,7 @@ def test_the_card_shows_the_measured_numbers_with_runtime_and_data(measured: Pat
     assert rows["rounded to nearest"][3] != rows["this checkpoint"][3]
     assert "8 pages of heldout.jsonl" in text
     assert "The CER is +0.00 points from the original's" in text
-    assert "Transformers (original); Transformers on the unpacked weights" in text
+    assert "Transformers, the reference's forward (original); Transformers on the unpacked weights" in text
     assert "Gate `loops=0,kl=1e-09`: **not held**: kl " in text
     assert str(measured.parent) not in text
 
