@@ -3,7 +3,8 @@
 NAME is a folder, written by `save_to_disk` or of files that `load_dataset` reads (Parquet, an image folder), or a
 dataset of the hub, OWNER/NAME. SPLIT may be left out where there is only one. `image` names the column of the pages,
 which is `image` otherwise; `text` that of the transcripts and `prompt` that of the questions, of which there are none
-otherwise. `config` chooses a configuration, and `stream=N` takes the first N rows without downloading the others.
+otherwise; of a list of texts in a row the first counts. `config` chooses a configuration, and `stream=N` takes the
+first N rows without downloading the others.
 
     hf:scans/                                      every row of a folder with one split
     hf:scans/:test?text=transcript                 with transcripts to evaluate against
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -204,12 +205,17 @@ def _check_image(column: str, value: object) -> None:
 
 
 def _checked(table: _Table) -> _Table:
-    """The table, if its texts are texts."""
-    for name, values in table.texts.items():
+    """The table, if its texts are texts; of a list of texts, such as answers that are all right, the first."""
+    texts = {name: [_first(value) for value in values] for name, values in table.texts.items()}
+    for name, values in texts.items():
         for row, value in enumerate(values):
             if not isinstance(value, str | None):
                 raise CalibrationError(f"column {name!r}, row {row}: expected text, found {type(value).__name__}")
-    return table
+    return replace(table, texts=texts)
+
+
+def _first(value: object) -> object:
+    return next(iter(value), None) if isinstance(value, list) else value
 
 
 def _record(address: _Address, table: _Table, row: int) -> Record:

@@ -35,8 +35,8 @@ class JsonlSource(Source):
 def read_jsonl(path: Path) -> list[Record]:
     """Read one record per line; blank lines are skipped, unknown keys ignored unless they look like a misspelt one.
 
-    Images are relative to the file, or to the folder `images` beside it, and never outside the file's folder, links
-    resolved. Whether an image can be read shows only when its record is used.
+    Images are relative to the file, or to the folder `images` beside it, or absolute, and never outside the file's
+    folder, links resolved. Whether an image can be read shows only when its record is used.
     Raises CalibrationError naming file and line.
     """
     records = []
@@ -186,8 +186,8 @@ def _locate(image: str, folder: Path) -> Path:
     if "://" in image or image.startswith("data:"):
         raise CalibrationError(f"img_path {_shorten(image)}: expected a file beside the data; nothing is downloaded")
     path = Path(image)
-    if path.is_absolute() or ".." in path.parts:
-        raise CalibrationError(f"img_path {_shorten(image)}: must be relative to the file's folder, without '..'")
+    if ".." in path.parts:
+        raise CalibrationError(f"img_path {_shorten(image)}: must stay in the file's folder, without '..'")
     try:
         root = folder.resolve(strict=True)
         inside = (root / path).resolve()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self
 
@@ -27,6 +29,9 @@ _DEFAULT_GROUP = 128
 """What the reference takes where a file gives no group size, or -1."""
 
 _GLOBS = frozenset("*?[")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_AS_DATASET = ":test?prompt=query&text=label"
+"""What the reference reads of a dataset, beside the column `image`; of a list of answers the first."""
 
 
 class QuantMethod(FrozenModel):
@@ -68,7 +73,7 @@ class Quantization(FrozenModel):
 class Global(FrozenModel):
     """What concerns the whole run."""
 
-    save_path: str | None = Field(None, description="folder to write")
+    save_path: str | None = Field(None, description="folder to write into: a folder with the name of the file")
 
 
 class Model(FrozenModel):
@@ -94,7 +99,9 @@ class Dataset(FrozenModel):
     """Calibration data."""
 
     name: Literal["MultiModalDataset"] = Field("MultiModalDataset", description="the reference's reader of pages")
-    data_path: str | None = Field(None, description="calibration source")
+    data_path: str | None = Field(
+        None, description="calibration source: a JSONL file, or a dataset on the hub or in a folder, OWNER/NAME"
+    )
     max_seq_length: int | None = Field(None, ge=1, description="tokens the reference cuts or pads a sample to")
     num_samples: int | None = Field(None, ge=1, description="calibration samples to use")
     batch_size: int = Field(1, ge=1, description="samples the reference runs together")
@@ -121,8 +128,11 @@ def is_reference(data: Mapping[str, Any]) -> bool:
     return any(key in data for key in REFERENCE_KEYS)
 
 
-def translate(data: Mapping[str, Any], where: str) -> Translation:
-    """Read a file in the reference's schema; ConfigError of one line for unknown keys and contradictions."""
+def translate(data: Mapping[str, Any], where: str, name: str) -> Translation:
+    """Read a file in the reference's schema; ConfigError of one line for unknown keys and contradictions.
+
+    name: of the file, without its suffix; the reference writes into a folder of that name.
+    """
     file = parse_config(ReferenceFile, data, where)
     quantization = file.compression.quantization
     method, fixed = METHODS[quantization.name]
@@ -130,13 +140,25 @@ def translate(data: Mapping[str, Any], where: str) -> Translation:
     options: dict[str, Any] = {**fixed, **own_options, "quant_vit": quantization.quant_vit}
     run = {
         "model": file.model.model_path,
-        "output": file.global_.save_path,
+        "output": file.global_.save_path and str(Path(file.global_.save_path, name)),
         "method": method,
-        "calib": file.dataset.data_path,
+        "calib": _source(file.dataset.data_path),
         "num_samples": file.dataset.num_samples,
         "options": _without_none(options) | {"ignore": list(_ignore(quantization))},
     }
     return Translation(_without_none(run), tuple(_notes(file)))
+
+
+def _source(data_path: str | None) -> str | None:
+    """The source as `--calib` names it; what the reference would load as a dataset is one of the scheme `hf`."""
+    return f"hf:{data_path}{_AS_DATASET}" if data_path is not None and _is_dataset(data_path) else data_path
+
+
+def _is_dataset(data_path: str) -> bool:
+    path = Path(data_path).expanduser()
+    if path.is_dir():
+        return any(next(path.rglob(pattern), None) for pattern in ("*.parquet", "*.arrow"))
+    return not path.exists() and _HUB_ID.fullmatch(data_path) is not None
 
 
 def _fp8_problems(quantization: Quantization) -> Iterator[str]:
@@ -212,6 +234,8 @@ def _notes(file: ReferenceFile) -> Iterator[str]:
         part = getattr(file, section)
         if key in part.model_fields_set and getattr(part, key) != ours:
             yield f"{section}.{key}: {text}"
+    if _source(file.dataset.data_path) != file.dataset.data_path:
+        yield f"dataset.data_path: calibrates on the split test of {file.dataset.data_path}: evaluate on other pages"
     yield from _quantization_notes(file.compression.quantization)
 
 

@@ -43,8 +43,8 @@ def merge_run_config(
     where = f"run configuration ({file})" if file else "run configuration"
     data = load_yaml(file) if file else {}
     notes: tuple[str, ...] = ()
-    if is_reference(data):
-        data, notes = translate(data, where)
+    if file and is_reference(data):
+        data, notes = translate(data, where, file.stem)
     given = {key: value for key, value in flags.items() if value is not None}
     data = data | given
     options = data.get("options")

@@ -103,6 +103,15 @@ def test_texts_and_prompts_are_read_from_the_columns_named(parquet: Path) -> Non
         assert [record.question for record in found] == ["Read.", None, None]
 
 
+def test_of_a_list_of_texts_the_first_counts(tmp_path: Path, table: Any) -> None:
+    answers = table.add_column("answers", [["one", "1"], [], None])
+    (tmp_path / "several").mkdir()
+    answers.to_parquet(tmp_path / "several" / "train.parquet")
+    for stream in ("", "&stream=3"):
+        found = open_source(f"hf:{tmp_path / 'several'}?text=answers{stream}")
+        assert [record.answer for record in found] == ["one", None, None]
+
+
 def test_a_missing_column_lists_the_columns(parquet: Path, saved: Path) -> None:
     for place in (f"hf:{parquet}?", f"hf:{saved}?", f"hf:{parquet}?stream=2&"):
         for query in ("image=page", "text=transcript", "prompt=question"):

@@ -105,6 +105,18 @@ def test_images_may_lie_in_the_folder_images(tmp_path: Path, picture: Picture) -
     assert record.open_image().getpixel((0, 0)) == (255, 0, 0)
 
 
+def test_an_absolute_path_inside_the_folder_is_taken(tmp_path: Path, picture: Picture) -> None:
+    path = picture("pages/page.png", color="red")
+    (record,) = read(tmp_path, {"img_path": str(path.absolute())})
+    assert record.open_image().getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_an_absolute_path_to_the_folder_beside_is_not(tmp_path: Path, picture: Picture) -> None:
+    path = picture("data-beside/page.png")
+    (tmp_path / "data").mkdir()
+    assert "leads outside the file's folder" in refused(tmp_path / "data", {"img_path": str(path)})
+
+
 def test_a_missing_image_shows_when_it_is_opened(tmp_path: Path) -> None:
     (record,) = read(tmp_path, GOOD)
     with pytest.raises(CalibrationError, match=r"^page\.png: no such file$"):
@@ -153,9 +165,9 @@ def test_a_missing_image_shows_when_it_is_opened(tmp_path: Path) -> None:
         ({"img_path": "https://example.com/a.png"}, "nothing is downloaded"),
         ({"img_path": "file:///etc/a.png"}, "nothing is downloaded"),
         ({"img_path": "data:image/png;base64," + "A" * 9999}, "nothing is downloaded"),
-        ({"img_path": "/etc/a.png"}, "must be relative to the file's folder"),
-        ({"img_path": "../a.png"}, "must be relative to the file's folder"),
-        ({"img_path": "images/../../a.png"}, "must be relative to the file's folder"),
+        ({"img_path": "/etc/a.png"}, "leads outside the file's folder"),
+        ({"img_path": "../a.png"}, "must stay in the file's folder, without '..'"),
+        ({"img_path": "images/../../a.png"}, "must stay in the file's folder, without '..'"),
         ({"img_path": "a\0.png"}, "not a path that can be followed"),
         ({"img_path": "a" * 5000 + ".png"}, "not a path that can be followed"),
     ],

@@ -104,7 +104,7 @@ def test_a_file_sets_every_key_of_the_run(tmp_path: Path) -> None:
     assert read(tmp_path, edits) == Merged(
         RunConfig(
             model="m",
-            output=Path("output"),
+            output=Path("output/reference"),
             method="gptq",
             calib="pages",
             num_samples=7,
@@ -226,6 +226,41 @@ def test_a_contradiction_is_refused_with_the_fix(tmp_path: Path, edits: Edits, e
 def test_a_key_that_is_honoured_differently_is_noted_once(tmp_path: Path, edits: Edits, subject: str) -> None:
     (note,) = read(tmp_path, edits).notes
     assert note.startswith(subject)
+
+
+@pytest.mark.parametrize("name", ["fp8.yaml", "run.v2.yml", "bare"])
+def test_it_writes_into_a_folder_of_the_name_of_the_file(tmp_path: Path, name: str) -> None:
+    read(tmp_path, {"global.save_path": "~/models"})
+    file = (tmp_path / "reference.yaml").rename(tmp_path / name)
+    stem = name.removesuffix(".yaml").removesuffix(".yml")
+    assert merge_run_config(file, {}, []).run.output == Path("~/models") / stem
+    assert merge_run_config(file, {"output": "here"}, []).run.output == Path("here")
+
+
+@pytest.mark.parametrize(
+    ("data_path", "calib"),
+    [
+        ("HuggingFaceM4/ChartQA", "hf:HuggingFaceM4/ChartQA:test?prompt=query&text=label"),
+        ("charts", "hf:charts:test?prompt=query&text=label"),
+        ("some/pages", "some/pages"),
+        ("some/rows.jsonl", "some/rows.jsonl"),
+        ("./pages", "./pages"),
+        ("a/b/c", "a/b/c"),
+        ("synthetic:4", "synthetic:4"),
+    ],
+)
+def test_a_dataset_is_read_as_the_reference_does(
+    tmp_path: Path, data_path: str, calib: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "charts" / "data").mkdir(parents=True)
+    (tmp_path / "charts" / "data" / "test-00000-of-00001.parquet").touch()
+    (tmp_path / "some" / "pages").mkdir(parents=True)
+    (tmp_path / "some" / "rows.jsonl").touch()
+    monkeypatch.chdir(tmp_path)
+    run, notes = read(tmp_path, {"dataset.data_path": data_path})
+    assert run.calib == calib
+    told = f"dataset.data_path: calibrates on the split test of {data_path}: evaluate on other pages"
+    assert list(notes) == ([told] if calib != data_path else [])
 
 
 def test_the_limit_that_a_note_names_is_the_real_one(tmp_path: Path) -> None:
