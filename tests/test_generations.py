@@ -30,6 +30,8 @@ METHODS: dict[str, Mapping[str, Any]] = {
     "fp8": {},
 }
 CPU = torch.device("cpu")
+BUFFERS = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.arange(16.0) for layer in range(2)}
+"""As old versions of Transformers saved them."""
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +187,47 @@ def test_verify_names_a_head_that_contradicts_the_tie(models: dict[str, Path], t
     assert result.exit_code == 1
     assert f"{HEAD}" in result.output
     assert f"differs from {EMBEDDING}, to which config.json ties it" in " ".join(result.output.split())
+
+
+@pytest.mark.needs_methods
+def test_buffers_on_disk_are_ignored_with_a_notice(models: dict[str, Path], tmp_path: Path) -> None:
+    model, clean, output = shutil.copytree(models["1.0"], tmp_path / "model"), tmp_path / "clean", tmp_path / "out"
+    _add(model / "model-00002-of-00004.safetensors", BUFFERS, model / "model.safetensors.index.json")
+    notice = f"{next(iter(BUFFERS))} and 1 more tensors are no weight, runtimes compute it themselves: ignored"
+    quantized = quant(model, output, "rtn")
+    assert quantized.exit_code == 0, quantized.output
+    assert notice in " ".join(quantized.stderr.split())
+    assert quant(models["1.0"], clean, "rtn").exit_code == 0
+    assert (output / "model.safetensors").read_bytes() == (clean / "model.safetensors").read_bytes()
+    verified = hyocr("verify", output, "--original", model)
+    assert verified.exit_code == 0, verified.output
+
+    _add(output / "model.safetensors", BUFFERS)
+    (output / "hyocr_report.json").unlink()  # as if another tool had written it, which keeps them
+    verified = hyocr("verify", output, "--original", model)
+    assert verified.exit_code == 0, verified.output
+    assert notice in " ".join(verified.output.split())
+    read = hyocr(
+        *("eval", output, "--baseline", model, "--data", "synthetic:2", "--max-new-tokens", "4", "--device", "cpu")
+    )
+    assert read.exit_code == 0, read.output
+    said = " ".join(read.stderr.split())
+    assert all(f"{folder}: {notice}" in said for folder in (output, model))
+
+
+def test_what_is_no_buffer_is_still_refused(models: dict[str, Path], tmp_path: Path) -> None:
+    model = shutil.copytree(models["1.5"], tmp_path / "model")
+    _add(model / "model.safetensors", {"model.layers.0.self_attn.rotary_emb.freqs": torch.ones(4)})
+    with pytest.raises(CheckpointError, match=r"rotary_emb\.freqs is no tensor of"):
+        load_model(model, CPU)
+
+
+def _add(file: Path, tensors: dict[str, torch.Tensor], index: Path | None = None) -> None:
+    save_file(load_file(file) | tensors, file, metadata={"format": "pt"})
+    if index is not None:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        content["weight_map"] |= dict.fromkeys(tensors, file.name)
+        index.write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.mark.needs_methods

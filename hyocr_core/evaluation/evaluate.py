@@ -24,6 +24,7 @@ from hyocr_core.evaluation.scores.result import EvalResult, Role
 from hyocr_core.evaluation.scores.score import Asked, compare, measure, page_results, score
 from hyocr_core.evaluation.seen import seen_warning
 from hyocr_core.models.load import pick_device
+from hyocr_core.models.passed_over import passed_over
 from hyocr_core.pages.checked import Pages, check_pages
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.progress import Progress, Silent
@@ -62,6 +63,7 @@ def evaluate(
         else:
             check_transcripts(config, records)
     participants = gather(config, backends)
+    _say_passed_over(participants, progress)
     pages = pages or check_pages(records or (), participants.processor, progress)
     # Pages with a text may be among those that cannot be used.
     _refuse_empty(pages.records)
@@ -145,6 +147,12 @@ def _say_seen(folder: Path, pages: Pages, progress: Progress) -> None:
     warning = seen_warning(folder, pages.image_digests)
     if warning is not None:
         progress.say(warning)
+
+
+def _say_passed_over(participants: Participants, progress: Progress) -> None:
+    for opened in participants.read_from:
+        for line in passed_over(opened.shape):
+            progress.say(f"{opened.source.name}: {line}")
 
 
 def _content(participants: Participants, pages: Pages) -> dict[str, Any]:

@@ -92,10 +92,12 @@ class HunYuanVL:
 
     def _map_names(self) -> dict[str, str]:
         """In-memory parameter name -> on-disk tensor name; refuses a checkpoint that lacks or adds tensors."""
-        expected = self.parameters
+        expected, computed = self.parameters, set(self.computed)
         names: dict[str, str] = {}
         for disk_name, info in self.reader.tensors.items():
             name = memory_name(disk_name)
+            if disk_name in computed:
+                continue
             if name not in expected:
                 raise CheckpointError(f"{info.shard}: {disk_name} is no tensor of {ARCHITECTURE}")
             if name in names:
@@ -114,6 +116,12 @@ class HunYuanVL:
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """In-memory name -> shape of every parameter, a tied head included."""
         return {name: tuple(value.shape) for name, value in self.skeleton.state_dict().items()}
+
+    @cached_property
+    def computed(self) -> tuple[str, ...]:
+        """On-disk names of what is no weight: buffers that every runtime computes itself, such as `inv_freq`."""
+        buffers = {name.rpartition(".")[2] for name, _ in self.skeleton.named_buffers() if name not in self.parameters}
+        return tuple(name for name in self.reader.tensors if name.rpartition(".")[2] in buffers)
 
     @cached_property
     def ties(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import pick_device
+from hyocr_core.models.passed_over import passed_over
 from hyocr_core.models.tied import tied_copies
 from hyocr_core.models.wiring import Place
 from hyocr_core.pages.checked import Pages
@@ -57,7 +58,7 @@ class Drawn:
 class Job:
     """One run.
 
-    original: the checkpoint as it is; copies: see `tied_copies`; reader: without them.
+    original: the checkpoint's weights, as they are; copies: see `tied_copies`; reader: without them.
     options: of each layer, by on-disk name. quantization_config: what config.json will say. records: what to calibrate
     on, empty when these options need none; without answers until the model has written its own, if it is to.
     observers: those to run beside the hooks; observed: what became of them. prepared: tensors that the method replaced;
@@ -139,8 +140,11 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
         raise CheckpointError(f"{source.folder}: is already quantized ({kind}); give the full-precision checkpoint")
     device = pick_device(run.device)
     model = HunYuanVL(reader, device, run.forward)
+    for line in passed_over(model):
+        progress.say(line)
+    reader = reader.without(model.computed)
     copies = tied_copies(model)
-    if copies:
+    if copies or model.computed:
         _say_copies(reader, copies, run, progress)
         model = HunYuanVL(reader.without(copies), device, run.forward)
     plan = make_plan(model, config.ignore, quant_vit=config.quant_vit, misread=config.misread)

@@ -93,7 +93,7 @@ class Subject:
             self.twice.append(name)
         elif memory in self.model.parameters:
             self.others[memory] = name
-        else:
+        elif name not in self.model.computed:
             self.unknown.append(name)
 
     def _assign(self, linear: Linear, local: str, name: str) -> None:

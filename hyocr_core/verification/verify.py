@@ -13,6 +13,7 @@ from hyocr_core.errors import BadInputError, MethodError
 from hyocr_core.formats.runtimes import Shapes
 from hyocr_core.models.known_formats import known_runtimes
 from hyocr_core.models.own_format import OwnFormat
+from hyocr_core.models.passed_over import passed_over
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.verification import against_original as compare
 from hyocr_core.verification import against_report as record
@@ -48,6 +49,7 @@ def verify(
     source = None if original is None else Original(CheckpointReader(resolve_model(original, revision).folder))
     faults = list(_check_names(subject))
     report, notes = _check_record(subject, faults)
+    notes = (*notes, *passed_over(subject.model))
     if subject.own is not None:
         notes = (*notes, subject.own.note)
     faults += _check_values(subject, progress)

@@ -41,6 +41,12 @@ class Participants:
     max_new_tokens: int
 
     @property
+    def read_from(self) -> list[Opened]:
+        """The sources whose weights are read, by this process or a backend."""
+        files = {role for role, reader in self.texts.items() if reader.files is not None}
+        return [opened for role, opened in self.sources.items() if role in self.entries or role in files]
+
+    @property
     def identity(self) -> dict[str, str]:
         """Beside files and pages, what the answers depend on."""
         named = {role: {"runtime": entry.runtime, "forward": entry.forward} for role, entry in self.entries.items()}
