@@ -1,14 +1,18 @@
-"""How a model of the Hugging Face hub is named: org/name, with a folder in it or a revision, or its address."""
+"""How a model of a hub is named: org/name, with a folder in it or a revision, or its address; ModelScope's with ms:."""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
 from hyocr_core.errors import CheckpointError
 
+MODELSCOPE = "ms:"
+"""Before the id of a model of ModelScope; without it an id is of the Hugging Face hub."""
+
+_MODELSCOPE_HOSTS = frozenset({"modelscope.cn", "www.modelscope.cn", "modelscope.ai", "www.modelscope.ai"})
 _HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 _OTHER_KINDS = frozenset({"datasets", "spaces", "collections", "api"})
 # A revision has no slash, unless it is one that the hub itself makes, such as refs/pr/1.
@@ -22,22 +26,38 @@ class HubName:
     repo_id: str
     revision: str | None = None
     subfolder: str | None = None
+    modelscope: bool = False
+
+    @property
+    def source(self) -> str:
+        """The repository as reports name it."""
+        return f"{MODELSCOPE}{self.repo_id}" if self.modelscope else self.repo_id
 
     def __str__(self) -> str:
-        return self.repo_id if self.subfolder is None else f"{self.repo_id}/{self.subfolder}"
+        return self.source if self.subfolder is None else f"{self.source}/{self.subfolder}"
+
+
+def page_of(source: str) -> str:
+    """The address of a repository that is named as reports do."""
+    if source.startswith(MODELSCOPE):
+        return f"https://modelscope.cn/models/{source.removeprefix(MODELSCOPE)}"
+    return f"https://huggingface.co/{source}"
 
 
 def is_address(model: str) -> bool:
-    """Whether `model` is a URL, or one of the hub from which the browser has left out `https://`."""
-    return model.startswith(("https://", "http://")) or model.split("/")[0] in _HOSTS
+    """Whether `model` is a URL, or one of a hub from which the browser has left out `https://`."""
+    return model.startswith(("https://", "http://")) or model.split("/")[0] in _HOSTS | _MODELSCOPE_HOSTS
 
 
 def parse_hub_name(model: str) -> HubName:
     """Take apart `org/name`, `org/name/folder`, `org/name@revision`, `org/name@revision/folder` or an address.
 
-    Raises CheckpointError for what names no model.
+    `ms:` before any but an address names a model of ModelScope. Raises CheckpointError for what names no model.
     """
-    name = _from_address(model) if is_address(model) else _from_id(model)
+    if model.startswith(MODELSCOPE):
+        name = replace(_from_id(model.removeprefix(MODELSCOPE)), modelscope=True)
+    else:
+        name = _from_address(model) if is_address(model) else _from_id(model)
     if name.subfolder is not None and not {"", ".", ".."}.isdisjoint(name.subfolder.split("/")):
         raise CheckpointError(f"{model}: {name.subfolder} cannot be a folder of a hub model")
     return name
@@ -59,6 +79,8 @@ def _from_id(model: str) -> HubName:
 
 def _from_address(address: str) -> HubName:
     host, path = _host_and_path(address if "://" in address else f"https://{address}")
+    if host in _MODELSCOPE_HOSTS:
+        raise CheckpointError(f"{address}: a model of ModelScope is named ms:org/name, with @revision and /folder")
     own, _ = _host_and_path(os.environ.get("HF_ENDPOINT", ""))
     owner, name, kind, rest = [*path.strip("/").split("/", 3), "", "", ""][:4]
     known = host in {*_HOSTS, own} - {""} and owner not in _OTHER_KINDS and name != ""

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
+from hyocr_core.checkpoint.hub_name import MODELSCOPE, page_of
 from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, GateRecord, QuantReport, ScoreRecord, read_report
 from hyocr_core.contract.backend import Forward
@@ -52,9 +53,11 @@ def model_card(
     is named by its hub id.
     """
     source = report.model.source
+    # The hub knows models of its own only.
+    base_model = source if from_hub and not source.startswith(MODELSCOPE) else None
     data = ModelCardData(
-        base_model=source if from_hub else None,
-        base_model_relation="quantized" if from_hub else None,
+        base_model=base_model,
+        base_model_relation=base_model and "quantized",
         library_name="transformers",
         tags=["hyocr", "ocr", report.method.name, str(quantization_config["quant_method"])],
         **_carried(base_card),
@@ -64,7 +67,7 @@ def model_card(
         template_path=str(TEMPLATE),
         name=name,
         quoted_name=shlex.quote(name),
-        base_link=f"[{report.model.name}](https://huggingface.co/{source})" if from_hub else source,
+        base_link=f"[{report.model.name}]({page_of(source)})" if from_hub else source,
         report=report,
         forward=report.calibration and OF_FORWARDS[report.calibration.forward],
         quant_method=quantization_config["quant_method"],
