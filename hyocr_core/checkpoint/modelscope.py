@@ -115,7 +115,14 @@ def _explain(library: Any, name: HubName, error: Exception) -> str:
     if isinstance(error, library.AuthenticationError | library.PermissionDeniedError):
         return f"{endpoint} refuses {repo_id}: run `modelscope login`, and accept the licence at {page} if it has one"
     return (
-        f"{endpoint} does not give {name} ({one_line(error)}): check the network; a local folder, or a cache that "
+        f"{endpoint} does not give {name} ({_why(library, error)}): check the network; a local folder, or a cache that "
         "`modelscope download` has filled, works without it"
     )
 
+
+def _why(library: Any, error: Exception) -> str:
+    if isinstance(error, library.HubError):
+        # Without the answer's body, which its text has too.
+        return one_line(Exception(error.message))
+    # requests wraps what urllib3 raised, which has the reason.
+    return one_line(next((arg.reason for arg in error.args if hasattr(arg, "reason")), error))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from hyocr_core.checkpoint.hub_name import HubName, page_of, parse_hub_name
-from hyocr_core.checkpoint.resolve import resolve_model
+from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
 from hyocr_core.errors import CheckpointError
 
 real = pytest.mark.skipif(find_spec("modelscope_hub") is None, reason="needs hyocr-core[modelscope]")
@@ -44,19 +43,6 @@ BRANCHES = {
 }
 REVISIONS = {"config.json": (NEWEST, 1753546348)}
 """File -> the commit that changed it last, and when; the others are older."""
-
-SCRIPT = """
-import json, sys
-from hyocr_core.checkpoint.resolve import resolve_model
-from hyocr_core.errors import CheckpointError
-try:
-    found = resolve_model(*sys.argv[1:])
-    print(json.dumps({"folder": str(found.folder), "repo_id": found.repo_id, "revision": found.revision,
-                      "subfolder": found.subfolder, "name": found.name}))
-except CheckpointError as error:
-    print(json.dumps({"error": str(error)}))
-"""
-
 
 class FakeModelScope(BaseHTTPRequestHandler):
     """As much of ModelScope as its library asks for when it lists and downloads the files of a model."""
@@ -114,27 +100,29 @@ def hub() -> Iterator[str]:
     server.server_close()
 
 
-def resolve(home: Path, endpoint: str, *args: str) -> dict[str, Any]:
-    """resolve_model in a process of its own: the library reads its environment once."""
-    kept = {key: value for key, value in os.environ.items() if not key.upper().endswith("_PROXY")}
-    own = {"MODELSCOPE_CACHE": str(home / "cache"), "MODELSCOPE_HOME": str(home), "MODELSCOPE_ENDPOINT": endpoint}
-    result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *args],
-        env=kept | own,
-        cwd=home,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    answer = json.loads(result.stdout)
-    assert isinstance(answer, dict)
-    assert "\n" not in answer.get("error", "")
-    return answer
+def resolve(home: Path, endpoint: str, *args: str) -> ResolvedModel:
+    """resolve_model with this site of ModelScope and a cache below `home`."""
+    import modelscope_hub  # type: ignore[import-not-found]
+
+    before = modelscope_hub.get_default_config()
+    own = modelscope_hub.HubConfig(endpoint=endpoint, cache_dir=home / "cache", config_dir=home)
+    modelscope_hub.set_default_config(own)
+    try:
+        return resolve_model(*args)
+    finally:
+        modelscope_hub.set_default_config(before)
 
 
-def files_of(folder: str) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+def refused(home: Path, endpoint: str, *args: str) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        resolve(home, endpoint, *args)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 NOWHERE = "http://127.0.0.1:9"
@@ -142,30 +130,34 @@ NOWHERE = "http://127.0.0.1:9"
 
 @real
 class TestHub:
+    @pytest.fixture(autouse=True)
+    def _direct(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+
     def test_the_root_with_its_commit_and_from_the_cache_after(self, hub: str, tmp_path: Path) -> None:
         found = resolve(tmp_path, hub, f"ms:{REPO}")
-        assert (found["repo_id"], found["revision"], found["subfolder"]) == (f"ms:{REPO}", NEWEST, None)
-        assert found["name"] == f"ms:{REPO}"
-        assert files_of(found["folder"]) == WANTED
-        again = resolve(tmp_path, NOWHERE, f"ms:{REPO}")
+        assert (found.repo_id, found.revision, found.subfolder) == (f"ms:{REPO}", NEWEST, None)
+        assert found.name == f"ms:{REPO}"
+        assert files_of(found.folder) == WANTED
         # Without the hub nobody says of which commit the branch is.
-        assert again == found | {"revision": "master"}
+        assert resolve(tmp_path, NOWHERE, f"ms:{REPO}") == replace(found, revision="master")
 
     @pytest.mark.parametrize("named", [(f"ms:{REPO}/v1.0",), (f"ms:{REPO}@master/v1.0",), (f"ms:{REPO}/v1.0", "master")])
     def test_a_folder_and_nothing_else(self, named: tuple[str, ...], hub: str, tmp_path: Path) -> None:
         found = resolve(tmp_path, hub, *named)
-        assert (found["revision"], found["subfolder"], found["name"]) == (NEWEST, "v1.0", f"ms:{REPO}/v1.0")
-        snapshot = str(Path(found["folder"]).parent)
-        assert files_of(snapshot) == {f"v1.0/{name}": content for name, content in FIRST.items()}
+        assert (found.revision, found.subfolder, found.name) == (NEWEST, "v1.0", f"ms:{REPO}/v1.0")
+        assert files_of(found.folder.parent) == {f"v1.0/{name}": content for name, content in FIRST.items()}
 
     def test_the_revision_that_is_named(self, hub: str, tmp_path: Path) -> None:
         resolve(tmp_path, hub, f"ms:{REPO}")
         for named in ((f"ms:{REPO}@first",), (f"ms:{REPO}", "first")):
             found = resolve(tmp_path, hub, *named)
-            assert (found["revision"], files_of(found["folder"])) == (NEWEST, BRANCHES["first"])
-            assert resolve(tmp_path, NOWHERE, *named) == found | {"revision": "first"}
+            assert (found.revision, files_of(found.folder)) == (NEWEST, BRANCHES["first"])
+            assert resolve(tmp_path, NOWHERE, *named) == replace(found, revision="first")
         found = resolve(tmp_path, hub, f"ms:{REPO}@{OLDEST}")
-        assert (found["revision"], files_of(found["folder"])) == (OLDEST, BRANCHES[OLDEST])
+        assert (found.revision, files_of(found.folder)) == (OLDEST, BRANCHES[OLDEST])
         assert resolve(tmp_path, NOWHERE, f"ms:{REPO}@{OLDEST}") == found
 
     @pytest.mark.parametrize(
@@ -176,17 +168,18 @@ class TestHub:
             ("ms:absent/model", "there is no model ms:absent/model at HUB/models/absent/model; if it is private, run "),
             ("ms:unknown/model", "HUB refuses ms:unknown/model: run `modelscope login`, and accept the licence at HUB"),
             ("ms:refused/model", "HUB refuses ms:refused/model: run `modelscope login`"),
-            ("ms:broken/model", "HUB does not give ms:broken/model ("),
+            ("ms:broken/model", "HUB does not give ms:broken/model (no): check the network"),
         ],
     )
     def test_each_cause_has_its_line(self, named: str, said: str, hub: str, tmp_path: Path) -> None:
-        assert resolve(tmp_path, hub, named)["error"].startswith(said.replace("HUB", hub))
+        assert refused(tmp_path, hub, named).startswith(said.replace("HUB", hub))
 
     def test_no_network_is_said_within_seconds(self, tmp_path: Path) -> None:
         before = time.monotonic()
-        error = resolve(tmp_path, NOWHERE, f"ms:{REPO}")["error"]
-        assert time.monotonic() - before < 30
+        error = refused(tmp_path, NOWHERE, f"ms:{REPO}")
+        assert time.monotonic() - before < 15
         assert error.startswith(f"{NOWHERE} does not give ms:{REPO} (")
+        assert "Connection refused): check the network" in error
         assert "a cache that `modelscope download` has filled, works without it" in error
 
     def test_an_old_cache_does_not_tell_its_revision(self, tmp_path: Path) -> None:
@@ -194,9 +187,9 @@ class TestHub:
         folder.mkdir(parents=True)
         (folder / "config.json").write_bytes(b"{}")
         found = resolve(tmp_path, NOWHERE, f"ms:{REPO}")
-        assert (found["folder"], found["revision"]) == (str(folder), None)
-        assert "does not tell of which revision it is" in resolve(tmp_path, NOWHERE, f"ms:{REPO}@first")["error"]
-        assert "check the network" in resolve(tmp_path, NOWHERE, f"ms:{REPO}/v1.0")["error"]
+        assert (found.folder, found.revision) == (folder, None)
+        assert "does not tell of which revision it is" in refused(tmp_path, NOWHERE, f"ms:{REPO}@first")
+        assert "check the network" in refused(tmp_path, NOWHERE, f"ms:{REPO}/v1.0")
 
 
 def test_without_the_library_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
