@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import sys
 import tomllib
@@ -16,12 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hyocr_core import Batches, Block, Collected, MethodConfig, RunConfig
+from hyocr_core.checkpoint.reader import digest
 from hyocr_core.contract.page_source import Record
 from hyocr_core.plugin.method import Method
 from hyocr_core.plugin.registry import installed_methods
 
 REPO = Path(__file__).parent.parent
 DEMO = REPO / "examples" / "demo-ocr"
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+"""What `main` is in a cache that `lay_out_hub` fills."""
 
 Edit = Callable[[dict[str, Tensor]], None]
 
@@ -62,18 +67,20 @@ def hub_cache(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return lay_out_hub(demo, tmp_path_factory.mktemp("hub"))
 
 
-def lay_out_hub(model: Path, cache: Path) -> Path:
-    """Put a model into a cache as the hub's client does, under the name tencent/HunyuanOCR."""
-    revision = "0123456789abcdef0123456789abcdef01234567"
+def lay_out_hub(model: Path, cache: Path, revision: str = COMMIT, ref: str = "main") -> Path:
+    """Put a model, with the folders in it, into a cache as the hub's client does, under the name tencent/HunyuanOCR."""
     repo = cache / "models--tencent--HunyuanOCR"
     snapshot = repo / "snapshots" / revision
     for folder in (snapshot, repo / "refs", repo / "blobs"):
-        folder.mkdir(parents=True)
-    (repo / "refs" / "main").write_text(revision)
-    for path in model.iterdir():
-        blob = repo / "blobs" / f"blob-of-{path.name}"
-        shutil.copy(path, blob)
-        (snapshot / path.name).symlink_to(Path("../../blobs") / blob.name)
+        folder.mkdir(parents=True, exist_ok=True)
+    (repo / "refs" / ref).write_text(revision)
+    for path in model.rglob("*"):
+        if path.is_file():
+            blob = repo / "blobs" / digest(path)
+            shutil.copy(path, blob)
+            link = snapshot / path.relative_to(model)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(blob, link.parent))
     return cache
 
 

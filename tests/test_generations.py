@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 from transformers import HunYuanVLForConditionalGeneration
 
 from hyocr_core.checkpoint.reader import CheckpointReader
-from hyocr_core.cli.main import main
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import load_model
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.testing.generations import EMBEDDING, GENERATIONS, HEAD, write_generation
 from hyocr_core.testing.tiny import PIXELS
+from tests.published import METHODS, READ, done, hyocr, quant
 
-METHODS: dict[str, Mapping[str, Any]] = {
-    "rtn": {"group_size": 32},
-    "gptq": {"group_size": 32},
-    "awq": {"group_size": 32},
-    "fp8": {},
-}
 CPU = torch.device("cpu")
 BUFFERS = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.arange(16.0) for layer in range(2)}
 """As old versions of Transformers saved them."""
@@ -51,18 +43,6 @@ def contradicting(models: dict[str, Path], tmp_path: Path) -> Path:
     tensors[HEAD][3, 5] += 1
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
-
-
-def hyocr(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def quant(model: Path, output: Path, method: str, *arguments: str) -> Result:
-    options = [f"-o{key}={value}" for key, value in METHODS[method].items()]
-    folders = ("--model", str(model), "--output", str(output))
-    return hyocr(
-        "quant", "--method", method, *options, *folders, "--calib", "synthetic:3", "--device", "cpu", *arguments
-    )
 
 
 def test_the_stand_ins_are_laid_out_as_published(models: dict[str, Path]) -> None:
@@ -107,14 +87,10 @@ def test_the_commands_run_on_both(models: dict[str, Path], tmp_path: Path, gener
     assert result.exit_code == 0, result.output
     assert not [path for path in output.iterdir() if path.name in ("dflash", "v1.0", "assets")]
     assert HEAD not in CheckpointReader(output).tensors
-    verified = hyocr("verify", output, "--original", model)
-    assert verified.exit_code == 0, verified.output
-    read = hyocr(
-        *("eval", output, "--baseline", model, "--data", "synthetic:2", "--max-new-tokens", "4", "--device", "cpu"),
-        *("--json",),
-    )
-    assert read.exit_code == 0, read.output
+    done("verify", output, "--original", model)
+    read = done("eval", output, "--baseline", model, *READ, "--json", "--record")
     assert json.loads(read.stdout)["baseline"] is not None
+    assert "1 of 2" in Path(done("report", output).stdout.strip()).read_text(encoding="utf-8")
 
 
 @pytest.mark.needs_methods
@@ -207,10 +183,7 @@ def test_buffers_on_disk_are_ignored_with_a_notice(models: dict[str, Path], tmp_
     verified = hyocr("verify", output, "--original", model)
     assert verified.exit_code == 0, verified.output
     assert notice in " ".join(verified.output.split())
-    read = hyocr(
-        *("eval", output, "--baseline", model, "--data", "synthetic:2", "--max-new-tokens", "4", "--device", "cpu")
-    )
-    assert read.exit_code == 0, read.output
+    read = done("eval", output, "--baseline", model, *READ)
     said = " ".join(read.stderr.split())
     assert all(f"{folder}: {notice}" in said for folder in (output, model))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from hyocr_core.checkpoint.fetched import ANSWER_SECONDS, CONNECT_SECONDS, Fetched, patterns
@@ -55,14 +56,14 @@ def fetch(name: HubName) -> Fetched:
 def _library() -> Any:
     # Imported late: it is an extra, and `hyocr --help` must stay instant.
     try:
-        import modelscope_hub  # type: ignore[import-not-found]
+        library = import_module("modelscope_hub")
     except ImportError as error:
         raise CheckpointError(
             "a model of ModelScope (ms:org/name) needs its library: pip install 'hyocr-core[modelscope]'"
         ) from error
     # What it logs is said in one line here.
     logging.getLogger("modelscope_hub").setLevel(logging.CRITICAL)
-    return modelscope_hub
+    return library
 
 
 def _ask(library: Any, name: HubName) -> tuple[Any, list[dict[str, Any]]]:
@@ -78,9 +79,7 @@ def _ask(library: Any, name: HubName) -> tuple[Any, list[dict[str, Any]]]:
 
 def _cached(library: Any, name: HubName, silent: Exception) -> Fetched:
     try:
-        snapshot = library.HubApi().download_repo(
-            name.repo_id, "model", revision=name.revision, local_files_only=True
-        )
+        snapshot = library.HubApi().download_repo(name.repo_id, "model", revision=name.revision, local_files_only=True)
     except library.CacheError as error:
         raise CheckpointError(_explain(library, name, silent)) from error
     if not (snapshot / (name.subfolder or "") / "config.json").is_file():

@@ -9,6 +9,7 @@ from hyocr_core.checkpoint import huggingface, modelscope
 from hyocr_core.checkpoint.hub_name import HubName, is_address, parse_hub_name
 from hyocr_core.errors import CheckpointError
 
+
 @dataclass(frozen=True)
 class ResolvedModel:
     """A checkpoint folder; for one from a hub also its id, the commit that was fetched, and the folder in it.

@@ -148,7 +148,7 @@ def _as_text(value: Any) -> Any:
 
 MODEL = (
     "checkpoint folder, or a model on the Hugging Face hub: its id, such as tencent/HunyuanOCR, a folder in it, such "
-    "as tencent/HunyuanOCR/v1.0, either of them with @revision, or its URL"
+    "as tencent/HunyuanOCR/v1.0, either of them with @revision, or its URL; or on ModelScope, ms:tencent/HunyuanOCR"
 )
 """What names a checkpoint."""
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ BRANCHES = {
 }
 REVISIONS = {"config.json": (NEWEST, 1753546348)}
 """File -> the commit that changed it last, and when; the others are older."""
+
 
 class FakeModelScope(BaseHTTPRequestHandler):
     """As much of ModelScope as its library asks for when it lists and downloads the files of a model."""
@@ -102,15 +104,14 @@ def hub() -> Iterator[str]:
 
 def resolve(home: Path, endpoint: str, *args: str) -> ResolvedModel:
     """resolve_model with this site of ModelScope and a cache below `home`."""
-    import modelscope_hub  # type: ignore[import-not-found]
-
-    before = modelscope_hub.get_default_config()
-    own = modelscope_hub.HubConfig(endpoint=endpoint, cache_dir=home / "cache", config_dir=home)
-    modelscope_hub.set_default_config(own)
+    library: Any = import_module("modelscope_hub")
+    before = library.get_default_config()
+    own = library.HubConfig(endpoint=endpoint, cache_dir=home / "cache", config_dir=home)
+    library.set_default_config(own)
     try:
         return resolve_model(*args)
     finally:
-        modelscope_hub.set_default_config(before)
+        library.set_default_config(before)
 
 
 def refused(home: Path, endpoint: str, *args: str) -> str:
@@ -144,9 +145,11 @@ class TestHub:
         # Without the hub nobody says of which commit the branch is.
         assert resolve(tmp_path, NOWHERE, f"ms:{REPO}") == replace(found, revision="master")
 
-    @pytest.mark.parametrize("named", [(f"ms:{REPO}/v1.0",), (f"ms:{REPO}@master/v1.0",), (f"ms:{REPO}/v1.0", "master")])
+    @pytest.mark.parametrize(
+        "named", [(f"ms:{REPO}/v1.0",), (f"ms:{REPO}@master/v1.0",), (f"ms:{REPO}/v1.0", "master")]
+    )
     def test_a_folder_and_nothing_else(self, named: tuple[str, ...], hub: str, tmp_path: Path) -> None:
-        found = resolve(tmp_path, hub, *named)
+        found = resolve(tmp_path, hub, *(part.replace("REPO", REPO) for part in named))
         assert (found.revision, found.subfolder, found.name) == (NEWEST, "v1.0", f"ms:{REPO}/v1.0")
         assert files_of(found.folder.parent) == {f"v1.0/{name}": content for name, content in FIRST.items()}
 
