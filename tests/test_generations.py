@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import HunYuanVLForConditionalGeneration
+from transformers import CompressedTensorsConfig, HunYuanVLForConditionalGeneration
 
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.errors import CheckpointError
@@ -112,6 +112,21 @@ def test_a_head_that_is_a_copy_is_left_out_with_a_notice(models: dict[str, Path]
     assert hyocr("verify", kept, "--original", model).exit_code == 0
     for folder in (plain, kept):
         assert load_model(folder, CPU).lm_head.weight.shape == (384, 128)
+
+
+@pytest.mark.needs_methods
+def test_transformers_loads_the_result_without_the_head(models: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("compressed_tensors")
+    output = tmp_path / "out"
+    written = quant(models["1.5"], output, "rtn", "--format", "compressed-tensors")
+    assert written.exit_code == 0, written.output
+    assert HEAD not in CheckpointReader(output).tensors
+    loaded: Any = HunYuanVLForConditionalGeneration.from_pretrained(
+        output, dtype=torch.bfloat16, quantization_config=CompressedTensorsConfig(dequantize=True)
+    )
+    embedding = load_file(output / "model.safetensors")[EMBEDDING]
+    assert torch.equal(loaded.lm_head.weight, embedding)
+    assert torch.equal(loaded.get_input_embeddings().weight, embedding)
 
 
 @pytest.mark.needs_methods

@@ -94,8 +94,9 @@ def _cached(library: Any, name: HubName, silent: Exception) -> Fetched:
 def _commit(name: HubName, files: Sequence[dict[str, Any]]) -> str:
     if name.revision is not None and _COMMIT.fullmatch(name.revision):
         return name.revision
-    dated = [(int(file.get("CommittedDate") or 0), str(file["Revision"])) for file in files if file.get("Revision")]
-    return max(dated)[1] if dated else name.revision or NEWEST
+    dated = [file for file in files if file.get("Revision") and isinstance(file.get("CommittedDate"), int)]
+    newest = max(dated, key=lambda file: int(file["CommittedDate"]), default={})
+    return str(newest.get("Revision") or name.revision or NEWEST)
 
 
 def _path(file: dict[str, Any]) -> str:
