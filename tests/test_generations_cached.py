@@ -99,8 +99,8 @@ def test_a_sweep_and_what_compares_its_results(tmp_path: Path, monkeypatch: pyte
     file.write_text(json.dumps(settings | {"run": {"device": "cpu", "revision": "main"}, "runs": runs}))
     compared = json.loads(done("sweep", file, "--json").stdout)
     assert compared["failed"] == {}
-    folders = [tmp_path / "runs" / name for name in ("fp8", "gptq-group_size=32")]
-    assert json.loads(done("compare", *folders, "--json").stdout)["checkpoints"] == compared["checkpoints"]
+    folders = [tmp_path / "runs" / name for name in ("fp8", "gptq")]
+    assert json.loads(done("compare", *folders, "--json").stdout)["candidates"] == compared["candidates"]
     page = done("report", folders[0], "--compare", folders[1]).stdout.strip()
     assert NAMES["1.0"] in Path(page).read_text(encoding="utf-8")
 
