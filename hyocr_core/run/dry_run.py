@@ -214,7 +214,8 @@ def _stored(job: Job, name: str, formats: StoredFormats | None) -> str:
     if written is None:
         # A plugin may write a format of its own.
         return f"as {job.quantization_config.get('quant_method', 'the method')} does"
-    return written.in_words
+    fallback = job.fallbacks.get(name)
+    return written.in_words if fallback is None else f"{written.in_words}: {fallback.why}"
 
 
 def _parts(job: Job) -> Iterator[tuple[str, str]]:
@@ -234,6 +235,8 @@ def _why_left(job: Job, name: str) -> str:
     pattern = ignored_by(job.config.ignore, name, job.model.memory_names[name])
     if pattern is not None:
         return f"ignored by {pattern}"
+    if name in job.fallbacks:
+        return job.fallbacks[name].why
     if name != HEAD:
         return f"runtimes misread it in format {job.config.format}" if job.config.quant_vit else "quant_vit is false"
     return "no method quantizes the head" if name in job.model.linears else "shares the embedding's weight"
