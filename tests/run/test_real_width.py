@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 
 from hyocr_core.checkpoint.quant_report import read_report
@@ -38,12 +36,12 @@ PACKED = {"format": "compressed-tensors"}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("width") / "model"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(tiny.VISION, "intermediate_size", WIDTH)
         tiny.write_checkpoint(folder)
-    yield folder
+    return folder
 
 
 def run_of(model: Path, output: Path, method: str, options: dict[str, Any], **more: Any) -> RunConfig:
@@ -143,7 +141,9 @@ def test_what_is_ignored_is_no_exception(model: Path, tmp_path: Path) -> None:
 
 
 def test_where_another_group_would_do_the_run_stops(demo: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="group_size 128 does not divide its width of 192 .*; use one of: 32, 64, -1"):
+    with pytest.raises(
+        ConfigError, match=r"group_size 128 does not divide its width of 192 .*; use one of: 32, 64, -1"
+    ):
         prepare(run_of(demo, tmp_path / "out", "gptq", {}), Silent())
 
 
@@ -167,7 +167,7 @@ def test_the_reference_s_file_may_ask_for_it(name: str, save_name: str | None, m
         "compression": {"name": "PTQ", "quantization": quantization},
         "dataset": {"name": "MultiModalDataset", "data_path": tiny.PAGES, "num_samples": 2},
     }
-    file.write_text(yaml.safe_dump(content))
+    file.write_text(json.dumps(content))
     result = invoke("quant", "-c", str(file), "--dry-run", "--json", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
     plan = json.loads(result.stdout)
