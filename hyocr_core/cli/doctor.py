@@ -39,8 +39,8 @@ def doctor(
     """Say what this machine can do, and what is broken.
 
     Shows versions, plugins, processor, GPU, memory, which formats load in which runtime, caches and disks, and one line
-    of advice for each problem. Loads no model and writes nothing. With MODEL, a checkpoint folder or a model on the
-    hub, quantized or not, also the memory that serving it takes in each runtime; --fits asks whether that is enough.
+    of advice for each problem. Loads no model and writes nothing. With MODEL, a checkpoint folder or a model of the
+    hub, quantized or not, also the memory that serving it takes in each runtime; --fits asks whether there is enough.
 
     \b
     hyocr doctor
@@ -51,8 +51,8 @@ def doctor(
         # Imported here: torch takes seconds, and --help must not wait for it.
         from hyocr_core.doctor.examine import examine
 
-        asked = (page_size, pages_at_once, answer_tokens)
-        found, memory = examine(python), _memory(model, asked, bytes_of(fits))
+        memory = _memory(model, (page_size, pages_at_once, answer_tokens), bytes_of(fits))
+        found = examine(python)
     except ImportError as error:
         raise RunError(f"a package is missing ({error}): pip install --force-reinstall hyocr-core") from error
     if as_json:

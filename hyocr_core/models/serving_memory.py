@@ -30,6 +30,8 @@ from hyocr_core.pages.page_size import PageSize, page_size
 VLLM, TRANSFORMERS = "vLLM", "Transformers"
 RuntimeName: TypeAlias = Literal["vLLM", "Transformers"]
 
+A4 = 2480, 3508
+SMALLEST_SIDE = 64
 PROMPT_TOKENS = 128
 """Of the question and the turns around it; the longest official prompt has fewer."""
 KV_BLOCK = 16
@@ -48,7 +50,9 @@ NOT_SHOWN = (
 class ServedLoad(FrozenModel):
     """What is asked of a server at once."""
 
-    page: tuple[int, int] = Field((2480, 3508), description="width and height of a page in pixels: A4 at 300 dpi")
+    page: tuple[int, int] | None = Field(
+        None, description="width and height of a page in pixels; None: A4 at 300 dpi, or what the context has room for"
+    )
     pages_at_once: int = Field(8, ge=1, description="pages that are read together")
     answer_tokens: int = Field(8192, ge=1, description="new tokens that an answer may have")
     max_pixels: int | None = Field(None, ge=1, description="pixels to which larger pages are shrunk")
@@ -147,9 +151,12 @@ class Servable:
 
     def page(self, load: ServedLoad) -> PageSize:
         """The page that is served; raises BadInputError for one that the processor or the context has no room for."""
-        found = page_size(self.image_processor, *load.page, load.max_pixels)
+        width, height = load.page or A4
+        found = page_size(self.image_processor, width, height, load.max_pixels)
+        while load.page is None and found.tokens + PROMPT_TOKENS >= self.shapes.context and width > SMALLEST_SIDE:
+            width, height = width // 2, height // 2
+            found = page_size(self.image_processor, width, height, load.max_pixels)
         if found.tokens + PROMPT_TOKENS >= self.shapes.context:
-            width, height = load.page
             raise BadInputError(
                 f"a page of {width}x{height} has {found.tokens} image tokens, which with a question of {PROMPT_TOKENS} "
                 f"leave no room for an answer in the model's {self.shapes.context}; give a smaller page"

@@ -11,6 +11,7 @@ from pydantic import Field
 from hyocr_core.checkpoint.space import free_disk
 from hyocr_core.checkpoint.writer import check_target
 from hyocr_core.contract.config import FrozenModel
+from hyocr_core.errors import CheckpointError, ConfigError
 from hyocr_core.formats import StoredFormats
 from hyocr_core.models.fitting import ServingMemory, serving_memory
 from hyocr_core.models.known_formats import known_formats, known_runtimes
@@ -121,7 +122,9 @@ class DryRun(FrozenModel):
     resources: ResourcePlan
     time: TimePlan
     runtimes: tuple[RuntimePlan, ...]
-    serving: ServingMemory | None = Field(None, description="what serving it takes; None: its format is unknown")
+    serving: ServingMemory | None = Field(
+        None, description="what serving it takes; None: its format is unknown, or it has no processor"
+    )
 
 
 def plan_run(
@@ -183,11 +186,17 @@ def plan_run(
 
 
 def _serving(job: Job, formats: StoredFormats | None, load: ServedLoad, limit: int | None) -> ServingMemory | None:
-    after = [_after(job, names, formats) for names in parts(job.model).values()]
-    known = [size for size in after if size is not None]
-    if len(known) < len(after):
-        return None
-    processor = job.processor or load_processor(job.source.folder)
+    """None where it cannot be estimated; raises ConfigError when it has to be."""
+    try:
+        after = [_after(job, names, formats) for names in parts(job.model).values()]
+        known = [size for size in after if size is not None]
+        if len(known) < len(after):
+            raise CheckpointError(f"hyocr does not know the format that {job.method.spec.name} writes")
+        processor = job.processor or load_processor(job.source.folder)
+    except CheckpointError as error:
+        if limit is None:
+            return None
+        raise ConfigError(f"--fits cannot be answered: {error}") from error
     served = servable(job.model, sum(known), (), job.quantization_config, processor.image_processor)
     return serving_memory(served, load, limit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,15 @@ def test_a_question_needs_what_it_is_about(model: Path, tmp_path: Path) -> None:
     assert "are questions to --dry-run; add it" in asked.stderr
     assert not (tmp_path / "out").exists()
     assert invoke("doctor", tmp_path / "nowhere").exit_code == 2
+
+
+def test_what_cannot_be_estimated_is_refused_only_when_asked(model: Path, tmp_path: Path) -> None:
+    bare = shutil.copytree(model, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
+    assert json.loads(plan(bare, tmp_path / "out", "--json").stdout)["serving"] is None
+    asked = plan(bare, tmp_path / "out", "--fits", "8GB")
+    assert asked.exit_code == 2
+    assert "--fits cannot be answered: " in asked.stderr
+    assert "holds no tokenizer" in asked.stderr
 
 
 def test_units() -> None:
