@@ -30,7 +30,18 @@ def invoke(*arguments: str | Path) -> Result:
 
 
 def plan(model: Path, output: Path, *arguments: str, method: str = "rtn") -> Result:
-    given = ["--method", method, "--model", model, "--output", output, "--device", "cpu", "--calib", tiny.PAGES]
+    given: list[str | Path] = [
+        "--method",
+        method,
+        "--model",
+        model,
+        "--output",
+        output,
+        "--device",
+        "cpu",
+        "--calib",
+        tiny.PAGES,
+    ]
     return invoke("quant", *given, "--dry-run", *arguments)
 
 

@@ -94,7 +94,8 @@ def config() -> Any:
 def test_the_vision_tower_takes_what_pytorch_allocates(config: Any) -> None:
     rows, columns = 32, 40
     shapes = Shapes.of(config, 2)
-    tower: Any = HunYuanVLVisionTransformer(config.vision_config).to(torch.bfloat16).eval()
+    tower: Any = HunYuanVLVisionTransformer(config.vision_config)
+    tower.to(torch.bfloat16).eval()
 
     def see() -> object:
         pixels = torch.rand(rows * columns, 3 * shapes.patch**2)
@@ -106,7 +107,8 @@ def test_the_vision_tower_takes_what_pytorch_allocates(config: Any) -> None:
 @pytest.mark.parametrize("pages", [1, 3])
 def test_the_decoder_takes_what_pytorch_allocates(pages: int, config: Any) -> None:
     shapes, tokens = Shapes.of(config, 2), 200
-    decoder: Any = HunYuanVLTextModel(config.text_config).to(torch.bfloat16).eval()
+    decoder: Any = HunYuanVLTextModel(config.text_config)
+    decoder.to(torch.bfloat16).eval()
 
     def read() -> object:
         embeds = torch.randn(pages, tokens, shapes.hidden).to(torch.bfloat16)
