@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,6 +134,9 @@ class QuantReport(FrozenModel):
     model: ModelRecord
     calibration: CalibrationRecord | None
     ignored: tuple[str, ...]
+    fallbacks: dict[str, str] = Field(
+        {}, description="linears that the options cannot hold -> why; they have options of their own, or are `ignored`"
+    )
     rescaled: tuple[str, ...] = Field(description="tensors that are not quantized but were changed by folded scales")
     prepared: tuple[str, ...] = Field((), description="tensors that the method replaced before the first block")
     layers: tuple[LayerRecord, ...]
@@ -151,6 +155,22 @@ class QuantReport(FrozenModel):
     @property
     def degraded(self) -> tuple[LayerRecord, ...]:
         return tuple(layer for layer in self.layers if layer.degraded is not None)
+
+    @property
+    def exceptions(self) -> tuple[str, ...]:
+        """What became of the linears that the options cannot hold, in words."""
+        return tuple(exceptions(self.fallbacks, {layer.name for layer in self.layers}))
+
+
+def exceptions(fallbacks: Mapping[str, str], quantized: Collection[str]) -> Iterator[str]:
+    """Say what becomes of linears, name -> why, that options cannot hold; a line for all of one fate and reason."""
+    members: dict[tuple[str, str], list[str]] = {}
+    for name, why in fallbacks.items():
+        fate = "quantized with options of its own" if name in quantized else "left in full precision"
+        members.setdefault((fate, why), []).append(name)
+    for (fate, why), names in members.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield f"{names[0]}{more}: {fate}: {why}"
 
 
 def read_report(folder: Path) -> QuantReport:

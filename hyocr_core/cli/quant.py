@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core.cli.common import command_line, one_line, print_json, print_table, stderr_console
+from hyocr_core.cli.serving_options import bytes_of, print_serving, served_load, serving_options
 from hyocr_core.contract.backend import FORWARDS
+from hyocr_core.errors import ConfigError
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.run_file import merge_run_config
 
 if TYPE_CHECKING:
     from hyocr_core.checkpoint.quant_report import QuantReport
+    from hyocr_core.run.dry_run import DryRun
 
 
 @click.command(
-    epilog="Exit codes: 0 done, 1 the run failed, is degraded or fails its gate, 2 bad input, 130 interrupted."
+    epilog="Exit codes: 0 done, 1 the run failed, is degraded or fails its gate, or --fits is answered with no, 2 bad "
+    "input, 130 interrupted."
 )
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="YAML file; flags win over it.")
 @click.option("--method", help="Quantization method; `hyocr methods` lists them.")
@@ -85,8 +89,12 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Go on after the last whole block of an interrupted run.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, how large, long and loadable; write nothing.")
+@serving_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report, or the plan, as JSON on stdout.")
+@click.pass_context
 def quant(
+    context: click.Context,
+    /,
     file: Path | None,
     overrides: tuple[str, ...],
     layers: tuple[str, ...],
@@ -95,6 +103,10 @@ def quant(
     format_: str | None,
     resume: bool,
     dry_run: bool,
+    fits: str | None,
+    page_size: str | None,
+    pages_at_once: int | None,
+    answer_tokens: int | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -118,9 +130,13 @@ def quant(
     run, notes = merge_run_config(file, flags, overrides, observers, metrics, layers)
     for note in notes:
         click.echo(one_line(f"{file}: {note}"), err=True)
+    asked = (page_size, pages_at_once, answer_tokens)
     if dry_run:
-        _print_plan(run, resume=resume, as_json=as_json)
-        return
+        plan = _plan(run, resume, asked, bytes_of(fits))
+        _print_plan(plan, as_json=as_json)
+        context.exit(1 if plan.serving is not None and plan.serving.refused else 0)
+    if any(given is not None for given in (*asked, fits)):
+        raise ConfigError("--fits, --page-size, --pages-at-once and --answer-tokens are questions to --dry-run; add it")
     # Imported late, for a quick --help.
     from hyocr_core.run.publish import refuse_shortcomings
 
@@ -167,14 +183,18 @@ def _draw_page(place: Path) -> str:
         return f"warning: the report page could not be drawn ({reason}); `hyocr report {place}` tries again"
 
 
-def _print_plan(run: RunConfig, *, resume: bool, as_json: bool) -> None:
+def _plan(run: RunConfig, resume: bool, asked: tuple[str | None, int | None, int | None], limit: int | None) -> DryRun:
     # Imported here as above.
     from hyocr_core.run.dry_run import plan_run
-    from hyocr_core.terminal.plan_table import heading, plan_tables
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
     with TerminalProgress(stderr_console()) as progress:
-        plan = plan_run(run, resume=resume, progress=progress)
+        return plan_run(run, resume=resume, progress=progress, load=served_load(*asked), limit=limit)
+
+
+def _print_plan(plan: DryRun, *, as_json: bool) -> None:
+    from hyocr_core.terminal.plan_table import heading, plan_tables
+
     if as_json:
         print_json(plan.model_dump(mode="json"))
         return
@@ -182,3 +202,5 @@ def _print_plan(run: RunConfig, *, resume: bool, as_json: bool) -> None:
     for table in plan_tables(plan):
         click.echo()
         print_table(table)
+    if plan.serving is not None:
+        print_serving(plan.serving)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from reprlib import Repr
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -25,6 +26,18 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+@dataclass(frozen=True)
+class Fallback:
+    """What becomes of a linear that options cannot hold, whatever else its owner may choose.
+
+    options: what holds for it in place of the run's; None: it stays as it is.
+    why: follows a colon in what the user is told.
+    """
+
+    options: Mapping[str, Any] | None
+    why: str
+
+
 class MethodConfig(FrozenModel):
     """Options every method has; a method's own config derives from this and narrows `format`."""
 
@@ -43,6 +56,13 @@ class MethodConfig(FrozenModel):
     def misread(self) -> tuple[str, ...]:
         """In-memory names of linears that a runtime would read wrong in this format, so that they stay as they are."""
         return ()
+
+    def fallback(self, shape: tuple[int, int]) -> Fallback | None:  # noqa: ARG002
+        """What becomes of a linear of `shape` (N, K) that these options cannot hold; None: they can, or it is refused.
+
+        Not asked of the linears of an override that names one of the options itself.
+        """
+        return None
 
 
 class WeightedConfig(MethodConfig):

@@ -19,7 +19,7 @@ from hyocr_core.formats.rules import Rule
 from hyocr_core.formats.runtimes import TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Runtime
 from hyocr_core.formats.scaled import ScaledFormat, ScaledWeight
 from hyocr_core.formats.settings_read import one_of
-from hyocr_core.formats.shapes import MISREAD, check_shapes
+from hyocr_core.formats.shapes import MISREAD, check_shapes, group_fallback
 from hyocr_core.formats.stored import StoredFormats
 
 __all__ = [
@@ -50,5 +50,6 @@ __all__ = [
     "TensorLayout",
     "check_shapes",
     "checkpoint_config",
+    "group_fallback",
     "one_of",
 ]

@@ -58,7 +58,7 @@ def cpu_refusal(bits: int, shapes: Shapes) -> str | None:
         return "its integer kernels misread the strided input of the patch merger's mlp"
     for name, shape in shapes.items():
         if any(size % CPU_MULTIPLE for size in shape):
-            return f"{name} is {shape[0]}x{shape[1]}; the CPU kernels want multiples of {CPU_MULTIPLE}"
+            return f"{name} is {shape[0]}x{shape[1]}; the CPU kernels want multiples of {CPU_MULTIPLE}, `ignore` it"
     return None
 
 

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hyocr_core.contract.config import Fallback
 from hyocr_core.errors import ConfigError
 
 GROUP_SIZES = (32, 64, 128)
 
 MISREAD = ("model.vision_tower.patch_merger.mlp",)
 """vLLM's integer kernels on CPU take the strided input of this linear for a contiguous one, and compute nonsense."""
+
+
+def group_fallback(shape: tuple[int, int], group_size: int, *, per_layer: bool) -> Fallback | None:
+    """What becomes of a linear (N, K) that no group divides, such as the vision tower's 1152 x 4304.
+
+    It gets one scale for each output channel where the format has settings `per_layer`, and stays as it is elsewhere.
+    """
+    inputs = shape[1]
+    if group_size == -1 or any(inputs % size == 0 for size in GROUP_SIZES):
+        return None
+    known = ", ".join(str(size) for size in GROUP_SIZES)
+    why = f"its {inputs} input channels are divided by no group ({known})"
+    if per_layer:
+        return Fallback({"group_size": -1}, f"{why}, so that each output channel has one scale")
+    return Fallback(None, f"{why}, and the format has one group size for all; format: compressed-tensors can store it")
 
 
 def check_shapes(

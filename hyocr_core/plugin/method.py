@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hyocr_core.contract.config import MethodConfig, parse_config
+from hyocr_core.contract.config import Fallback, MethodConfig, parse_config
 from hyocr_core.contract.hookspecs import ENTRY_POINT_GROUP
 from hyocr_core.contract.types import (
     Batches,
@@ -82,6 +82,11 @@ class Method:
         """Validate the method's options; raises ConfigError naming `where`, the key and what is allowed."""
         with self._blame():
             return parse_config(self.spec.config_class, options, where)
+
+    def fallback(self, config: MethodConfig, shape: tuple[int, int]) -> Fallback | None:
+        """What becomes of a linear of `shape` (N, K) that these options cannot hold."""
+        with self._blame():
+            return config.fallback(shape)
 
     def check_layers(self, shapes: Mapping[str, tuple[int, int]], config: MethodConfig) -> None:
         """Let the method refuse layers, name -> (N, K), before any weight is read."""

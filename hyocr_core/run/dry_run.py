@@ -11,9 +11,14 @@ from pydantic import Field
 from hyocr_core.checkpoint.space import free_disk
 from hyocr_core.checkpoint.writer import check_target
 from hyocr_core.contract.config import FrozenModel
+from hyocr_core.errors import CheckpointError, ConfigError
 from hyocr_core.formats import StoredFormats
+from hyocr_core.models.fitting import ServingMemory, serving_memory
 from hyocr_core.models.known_formats import known_formats, known_runtimes
 from hyocr_core.models.parts import HEAD, parts
+from hyocr_core.models.servable import servable
+from hyocr_core.models.serving_memory import ServedLoad
+from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import MAX_TOKENS, Failure, check_failures, iter_samples
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import free_memory
@@ -117,11 +122,22 @@ class DryRun(FrozenModel):
     resources: ResourcePlan
     time: TimePlan
     runtimes: tuple[RuntimePlan, ...]
+    serving: ServingMemory | None = Field(
+        None, description="what serving it takes; None: its format is unknown, or it has no processor"
+    )
 
 
-def plan_run(run: RunConfig, *, resume: bool = False, progress: Progress | None = None) -> DryRun:
+def plan_run(
+    run: RunConfig,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    load: ServedLoad | None = None,
+    limit: int | None = None,
+) -> DryRun:
     """Do everything of a run that needs no weights but those of norms.
 
+    load, limit: what is to be served with the result, and the bytes of memory that it should fit into.
     Raises what the run would raise for its input, by the same classes; only what all weights show is left to the run:
     NaN in them, and that a run to resume was begun with others.
     """
@@ -165,7 +181,24 @@ def plan_run(run: RunConfig, *, resume: bool = False, progress: Progress | None 
             RuntimePlan(name=found.name, loads=found.loads, why=found.why)
             for found in known_runtimes(written, job.plan.quantized)
         ),
+        serving=_serving(job, formats, load or ServedLoad(), limit),
     )
+
+
+def _serving(job: Job, formats: StoredFormats | None, load: ServedLoad, limit: int | None) -> ServingMemory | None:
+    """None where it cannot be estimated; raises ConfigError when it has to be."""
+    try:
+        after = [_after(job, names, formats) for names in parts(job.model).values()]
+        known = [size for size in after if size is not None]
+        if len(known) < len(after):
+            raise CheckpointError(f"hyocr does not know the format that {job.method.spec.name} writes")
+        processor = job.processor or load_processor(job.source.folder)
+    except CheckpointError as error:
+        if limit is None:
+            return None
+        raise ConfigError(f"--fits cannot be answered: {error}") from error
+    served = servable(job.model, sum(known), (), job.quantization_config, processor.image_processor)
+    return serving_memory(served, load, limit)
 
 
 def _evaluation(run: RunConfig, trial: Trial) -> EvaluationPlan:
@@ -214,7 +247,8 @@ def _stored(job: Job, name: str, formats: StoredFormats | None) -> str:
     if written is None:
         # A plugin may write a format of its own.
         return f"as {job.quantization_config.get('quant_method', 'the method')} does"
-    return written.in_words
+    fallback = job.fallbacks.get(name)
+    return written.in_words if fallback is None else f"{written.in_words}: {fallback.why}"
 
 
 def _parts(job: Job) -> Iterator[tuple[str, str]]:
@@ -234,6 +268,8 @@ def _why_left(job: Job, name: str) -> str:
     pattern = ignored_by(job.config.ignore, name, job.model.memory_names[name])
     if pattern is not None:
         return f"ignored by {pattern}"
+    if name in job.fallbacks:
+        return job.fallbacks[name].why
     if name != HEAD:
         return f"runtimes misread it in format {job.config.format}" if job.config.quant_vit else "quant_vit is false"
     return "no method quantizes the head" if name in job.model.linears else "shares the embedding's weight"

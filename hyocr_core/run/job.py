@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from hyocr_core.checkpoint.quant_report import ObserverRecord
+from hyocr_core.checkpoint.quant_report import ObserverRecord, exceptions
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
 from hyocr_core.checkpoint.space import check_disk, required_disk
-from hyocr_core.contract.config import MethodConfig, WeightedConfig
+from hyocr_core.contract.config import Fallback, MethodConfig, WeightedConfig
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
@@ -29,7 +29,7 @@ from hyocr_core.progress import Progress
 from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory
 from hyocr_core.run.embedding import sample_size
 from hyocr_core.run.overrides import Overrides, by_options, differences, layer_options
-from hyocr_core.run.plan import Plan, make_plan
+from hyocr_core.run.plan import Plan, leave, make_plan
 from hyocr_core.settings.run_config import RunConfig
 
 BATCH_TOKENS = 1 << 14
@@ -59,7 +59,8 @@ class Job:
     """One run.
 
     original: the checkpoint's weights, as they are; copies: see `tied_copies`; reader: without them.
-    options: of each layer, by on-disk name. quantization_config: what config.json will say. records: what to calibrate
+    options: of each layer, by on-disk name. fallbacks: of the linears that the options cannot hold, those of `options`
+    and those that stay as they are. quantization_config: what config.json will say. records: what to calibrate
     on, empty when these options need none; without answers until the model has written its own, if it is to.
     observers: those to run beside the hooks; observed: what became of them. prepared: tensors that the method replaced;
     config_changes: what it adds to config.json.
@@ -69,6 +70,7 @@ class Job:
     method: Method
     config: MethodConfig
     options: Mapping[str, MethodConfig]
+    fallbacks: Mapping[str, Fallback]
     source: ResolvedModel
     original: CheckpointReader
     copies: Mapping[str, str]
@@ -92,7 +94,9 @@ class Job:
 
     def set_options(self, overrides: Overrides) -> None:
         """Let these options of layers hold; raises ConfigError when the method or its format cannot do so."""
-        self.options = layer_options(self.method, self.run.options, overrides, self.model, self.plan)
+        self.options, found = layer_options(self.method, self.run.options, overrides, self.model, self.plan)
+        left = {name: fallback for name, fallback in self.fallbacks.items() if name not in self.options}
+        self.fallbacks = left | found
         self.quantization_config = written_config(self.method, self.config, self.options, self.model, self.plan)
 
     @property
@@ -148,7 +152,11 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
         _say_copies(reader, copies, run, progress)
         model = HunYuanVL(reader.without(copies), device, run.forward)
     plan = make_plan(model, config.ignore, quant_vit=config.quant_vit, misread=config.misread)
-    options = layer_options(method, run.options, run.overrides, model, plan)
+    options, fallbacks = layer_options(method, run.options, run.overrides, model, plan)
+    plan = leave(plan, model, {name for name, fallback in fallbacks.items() if fallback.options is None})
+    options = {name: options[name] for name in plan.quantized}
+    for line in exceptions({name: fallback.why for name, fallback in fallbacks.items()}, plan.quantized):
+        progress.say(line)
     quantization_config = written_config(method, config, options, model, plan)
     records: Sequence[Record] = ()
     processor = None
@@ -164,6 +172,7 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
         method=method,
         config=config,
         options=options,
+        fallbacks=fallbacks,
         source=source,
         original=reader,
         copies=copies,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from hyocr_core.contract.config import MethodConfig
+from hyocr_core.contract.config import Fallback, MethodConfig
 from hyocr_core.errors import ConfigError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.plugin.method import Method
@@ -17,13 +17,23 @@ OF_THE_RUN = ("format", "ignore", "quant_vit")
 """Options that say something of the whole checkpoint."""
 
 
+class LayerOptions(NamedTuple):
+    """configs: the options that hold for each layer to quantize, by on-disk name.
+
+    fallbacks: of those among them that the options chosen for them cannot hold.
+    """
+
+    configs: dict[str, MethodConfig]
+    fallbacks: dict[str, Fallback]
+
+
 def layer_options(
     method: Method, options: Mapping[str, Any], overrides: Overrides, model: HunYuanVL, plan: Plan
-) -> dict[str, MethodConfig]:
-    """Return the options that hold for each layer to quantize, by on-disk name; the first pattern that matches counts.
+) -> LayerOptions:
+    """Decide what holds for each layer to quantize: the first pattern that matches counts, then the method's fallbacks.
 
-    Layers with the same options share one object. Raises ConfigError naming the pattern: it matches no layer, an option
-    is unknown or of the whole run, or layers that share an input would get different ones.
+    Raises ConfigError naming the pattern: it matches no layer, an option is unknown or of the whole run, or layers that
+    share an input would get different ones.
     """
     configs = {"": method.config(options)}
     for pattern, own in overrides.items():
@@ -38,7 +48,15 @@ def layer_options(
         configs[pattern] = method.config({**options, **own}, where)
     chosen = {name: _first(overrides, name, model) for name in plan.quantized}
     _check_groups(chosen, configs, model)
-    return {name: configs[pattern] for name, pattern in chosen.items()}
+    found = {name: configs[pattern] for name, pattern in chosen.items()}
+    fallbacks = {}
+    for name, pattern in chosen.items():
+        own = overrides.get(pattern, {})
+        fallback = method.fallback(found[name], plan.quantized[name])
+        if fallback is not None and not (fallback.options or {}).keys() & own.keys():
+            fallbacks[name] = fallback
+            found[name] = method.config({**options, **own, **(fallback.options or {})}, name)
+    return LayerOptions(found, fallbacks)
 
 
 def differences(config: MethodConfig, base: MethodConfig) -> dict[str, Any]:

@@ -35,9 +35,19 @@ def make_plan(
             _check_whole(group, ignored)
     names = [name for place in places for group in model.groups(place) for name in group]
     memory = model.memory_names
-    quantized = {name: model.linears[name] for name in names if name not in ignored and memory[name] not in misread}
+    return _plan_of(model, [name for name in names if name not in ignored and memory[name] not in misread])
+
+
+def leave(plan: Plan, model: HunYuanVL, names: Collection[str]) -> Plan:
+    """The same without these linears; raises ConfigError when none is left to quantize."""
+    return _plan_of(model, [name for name in plan.quantized if name not in names]) if names else plan
+
+
+def _plan_of(model: HunYuanVL, names: Collection[str]) -> Plan:
+    quantized = {name: model.linears[name] for name in names}
     if not quantized:
         raise ConfigError("ignore: no layer is left to quantize")
+    memory = model.memory_names
     rest = tuple(name for name in memory if name not in quantized)
     return Plan(quantized, rest, QuantizedNames(tuple(memory[n] for n in quantized), tuple(memory[n] for n in rest)))
 

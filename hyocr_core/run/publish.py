@@ -113,6 +113,7 @@ def _build(job: Job, done: Quantized) -> QuantReport:
         ),
         calibration=_calibration_record(job, done.samples),
         ignored=job.plan.ignored,
+        fallbacks={name: fallback.why for name, fallback in job.fallbacks.items()},
         rescaled=tuple(rescaled),
         prepared=job.prepared,
         layers=tuple(layer for block in blocks.values() for layer in block.layers),

@@ -47,6 +47,7 @@ def summary(report: QuantReport, output: Path) -> RenderableType:
         lines.insert(0, f"calibrated on {used.samples} samples of {used.source}, {used.tokens} tokens")
     if report.evaluation is not None:
         lines += _reading(report.evaluation)
+    lines += report.exceptions
     text = [Text(line) for line in lines]
     if report.gate is not None:
         held = report.gate.accepted

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hyocr_core import WeightedConfig
-from hyocr_core.formats import MISREAD, AwqFormat, PackQuantizedFormat
+from hyocr_core import Fallback, WeightedConfig
+from hyocr_core.formats import MISREAD, AwqFormat, PackQuantizedFormat, group_fallback
 
 
 class AwqConfig(WeightedConfig):
@@ -76,6 +76,10 @@ class AwqConfig(WeightedConfig):
     def misread(self) -> tuple[str, ...]:
         """The linear that integer kernels misread."""
         return MISREAD
+
+    def fallback(self, shape: tuple[int, int]) -> Fallback | None:
+        """Of a linear that no group divides."""
+        return group_fallback(shape, self.group_size, per_layer=self.format == "compressed-tensors")
 
     @property
     def on_disk(self) -> AwqFormat | PackQuantizedFormat:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hyocr_core import MethodConfig, WeightedConfig
-from hyocr_core.formats import MISREAD, GptqFormat, PackQuantizedFormat
+from hyocr_core import Fallback, MethodConfig, WeightedConfig
+from hyocr_core.formats import MISREAD, GptqFormat, PackQuantizedFormat, group_fallback
 
 
 class RtnConfig(MethodConfig):
@@ -41,6 +41,10 @@ class RtnConfig(MethodConfig):
     def misread(self) -> tuple[str, ...]:
         """The linear that integer kernels misread."""
         return MISREAD
+
+    def fallback(self, shape: tuple[int, int]) -> Fallback | None:
+        """Of a linear that no group divides."""
+        return group_fallback(shape, self.group_size, per_layer=self.format == "compressed-tensors")
 
     @property
     def on_disk(self) -> GptqFormat | PackQuantizedFormat:

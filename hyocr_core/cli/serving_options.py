@@ -1,0 +1,78 @@
+"""What `hyocr quant --dry-run` and `hyocr doctor MODEL` are asked about serving."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from hyocr_core.cli.common import one_line, print_table
+from hyocr_core.contract.config import parse_config
+from hyocr_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hyocr_core.models.fitting import ServingMemory
+    from hyocr_core.models.serving_memory import ServedLoad
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def serving_options(command: Command) -> Command:
+    """Add the options, all of them None when they are not given."""
+    options = (
+        click.option(
+            "--fits", metavar="SIZE", help="Ask whether serving it fits into such a memory, as 8GB; 1 if not."
+        ),
+        click.option(
+            "--page-size", metavar="WxH", help="Pixels of a page, for the memory.  [default: 2480x3508, A4 at 300 dpi]"
+        ),
+        click.option("--pages-at-once", type=int, help="Pages read together, for the memory.  [default: 8]"),
+        click.option("--answer-tokens", type=int, help="Tokens of an answer, for the memory.  [default: 8192]"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def served_load(page_size: str | None, pages_at_once: int | None, answer_tokens: int | None) -> ServedLoad:
+    """What is to be served; ConfigError for a value that makes no sense."""
+    # Imported here: --help must not wait for torch.
+    from hyocr_core.models.serving_memory import ServedLoad
+
+    given = {
+        "page": None if page_size is None else _sides(page_size),
+        "pages_at_once": pages_at_once,
+        "answer_tokens": answer_tokens,
+    }
+    return parse_config(ServedLoad, {key: value for key, value in given.items() if value is not None}, "serving")
+
+
+def bytes_of(size: str | None) -> int | None:
+    """`8GB` as bytes: decimal units, or GiB and MiB. Raises ConfigError."""
+    if size is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]i?B)\s*", size, re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise ConfigError(f"--fits: {size!r} is no size; write a number and GB, GiB, MB or MiB, such as 8GB")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def print_serving(memory: ServingMemory) -> None:
+    """Table, assumptions and answers on stdout."""
+    from hyocr_core.terminal.memory_table import memory_lines, memory_table
+
+    click.echo()
+    print_table(memory_table(memory))
+    for line in memory_lines(memory):
+        click.echo(one_line(line))
+
+
+def _sides(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or not int(match[1]) or not int(match[2]):
+        raise ConfigError(f"--page-size: {text!r} is no size; write width x height in pixels, such as 2480x3508")
+    return int(match[1]), int(match[2])
