@@ -14,7 +14,7 @@ from hyocr_core.contract.config import FrozenModel
 from hyocr_core.formats import StoredFormats
 from hyocr_core.models.known_formats import known_formats, known_runtimes
 from hyocr_core.models.parts import HEAD, parts
-from hyocr_core.pages.samples import MAX_TOKENS, Failure, check_failures, iter_samples
+from hyocr_core.pages.samples import Failure, check_failures, iter_samples
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import free_memory
 from hyocr_core.run.job import Job, check_norms, check_resources, prepare
@@ -186,8 +186,7 @@ def _read_samples(job: Job) -> tuple[list[Size], list[Failure]]:
     if not job.records:
         return sizes, failures
     job.progress.start("pages", len(job.records))
-    limit = min(MAX_TOKENS, job.model.max_tokens)
-    for item in iter_samples(job.records, job.processor, with_answer=True, max_tokens=limit):
+    for item in iter_samples(job.records, job.processor, with_answer=True, max_tokens=job.model.max_tokens):
         job.progress.step(item.name)
         if isinstance(item, Failure):
             failures.append(item)
