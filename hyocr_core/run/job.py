@@ -198,11 +198,11 @@ def _draw(run: RunConfig, progress: Progress) -> list[Record]:
     return records if run.answers == "data" else [replace(record, answer=None) for record in records]
 
 
-def estimate(job: Job) -> Needs:
-    """Estimate memory and disk from the plan and the first few samples."""
+def estimate(job: Job, largest: tuple[int, int] | None = None) -> Needs:
+    """Estimate memory and disk from the plan and the largest sample, its tokens and patches; None looks at a few."""
     weights = [f"{name}.weight" for name in job.plan.quantized]
     linears = sum(job.reader.tensors[name].nbytes for name in weights)
-    tokens, patches = sample_size(job.records, job.processor) if job.records else (0, 0)
+    tokens, patches = largest or (sample_size(job.records, job.processor) if job.records else (0, 0))
     activations = _activation_bytes(job, tokens, patches)
     # No method packs to more than the full-precision weight.
     on_disk = required_disk(job.original if job.kept else job.reader, weights, linears)
