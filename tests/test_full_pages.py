@@ -1,4 +1,4 @@
-"""Pages as scanners give them, A4 at 300 dpi and the largest that the published processor keeps, through the commands."""
+"""Pages of full size, A4 at 300 dpi and the largest that the published processor keeps, through the commands."""
 
 from __future__ import annotations
 

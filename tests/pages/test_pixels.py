@@ -100,5 +100,5 @@ def test_a_page_that_would_be_enlarged_again_is_refused_everywhere(folders: dict
     assert sample(page(640, 640), lowered).inputs["image_grid_thw"].tolist() == [[1, 2, 2]]
     published = check_pages([page(640, 640)], None, Silent(), max_pixels=512 * 512)
     assert published.text(0).open_image().size == (512, 512)
-    with pytest.raises(CalibrationError, match="416x608, fewer pixels than the 262,144 .* allow more"):
+    with pytest.raises(CalibrationError, match=r"416x608, fewer pixels than the 262,144 .* allow more"):
         check_pages([page(2480, 3508)], None, Silent(), max_pixels=512 * 512)

@@ -53,7 +53,9 @@ def test_calibration_and_evaluation_see_the_lowered_pixels_and_say_so(make_run: 
     assert lowered.calibration.page_sha256 == free.calibration.page_sha256
     assert read_report(tmp_path / "out") == lowered
     assert lowered.evaluation is not None
-    assert lowered.evaluation.max_pixels == load_evaluation(tmp_path / "out").max_pixels == LOWERED
+    evaluated = load_evaluation(tmp_path / "out")
+    assert evaluated is not None
+    assert lowered.evaluation.max_pixels == evaluated.max_pixels == LOWERED
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "tokens, of synthetic:3, scaled down to 4,096 pixels" in card
     assert "2 pages of synthetic:2, scaled down to 4,096 pixels, read greedily" in card
