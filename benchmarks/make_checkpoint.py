@@ -25,6 +25,9 @@ from hyocr_core.testing.generations import (
     EMBEDDING,
     GENERATIONS,
     HEAD,
+    LEAST_PIXELS,
+    LENGTHS,
+    PATCH_PIXELS,
     SHARDS,
     Generation,
     dress,
@@ -72,10 +75,6 @@ VISION_SHAPE: dict[str, Any] = {
     "min_image_size": 512,
     "max_vit_seq_len": 16384,
 }
-LENGTHS: dict[Generation, tuple[int, int]] = {"1.5": (131072, 4096 * 4096), "1.0": (32768, 2048 * 2048)}
-"""Positions of the decoder, and pixels of a page, at most."""
-LEAST_PIXELS = 512 * 512
-PATCH_PIXELS = 16 * 16
 DISK_NAMES = {
     "model.language_model.": "model.",
     "model.vision_tower.": "vit.",

@@ -15,15 +15,15 @@ QUESTION = "Extract the text in the image."
 ANSWER = 160  # bytes, and so tokens: with the image, about the length of the pages that the peers were timed on
 
 
-def write_pages(folder: Path, count: int, seed: int) -> Path:
-    """Write `count` pages of 1024x768 below `folder`; the JSONL file that lists them."""
+def write_pages(folder: Path, count: int, seed: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+    """Write `count` pages of this width and height below `folder`; the JSONL file that lists them."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)  # noqa: S311
     font = ImageFont.load_default(26)
     rows = []
     for index in range(count):
-        lines = _lines(rng)
-        page = Image.new("RGB", (WIDTH, HEIGHT), "white")
+        lines = _lines(rng, size)
+        page = Image.new("RGB", size, "white")
         draw = ImageDraw.Draw(page)
         for number, line in enumerate(lines):
             draw.text((MARGIN, MARGIN + number * LINE), line, fill="black", font=font)
@@ -35,9 +35,11 @@ def write_pages(folder: Path, count: int, seed: int) -> Path:
     return source
 
 
-def _lines(rng: random.Random) -> list[str]:
+def _lines(rng: random.Random, size: tuple[int, int]) -> list[str]:
+    width, height = size
+    columns = COLUMNS * width // WIDTH
     lines = []
-    for _ in range((HEIGHT - 2 * MARGIN) // LINE):
-        words = ("".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9))) for _ in range(COLUMNS))
-        lines.append(" ".join(words)[:COLUMNS])
+    for _ in range((height - 2 * MARGIN) // LINE):
+        words = ("".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9))) for _ in range(columns))
+        lines.append(" ".join(words)[:columns])
     return lines

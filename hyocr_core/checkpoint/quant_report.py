@@ -40,6 +40,7 @@ class CalibrationRecord(FrozenModel):
     seed: int
     samples: int
     tokens: int
+    max_pixels: int | None = Field(None, description="most pixels of a page, if fewer than the processor allows")
     answers: str = Field("data", description="what answers the pages had: data, generate or none; see RunConfig")
     forward: Forward = Field("transformers", description="what the model computed; see RunConfig")
     failures: dict[str, str] = Field(description="sample -> why it could not be used")
@@ -92,6 +93,7 @@ class EvaluationRecord(FrozenModel):
     seed: int
     pages: int
     max_new_tokens: int
+    max_pixels: int | None = Field(None, description="most pixels of a page, if fewer than the processor allows")
     device: str
     model: ScoreRecord
     baseline: ScoreRecord | None = Field(description="the checkpoint it was made from")

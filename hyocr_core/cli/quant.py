@@ -54,6 +54,11 @@ if TYPE_CHECKING:
 )
 @click.option("--keep-duplicates", is_flag=True, default=None, help="Use pages that are (nearly) the same as another.")
 @click.option("--num-samples", type=int, help="Calibration samples to use.  [default: 128]")
+@click.option(
+    "--max-pixels",
+    type=int,
+    help="Scale larger pages down to so many pixels, for calibration and --eval.  [default: the image processor's]",
+)
 @click.option("--seed", type=int, help="Seed of every random choice.  [default: 0]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option(

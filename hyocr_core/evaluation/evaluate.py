@@ -15,6 +15,7 @@ from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
 from hyocr_core.evaluation.reading.choice import ChosenBackend, choose_backends
 from hyocr_core.evaluation.reading.kept import keeping
+from hyocr_core.evaluation.reading.memory import reading_bytes
 from hyocr_core.evaluation.reading.participants import Participants, gather
 from hyocr_core.evaluation.reading.read_pages import Read, read_pages
 from hyocr_core.evaluation.scores.gate import judge, refuse_more_than_text
@@ -28,7 +29,7 @@ from hyocr_core.models.passed_over import passed_over
 from hyocr_core.pages.checked import Pages, check_pages
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.progress import Progress, Silent
-from hyocr_core.resources import peak_rss_bytes, versions
+from hyocr_core.resources import RUNTIME_BYTES, check_memory, peak_rss_bytes, versions
 from hyocr_core.settings.eval_config import EvalConfig
 
 BATCH_SIZE = 32
@@ -64,13 +65,20 @@ def evaluate(
             check_transcripts(config, records)
     participants = gather(config, backends)
     _say_passed_over(participants, progress)
-    pages = pages or check_pages(records or (), participants.processor, progress)
+    batch_size = config.batch_size or BATCH_SIZE
+    if pages is None:
+        pages = _check(records or (), participants, config, progress)
+        if device.type == "cpu":
+            _check_memory(participants, pages, batch_size)
     # Pages with a text may be among those that cannot be used.
     _refuse_empty(pages.records)
     if "model" in participants.sources:
         _say_seen(participants.sources["model"].folder, pages, progress)
-    batch_size = config.batch_size or BATCH_SIZE
-    reading: dict[str, Any] = {"max_new_tokens": participants.max_new_tokens, "device": str(device)}
+    reading: dict[str, Any] = {
+        "max_new_tokens": participants.max_new_tokens,
+        "max_pixels": config.max_pixels,
+        "device": str(device),
+    }
     if participants.entries:
         reading["batch_size"] = batch_size
     fingerprint = {} if state is None else reading | _content(participants, pages)
@@ -83,6 +91,7 @@ def evaluate(
             data=config.data,
             seed=config.seed,
             max_new_tokens=participants.max_new_tokens,
+            max_pixels=config.max_pixels,
             reference_characters=asked.characters,
             reference_words=asked.words,
             **_numbers(read, asked),
@@ -96,6 +105,21 @@ def evaluate(
         if config.gate is None or result.unread:
             return result
         return result.model_copy(update={"gate": judge(config.gate, result)})
+
+
+def _check(records: Sequence[Record], participants: Participants, config: EvalConfig, progress: Progress) -> Pages:
+    limits = {"max_tokens": participants.max_tokens, "max_pixels": config.max_pixels}
+    return check_pages(records, participants.processor, progress, **limits)
+
+
+def _check_memory(participants: Participants, pages: Pages, batch_size: int) -> None:
+    """Raise BadInputError when those who read in this process need more than is free, all of them at once."""
+    if not participants.entries:
+        return
+    entries = participants.entries.values()
+    weights = sum(info.nbytes for entry in entries for info in entry.weights.tensors.values())
+    reading = max(reading_bytes(opened.shape, pages, batch_size) for opened in participants.sources.values())
+    check_memory(RUNTIME_BYTES + weights + reading, "lower --max-pixels or --batch-size, or use a larger machine")
 
 
 def draw_records(config: EvalConfig, say: Callable[[str], None]) -> list[Record]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
+from hyocr_core.pages.pixels import Resizing
 from hyocr_core.pages.samples import (
     Failure,
     Sample,
@@ -35,17 +37,20 @@ class TextPage:
     """A page for a runtime that returns text.
 
     prompt, prompt_tokens: as the checkpoint's own template and processor make them; None where it is not here.
+    resizing: to the size in which the model is to see it; None leaves that to the runtime's processor.
     """
 
     index: int
     record: Record
     prompt: str | None
     prompt_tokens: int | None
+    resizing: Resizing | None = None
 
     def open_image(self) -> Image:
         """Its pixels. Raises CalibrationError with the record's name, for a file that has gone or changed."""
         try:
-            return self.record.open_image()
+            image = self.record.open_image()
+            return image if self.resizing is None else self.resizing.resize(image)
         except CalibrationError as error:
             raise CalibrationError(f"{self.record.name}: {error}") from error
 
@@ -57,7 +62,7 @@ _Shape = tuple[tuple[int, ...], bytes]
 class Pages:
     """Usable records and what is known of their model inputs, by index; without a processor there are none.
 
-    digests: of pixels and texts; image_digests: of pixels alone.
+    digests: of pixels and texts; image_digests: of pixels alone, both of the page as it is.
     """
 
     records: list[Record]
@@ -65,6 +70,7 @@ class Pages:
     image_digests: list[str]
     failures: dict[str, str]
     _processor: Any | None
+    resizing: Resizing | None = None
     _prompt_tokens: list[int] = field(default_factory=list)
     _shapes: list[_Shape] = field(default_factory=list)
     _patches: list[int] = field(default_factory=list)
@@ -91,12 +97,17 @@ class Pages:
             step = max(1, min(size, BATCH_PATCHES // self._patches[indices[0]]))
             yield from (indices[start : start + step] for start in range(0, len(indices), step))
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Tokens of one page's prompt, and patches of its image."""
+        return self._prompt_tokens[index], self._patches[index]
+
     def text(self, index: int) -> TextPage:
         """One page as it is."""
         record = self.records[index]
         if self._processor is None:
-            return TextPage(index, record, None, None)
-        return TextPage(index, record, prompt_text(record, self._processor), self._prompt_tokens[index])
+            return TextPage(index, record, None, None, self.resizing)
+        prompt = prompt_text(record, self._processor)
+        return TextPage(index, record, prompt, self._prompt_tokens[index], self.resizing)
 
     def inputs(self, index: int) -> dict[str, Tensor]:
         """The model inputs of one page's prompt, each tensor as `Sample.inputs` has it."""
@@ -117,15 +128,28 @@ class _Opened:
     image_digest: str
 
 
-def check_pages(records: Sequence[Record], processor: Any | None, progress: Progress) -> Pages:
+def check_pages(
+    records: Sequence[Record],
+    processor: Any | None,
+    progress: Progress,
+    *,
+    max_tokens: int | None = None,
+    max_pixels: int | None = None,
+) -> Pages:
     """Build every page once; without a processor only open it.
 
+    max_tokens: most of a prompt and its answer. max_pixels: those to which the processor was lowered; without one, the
+    published limits are.
     Raises CalibrationError if more than a tenth of them, or all, cannot be used.
     """
-    pages = Pages([], [], [], {}, processor)
+    pages = Pages([], [], [], {}, processor, None if max_pixels is None else Resizing.of(processor, max_pixels))
     failures: list[Failure] = []
     progress.start("check pages", len(records))
-    found = map(_open, records) if processor is None else iter_samples(records, processor, with_answer=False)
+    found: Iterator[_Opened | Sample | Failure]
+    if processor is None:
+        found = map(partial(_open, resizing=pages.resizing), records)
+    else:
+        found = iter_samples(records, processor, with_answer=False, max_tokens=max_tokens)
     for record, page in zip(records, found, strict=True):
         progress.step(record.name)
         if isinstance(page, Failure):
@@ -138,9 +162,12 @@ def check_pages(records: Sequence[Record], processor: Any | None, progress: Prog
     return pages
 
 
-def _open(record: Record) -> _Opened | Failure:
+def _open(record: Record, resizing: Resizing | None) -> _Opened | Failure:
     try:
-        return _Opened(*digest_page(record, record.open_image()))
+        image = record.open_image()
+        if resizing is not None:
+            resizing.size(image)
+        return _Opened(*digest_page(record, image))
     except CalibrationError as error:
         return Failure(record.name, str(error))
 

@@ -24,7 +24,7 @@ def load_image(source: Path | bytes) -> Image:
     """Read a file, or its bytes, as RGB, upright by its EXIF orientation, transparency on white; the first frame.
 
     Raises CalibrationError, without the file's name, if it cannot be read, is no image, is damaged or cut short, or
-    has more pixels than Pillow's limit against decompression bombs.
+    has more pixels than Pillow's limit against decompression bombs, or than memory holds.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -35,11 +35,13 @@ def load_image(source: Path | bytes) -> Image:
             return _decode(source)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = f"{Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "its limit of"
-        raise CalibrationError(f"may be a decompression bomb: more than {limit} pixels") from error
+        raise CalibrationError(f"may be a decompression bomb: more than {limit} pixels; scale it down") from error
     except UnidentifiedImageError as error:
         raise CalibrationError("is no PNG, JPEG, WebP, BMP, TIFF or GIF image") from error
     except FileNotFoundError as error:
         raise CalibrationError("no such file") from error
+    except MemoryError as error:
+        raise CalibrationError("is too large for this machine's memory; scale it down") from error
     except CalibrationError:
         raise
     except Exception as error:  # what Pillow raises on damaged files is no closed set

@@ -7,6 +7,7 @@ from typing import Any
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError, one_line
+from hyocr_core.pages.pixels import lower_pixels
 from hyocr_core.pages.prompts import chat
 
 _NEEDED = (
@@ -15,12 +16,12 @@ _NEEDED = (
 )
 
 
-def load_processor(folder: Path) -> Any:
+def load_processor(folder: Path, max_pixels: int | None = None) -> Any:
     """Load the Transformers processor of a checkpoint folder, with the image processor made of Pillow and NumPy.
 
-    No code from the folder is run, nothing is downloaded.
+    No code from the folder is run, nothing is downloaded. max_pixels: lowers what a page may have.
     Raises CheckpointError if the folder lacks a tokenizer, an image processor or a chat template, if they cannot be
-    loaded, or if the template does not render a page.
+    loaded, or if the template does not render a page; ConfigError for pixels outside of what the processor takes.
     """
     for what, files in _NEEDED:
         if not any((folder / name).is_file() for name in files):
@@ -38,6 +39,8 @@ def load_processor(folder: Path) -> Any:
     if not processor.chat_template:
         raise CheckpointError(f"{folder}: holds no chat template (chat_template.jinja)")
     _check_template(processor, folder)
+    if max_pixels is not None:
+        lower_pixels(processor.image_processor, max_pixels)
     return processor
 
 

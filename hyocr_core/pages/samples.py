@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, CheckpointError, one_line
 from hyocr_core.pages.images import digest_image
+from hyocr_core.pages.pixels import check_pixels
 from hyocr_core.pages.prompts import chat, prompt_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-MAX_TOKENS = 8192
-_INPUTS = ("input_ids", "pixel_values", "image_grid_thw", "mm_token_type_ids")
+_PER_TOKEN = ("input_ids", "mm_token_type_ids")
+_INPUTS = (*_PER_TOKEN, "pixel_values", "image_grid_thw")
 _SHOWN_FAILURES = 3
 
 
@@ -27,7 +28,8 @@ class Sample:
 
     inputs: `input_ids` and `mm_token_type_ids` (1, tokens) int64, the latter 1 at image tokens; `pixel_values`
         (patches, 3 * 16 * 16) float32; `image_grid_thw` (1, 3) int64.
-    prompt_tokens: tokens before the answer; all of them if there is no answer.
+    prompt_tokens: tokens before the answer; all of them if there is no answer. cut_tokens: of the answer's end, which
+        is left out because the model takes no more.
     digest: SHA-256 of the page's pixels and texts; image_digest: of its pixels alone.
     """
 
@@ -37,6 +39,15 @@ class Sample:
     answer: str | None
     digest: str
     image_digest: str
+    cut_tokens: int = 0
+
+    @property
+    def cut(self) -> str | None:
+        """What to tell the user of an answer that was cut."""
+        if not self.cut_tokens:
+            return None
+        left = self.inputs["input_ids"].shape[1] - self.prompt_tokens
+        return f"its answer is cut to {left} of {left + self.cut_tokens} tokens, since the model takes no more"
 
 
 @dataclass(frozen=True)
@@ -48,12 +59,12 @@ class Failure:
 
 
 def iter_samples(
-    records: Iterable[Record], processor: Any, *, with_answer: bool, max_tokens: int = MAX_TOKENS
+    records: Iterable[Record], processor: Any, *, with_answer: bool, max_tokens: int | None = None
 ) -> Iterator[Sample | Failure]:
     """Build the sample of each record when it is asked for; a record that cannot be used yields a Failure.
 
     with_answer: append the assistant's turn, as the chat template writes it, where the record has an answer.
-    max_tokens: a longer sample is a Failure; nothing is ever cut.
+    max_tokens: a longer answer is cut there; one whose image and question leave it no room is a Failure.
     Raises CheckpointError if the chat template does not begin a whole conversation with its prompt.
     """
     for record in records:
@@ -63,17 +74,20 @@ def iter_samples(
             yield Failure(record.name, str(error))
 
 
-def build_sample(record: Record, processor: Any, *, with_answer: bool, max_tokens: int = MAX_TOKENS) -> Sample:
+def build_sample(record: Record, processor: Any, *, with_answer: bool, max_tokens: int | None = None) -> Sample:
     """Build one sample. Raises CalibrationError, without the record's name, and CheckpointError as `iter_samples`."""
     image = record.open_image()
     prompt, rest = _render(record, processor, with_answer=with_answer)
     inputs = _process(processor, prompt + rest, image)
     tokens = inputs["input_ids"].shape[1]
-    if tokens > max_tokens:
-        raise CalibrationError(f"{tokens} tokens, more than the {max_tokens} a sample may have; use a smaller image")
     prompt_tokens = _count_prompt(processor, prompt, inputs["input_ids"][0]) if rest else tokens
+    cut = 0
+    if max_tokens is not None:
+        _check_room(inputs, prompt_tokens, max_tokens)
+        cut = max(tokens - max_tokens, 0)
+        inputs |= {name: inputs[name][:, : tokens - cut] for name in _PER_TOKEN}
     digest, image_digest = digest_page(record, image)
-    return Sample(record.name, inputs, prompt_tokens, record.answer, digest, image_digest)
+    return Sample(record.name, inputs, prompt_tokens, record.answer, digest, image_digest, cut)
 
 
 def digest_page(record: Record, image: Image) -> tuple[str, str]:
@@ -148,7 +162,19 @@ def _process(processor: Any, text: str, image: Image) -> dict[str, Tensor]:
         inputs = processor(text=[text], images=[image], return_tensors="pt", padding=False, truncation=False)
     except ValueError as error:
         raise CalibrationError(f"the processor refuses it: {one_line(error)}") from error
+    check_pixels(processor.image_processor, inputs["image_grid_thw"][0].tolist())
     return {name: inputs[name] for name in _INPUTS}
+
+
+def _check_room(inputs: dict[str, Tensor], prompt_tokens: int, max_tokens: int) -> None:
+    """Raise CalibrationError for a prompt after which there is no room for an answer."""
+    kinds = inputs["mm_token_type_ids"]
+    tokens, image = kinds.shape[1], int(kinds.sum())
+    if prompt_tokens >= max_tokens:
+        raise CalibrationError(
+            f"its image has {image} tokens, its question {prompt_tokens - image} and its answer "
+            f"{tokens - prompt_tokens}, and the model takes {max_tokens}: no answer fits; lower --max-pixels"
+        )
 
 
 def _count_prompt(processor: Any, prompt: str, ids: Tensor) -> int:

@@ -74,6 +74,7 @@ def model_card(
         before=size(report.weight_bytes_before),
         after=size(report.weight_bytes_after),
         ratio=f"{report.weight_bytes_before / report.weight_bytes_after:.2f}",
+        scaled=_scaled(report.calibration.max_pixels if report.calibration else None),
         options=json.dumps(report.method.config, indent=2),
         accuracy=_accuracy(report, name),
         runtimes=known_runtimes(quantization_config, _shapes(report)),
@@ -127,7 +128,8 @@ def _accuracy(report: QuantReport, name: str) -> str:
 
 def _measured(numbers: EvaluationRecord) -> Iterator[str]:
     """A sentence on how, a table of what, a sentence on the difference. No times: the card is the same each run."""
-    yield f"{numbers.pages} pages of {numbers.data}, read greedily (seed {numbers.seed}, device {numbers.device}):"
+    pages = f"{numbers.pages} pages of {numbers.data}{_scaled(numbers.max_pixels)}"
+    yield f"{pages}, read greedily (seed {numbers.seed}, device {numbers.device}):"
     rows = {"original": numbers.baseline, "rounded to nearest": numbers.rounded, "this checkpoint": numbers.model}
     found = {label: score for label, score in rows.items() if score is not None}
     titles = [_cell(metric.title) for metric in numbers.metrics.values()]
@@ -140,6 +142,10 @@ def _measured(numbers: EvaluationRecord) -> Iterator[str]:
             f"(95 % interval, page by page: {signed_span(numbers.cer_difference_interval)})."
         )
     yield f"Runtime: {_runtimes(found)}. {_meaning(numbers)}"
+
+
+def _scaled(max_pixels: int | None) -> str:
+    return "" if max_pixels is None else f", scaled down to {max_pixels:,} pixels"
 
 
 def _cell(text: str) -> str:

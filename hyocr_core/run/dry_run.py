@@ -11,6 +11,7 @@ from pydantic import Field
 from hyocr_core.checkpoint.space import free_disk
 from hyocr_core.checkpoint.writer import check_target
 from hyocr_core.contract.config import FrozenModel
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError, ConfigError
 from hyocr_core.formats import StoredFormats
 from hyocr_core.models.fitting import ServingMemory, serving_memory
@@ -19,10 +20,10 @@ from hyocr_core.models.parts import HEAD, parts
 from hyocr_core.models.servable import servable
 from hyocr_core.models.serving_memory import ServedLoad
 from hyocr_core.pages.processor import load_processor
-from hyocr_core.pages.samples import MAX_TOKENS, Failure, check_failures, iter_samples
+from hyocr_core.pages.samples import Failure, check_failures, iter_samples
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import free_memory
-from hyocr_core.run.job import Job, check_norms, check_resources, prepare
+from hyocr_core.run.job import Job, check_norms, check_resources, estimate, prepare
 from hyocr_core.run.plan import ignored_by
 from hyocr_core.run.trial import Trial, prepare_trial
 from hyocr_core.run.workload import Size, forward_work, measure_speed
@@ -62,6 +63,18 @@ class PartSize(FrozenModel):
     after: int | None
 
 
+class WithoutLimit(FrozenModel):
+    """What the same pages would be without `max_pixels`.
+
+    memory: as of ResourcePlan. work: of the forward passes, times that with the limit.
+    """
+
+    tokens: int
+    patches: int
+    memory: int | None
+    work: float
+
+
 class CalibrationPlan(FrozenModel):
     """What the method would learn from."""
 
@@ -69,6 +82,8 @@ class CalibrationPlan(FrozenModel):
     samples: int
     tokens: int
     patches: int
+    max_pixels: int | None = Field(None, description="to which larger pages are scaled down")
+    without_limit: WithoutLimit | None = Field(None, description="the same pages without max_pixels")
     answers: str = Field(description="data, generate or none; those that the model generates are not in `tokens`")
     failures: dict[str, str] = Field(description="record -> why it cannot be used")
 
@@ -143,13 +158,14 @@ def plan_run(
     """
     progress = progress or Silent()
     job = prepare(run, progress)
-    needs = check_resources(job)
+    check_resources(job)
     trial = prepare_trial(job)
     check_target(run.output, resume=resume)
     check_norms(job)
     start = time.perf_counter()
-    sizes, failures = _read_samples(job)
+    used, sizes, failures = _read_samples(job)
     reading = time.perf_counter() - start
+    needs = estimate(job, _largest(sizes))
     written = job.quantization_config
     formats = known_formats(written)
     calibration = CalibrationPlan(
@@ -157,6 +173,8 @@ def plan_run(
         samples=len(sizes),
         tokens=sum(size.tokens for size in sizes),
         patches=sum(size.patches for size in sizes),
+        max_pixels=run.max_pixels,
+        without_limit=_without_limit(job, used, sizes) if run.max_pixels is not None and sizes else None,
         answers=run.answers,
         failures={failure.name: failure.reason for failure in failures},
     )
@@ -212,22 +230,51 @@ def _most(memory: int | None, trial: Trial | None) -> int | None:
     return max(memory, trial.memory)
 
 
-def _read_samples(job: Job) -> tuple[list[Size], list[Failure]]:
-    """Sizes of the samples that can be used; raises CalibrationError when too many cannot, as the run would."""
+def _read_samples(job: Job) -> tuple[list[Record], list[Size], list[Failure]]:
+    """The pages that can be used, and their sizes; raises CalibrationError when too many cannot, as the run would."""
+    used: list[Record] = []
     sizes: list[Size] = []
     failures: list[Failure] = []
     if not job.records:
-        return sizes, failures
+        return used, sizes, failures
     job.progress.start("pages", len(job.records))
-    limit = min(MAX_TOKENS, job.model.max_tokens)
-    for item in iter_samples(job.records, job.processor, with_answer=True, max_tokens=limit):
+    items = iter_samples(job.records, job.processor, with_answer=True, max_tokens=job.model.max_tokens)
+    for record, item in zip(job.records, items, strict=True):
         job.progress.step(item.name)
         if isinstance(item, Failure):
             failures.append(item)
-        else:
-            sizes.append(Size(item.inputs["input_ids"].shape[1], item.inputs["pixel_values"].shape[0]))
+            continue
+        if item.cut is not None:
+            job.progress.say(f"{item.name}: {item.cut}")
+        used.append(record)
+        sizes.append(Size(item.inputs["input_ids"].shape[1], item.inputs["pixel_values"].shape[0]))
     check_failures(failures, len(job.records))
-    return sizes, failures
+    return used, sizes, failures
+
+
+def _largest(sizes: Sequence[Size]) -> tuple[int, int]:
+    return max((size.tokens for size in sizes), default=0), max((size.patches for size in sizes), default=0)
+
+
+def _without_limit(job: Job, records: Sequence[Record], sizes: Sequence[Size]) -> WithoutLimit:
+    processor = load_processor(job.source.folder).image_processor
+    free = [_free_size(job, processor, record, size) for record, size in zip(records, sizes, strict=True)]
+    work, now = (forward_work(job, each) for each in (free, sizes))
+    return WithoutLimit(
+        tokens=sum(size.tokens for size in free),
+        patches=sum(size.patches for size in free),
+        memory=estimate(job, _largest(free)).memory,
+        work=(work.matmul + work.attention) / (now.matmul + now.attention),
+    )
+
+
+def _free_size(job: Job, free: Any, record: Record, size: Size) -> Size:
+    """The size of a sample without `max_pixels`. free: the image processor as it is."""
+    image, lowered = record.open_image(), job.processor.image_processor
+    grids = [each.get_number_of_image_patches(image.height, image.width) for each in (lowered, free)]
+    merge = lowered.merge_size
+    before, after = ((rows // merge) * (columns // merge + 1) for rows, columns in grids)
+    return Size(size.tokens + after - before, grids[1][0] * grids[1][1])
 
 
 def _linears(job: Job, formats: StoredFormats | None) -> Iterator[LinearsPlan]:

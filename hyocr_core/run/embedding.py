@@ -13,7 +13,7 @@ from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import OutputError, RunError
 from hyocr_core.kit.checks import is_finite
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
-from hyocr_core.pages.samples import MAX_TOKENS, Failure, Sample, check_failures, iter_samples
+from hyocr_core.pages.samples import Failure, Sample, check_failures, iter_samples
 from hyocr_core.progress import Progress
 from hyocr_core.run.activations import sample_path, save_embedded
 from hyocr_core.run.run_record import RunJournal
@@ -69,13 +69,15 @@ def embed_samples(
     failures: list[Failure] = []
     digest = hashlib.sha256()
     progress.start(how.name, len(records))
-    for item in iter_samples(records, processor, with_answer=True, max_tokens=min(MAX_TOKENS, max_tokens)):
+    for item in iter_samples(records, processor, with_answer=True, max_tokens=max_tokens):
         progress.step(item.name)
         if isinstance(item, Failure):
             failures.append(item)
             progress.say(f"skipped {item.name}: {item.reason}")
             check_failures(failures, len(records))
             continue
+        if item.cut is not None:
+            progress.say(f"{item.name}: {item.cut}")
         _embed_one(how, item, len(names), journal)
         names.append(item.name)
         pages.append(item.image_digest)

@@ -18,10 +18,10 @@ from hyocr_core.models.load import pick_device
 from hyocr_core.models.passed_over import passed_over
 from hyocr_core.models.tied import tied_copies
 from hyocr_core.models.wiring import Place
+from hyocr_core.models.working_memory import cache_bytes, decoder_bytes, prepared_bytes, vision_bytes
 from hyocr_core.pages.checked import Pages
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.prompts import task_prompt
-from hyocr_core.pages.samples import MAX_TOKENS
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.plugin.registry import Method, load_method
 from hyocr_core.plugin.watch import Chosen, choose_observers
@@ -166,7 +166,7 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
         if drawn.calibration is None:
             drawn.calibration = _draw(run, progress)
         records = drawn.calibration
-        processor = load_processor(source.folder)
+        processor = load_processor(source.folder, run.max_pixels)
     return Job(
         run=run,
         method=method,
@@ -211,28 +211,30 @@ def _draw(run: RunConfig, progress: Progress) -> list[Record]:
     return records if run.answers == "data" else [replace(record, answer=None) for record in records]
 
 
-def estimate(job: Job) -> Needs:
-    """Estimate memory and disk from the plan and the first few samples."""
+def estimate(job: Job, largest: tuple[int, int] | None = None) -> Needs:
+    """Estimate memory and disk from the plan and the largest sample, its tokens and patches; None looks at a few."""
     weights = [f"{name}.weight" for name in job.plan.quantized]
     linears = sum(job.reader.tensors[name].nbytes for name in weights)
-    activations = _activation_bytes(job)
+    tokens, patches = largest or (sample_size(job.records, job.processor) if job.records else (0, 0))
+    activations = _activation_bytes(job, tokens, patches)
     # No method packs to more than the full-precision weight.
     on_disk = required_disk(job.original if job.kept else job.reader, weights, linears)
     on_disk += activations * (2 if job.run.spill else 1)
     if job.model.device.type != "cpu":
         return Needs(None, on_disk)
-    front = sum(info.nbytes for info in job.reader.tensors.values()) - linears if job.records else 0
+    text, vision, itemsize = job.model.config.text_config, job.model.config.vision_config, job.model.dtype.itemsize
+    seen = max(prepared_bytes(vision, patches), vision_bytes(vision, patches, itemsize))
+    read = decoder_bytes(text, tokens, itemsize)
+    front = sum(info.nbytes for info in job.reader.tensors.values()) - linears + seen if job.records else 0
     blocks = job.model.vision_blocks + job.model.decoder_blocks if job.config.quant_vit else job.model.decoder_blocks
     block = 6 * linears // len(blocks) + (0 if job.run.spill else activations)
-    whole = _generating_bytes(job) if job.lacks_answers else 0
+    block += max(read, seen if job.config.quant_vit else 0)
+    whole = _generating_bytes(job, tokens) + max(seen, read) if job.lacks_answers else 0
     return Needs(RUNTIME_BYTES + max(front, block, whole), on_disk)
 
 
-def _activation_bytes(job: Job) -> int:
+def _activation_bytes(job: Job, tokens: int, patches: int) -> int:
     """Of all samples at the input of a block, for a method that sees groups also inside it, on each path."""
-    if not job.records:
-        return 0
-    tokens, patches = sample_size(job.records, job.processor)
     sizes = tokens * _token_values(job, job.model.decoder_blocks, job.model.config.text_config.hidden_size)
     if job.config.quant_vit:
         width = job.model.config.vision_config.hidden_size
@@ -249,12 +251,11 @@ def _token_values(job: Job, places: Sequence[Place], hidden_size: int) -> int:
     return int(hidden_size * (1 + max(len(place.wiring.last) for place in places)) + widest)
 
 
-def _generating_bytes(job: Job) -> int:
-    """The whole model, and the keys and values of the largest batch of pages."""
-    text = job.model.config.text_config
-    per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * job.model.dtype.itemsize
+def _generating_bytes(job: Job, tokens: int) -> int:
+    """The whole model, and the keys and values of the largest batch of pages, whose prompts have these tokens."""
     weights = sum(info.nbytes for info in job.reader.tensors.values())
-    return int(weights + min(BATCH_TOKENS, len(job.records) * MAX_TOKENS) * per_token)
+    kept = min(max(BATCH_TOKENS, 2 * tokens), len(job.records) * job.model.max_tokens)
+    return weights + cache_bytes(job.model.config.text_config, kept, job.model.dtype.itemsize)
 
 
 def check_resources(job: Job) -> Needs:
@@ -263,7 +264,7 @@ def check_resources(job: Job) -> Needs:
     check_disk(job.run.output, needs.disk)
     if needs.memory is not None:
         advice = "--answers data or none, " if job.lacks_answers else ""
-        check_memory(needs.memory, f"use {advice}fewer samples, or --spill")
+        check_memory(needs.memory, f"use {advice}fewer samples, --spill, or a lower --max-pixels")
     return needs
 
 

@@ -20,7 +20,6 @@ from hyocr_core.evaluation.reading.kept import default_state, take_lock
 from hyocr_core.evaluation.scores.rates import cut_loop
 from hyocr_core.models.load import load_model
 from hyocr_core.pages.checked import Pages, check_pages
-from hyocr_core.pages.samples import MAX_TOKENS
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.run.job import BATCH_TOKENS, Job
 
@@ -57,11 +56,11 @@ def own_answers(job: Job, digests: Mapping[str, str]) -> list[Record]:
     Raises CalibrationError when more than a tenth of the pages, or all, cannot be used, OutputError when answers cannot
     be kept, RunError when the model computes NaN.
     """
-    pages = check_pages(job.records, job.processor, _Quiet(job.progress))
+    most = job.model.max_tokens - CLOSING_TOKENS
+    pages = check_pages(job.records, job.processor, _Quiet(job.progress), max_tokens=most)
     limit = greedy_config(job.reader.folder, job.model.config.text_config, None).max_new_tokens
-    key = hashlib.sha256(
-        json.dumps([_SCHEMA, dict(digests), limit, job.model.forward], sort_keys=True).encode()
-    ).hexdigest()[:32]
+    asked = [_SCHEMA, dict(digests), limit, job.model.forward, job.run.max_pixels]
+    key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
     with _locked(answers_folder() / key, job.progress) as folder:
         answers = _read(job, pages, _Kept(folder), limit)
     _say_cut(answers, limit, job.progress)
@@ -102,7 +101,7 @@ def _read(job: Job, pages: Pages, kept: _Kept, limit: int) -> dict[str, OwnAnswe
     if len(found) < len(pages.records):
         job.progress.start("answers", len(pages.records) - len(found))
     model = None
-    for indices, room in _batches(pages, min(MAX_TOKENS, job.model.max_tokens) - CLOSING_TOKENS, limit):
+    for indices, room in _batches(pages, job.model.max_tokens - CLOSING_TOKENS, limit):
         missing = [index for index in indices if index not in found]
         if not missing:
             continue
@@ -141,7 +140,7 @@ def _say_cut(answers: Mapping[str, OwnAnswer], limit: int, progress: Progress) -
     looping = [name for name, answer in answers.items() if answer.usable != answer.text]
     if cut:
         progress.say(
-            f"{len(cut)} of {len(answers)} answers reached the limit of tokens ({limit}, or what a sample may have) "
+            f"{len(cut)} of {len(answers)} answers reached the limit of tokens ({limit}, or what the model takes) "
             f"and are used as far as they go; the first is that of {cut[0]}"
         )
     if looping:

@@ -144,6 +144,7 @@ def _calibration_record(job: Job, samples: EmbeddedSamples | None) -> Calibratio
         tokens=samples.tokens,
         failures=samples.failures,
         sha256=samples.sha256,
+        max_pixels=job.run.max_pixels,
         answers=job.run.answers,
         forward=job.run.forward,
         page_sha256=samples.page_sha256,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hyocr_core.checkpoint.writer import refuse_unaccepted
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import RunError
-from hyocr_core.evaluation.evaluate import draw_records, evaluate
+from hyocr_core.evaluation.evaluate import BATCH_SIZE, draw_records, evaluate
+from hyocr_core.evaluation.reading.memory import reading_bytes
 from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.models.known_formats import known_formats
 from hyocr_core.pages.checked import Pages, check_pages
@@ -54,28 +56,35 @@ def prepare_trial(job: Job) -> Trial | None:
         forward=(run.forward,),
         gate=run.gate,
         device=str(job.model.device),
+        max_pixels=run.max_pixels,
     )
     records, pages = _pages(job, config)
-    return Trial(config, records, pages, _memory(job, config))
+    return Trial(config, records, pages, _memory(job, config, pages))
 
 
 def _pages(job: Job, config: EvalConfig) -> CheckedPages:
     """The pages to read, each built to see that it can be, by whoever shares them first."""
     if job.drawn.evaluation is None:
         records = draw_records(config, job.progress.say)
-        processor = job.processor or load_processor(job.source.folder)
-        job.drawn.evaluation = CheckedPages(records, check_pages(records, processor, job.progress))
+        processor = job.processor or load_processor(job.source.folder, config.max_pixels)
+        job.drawn.evaluation = CheckedPages(records, _check(job, config, records, processor))
     return job.drawn.evaluation
 
 
-def _memory(job: Job, config: EvalConfig) -> int | None:
+def _check(job: Job, config: EvalConfig, records: Sequence[Record], processor: Any) -> Pages:
+    most = job.model.max_tokens
+    return check_pages(records, processor, job.progress, max_tokens=most, max_pixels=config.max_pixels)
+
+
+def _memory(job: Job, config: EvalConfig, pages: Pages) -> int | None:
     """What all readers need together. Raises BadInputError when there is less."""
     if job.model.device.type != "cpu":
         return None
     # All of them are in memory at once, unpacked.
     readers = 3 if config.rounded else 2
     memory = RUNTIME_BYTES + readers * sum(info.nbytes for info in job.reader.tensors.values())
-    check_memory(memory, "leave --eval out, and run hyocr eval on another machine")
+    memory += reading_bytes(job.model, pages, BATCH_SIZE)
+    check_memory(memory, "lower --max-pixels, or leave --eval out and run hyocr eval on another machine")
     return memory
 
 

@@ -228,7 +228,12 @@ def _notes(file: ReferenceFile) -> Iterator[str]:
         ("model", "use_cache", False, "calibration keeps no key/value cache"),
         ("model", "torch_dtype", "auto", "weights are read in the dtype of the checkpoint"),
         ("model", "device_map", "auto", "the whole run is on one device, the one of --device"),
-        ("dataset", "max_seq_length", None, "no sample is cut or padded; one of more than 8192 tokens is left out"),
+        (
+            "dataset",
+            "max_seq_length",
+            None,
+            "no sample is padded; an answer is cut where the model takes no more",
+        ),
         ("dataset", "batch_size", 1, "samples are run one at a time, so that none is padded"),
     ):
         part = getattr(file, section)

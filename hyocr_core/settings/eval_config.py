@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.settings.run_file import load_yaml, with_plugins
-from hyocr_core.settings.shared import MODEL, Device, Forwards, Gate, Name, Plugins
+from hyocr_core.settings.shared import MAX_PIXELS, MODEL, Device, Forwards, Gate, Name, Plugins
 
 
 class EvalConfig(FrozenModel):
@@ -29,6 +29,7 @@ class EvalConfig(FrozenModel):
     )
     keep_duplicates: bool = Field(False, description="read pages that are the same as another, or nearly, too")
     num_samples: int | None = Field(None, ge=1, description="pages to draw from the data; all of them by default")
+    max_pixels: int | None = Field(None, ge=1, description=MAX_PIXELS)
     seed: Annotated[int, Field(ge=0, description="seed of draw and bootstrap")] = 0
     baseline: Name | None = Field(
         None, description="checkpoint to compare with, such as the one that the model was made from"

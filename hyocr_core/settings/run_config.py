@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
-from hyocr_core.settings.shared import MODEL, Device, Gate, Plugins
+from hyocr_core.settings.shared import MAX_PIXELS, MODEL, Device, Gate, Plugins
 
 
 class RunConfig(FrozenModel):
@@ -43,6 +43,7 @@ class RunConfig(FrozenModel):
     )
     keep_duplicates: bool = Field(False, description="use pages that are the same as another, or nearly, too")
     num_samples: Annotated[int, Field(ge=1, description="calibration samples to use")] = 128
+    max_pixels: int | None = Field(None, ge=1, description=MAX_PIXELS)
     seed: Annotated[int, Field(ge=0, description="seed of every random choice")] = 0
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N")
     forward: Forward = Field(

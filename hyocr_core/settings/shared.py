@@ -152,5 +152,11 @@ MODEL = (
 )
 """What names a checkpoint."""
 
+MAX_PIXELS = (
+    "pixels to which larger pages are scaled down, in calibration and evaluation alike; at most, and by default, what "
+    "the model's image processor allows"
+)
+"""What lowers the pixels of a page."""
+
 Name = Annotated[str, Field(min_length=1), BeforeValidator(_as_text)]
 """A folder, which may be a Path, an id on the hub, or a source."""

@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hyocr_core.report.numbers import duration, size, times
-from hyocr_core.run.dry_run import DryRun, PartSize
+from hyocr_core.run.dry_run import CalibrationPlan, DryRun, PartSize
 
 _UNKNOWN = "unknown"
 _ANSWERS = {"data": "", "generate": " and the answers that the model writes", "none": " without answers"}
@@ -48,6 +48,8 @@ def resources_table(plan: DryRun) -> Table:
         used = plan.calibration
         samples = f"{used.samples} samples of {used.source}, {used.tokens} tokens{_ANSWERS[used.answers]}"
         table.add_row("calibration", escape(samples))
+        if used.max_pixels is not None:
+            table.add_row("  scaled to", f"{used.max_pixels:,} pixels at most{_without_limit(used)}")
     for name, reason in plan.calibration.failures.items() if plan.calibration else ():
         table.add_row("  left out", escape(f"{name}: {reason}"))
     if plan.evaluation is not None:
@@ -62,6 +64,15 @@ def resources_table(plan: DryRun) -> Table:
     for runtime in plan.runtimes:
         table.add_row(runtime.name, escape(f"{runtime.loads}: {runtime.why}" if runtime.why else runtime.loads))
     return table
+
+
+def _without_limit(used: CalibrationPlan) -> str:
+    """What max_pixels saves."""
+    free = used.without_limit
+    if free is None:
+        return ""
+    memory = "" if free.memory is None else f", memory about {size(free.memory)}"
+    return f"; without: {free.tokens} tokens{memory}, time of the forward passes {times(free.work)}"
 
 
 def plan_tables(plan: DryRun) -> tuple[Table, ...]:

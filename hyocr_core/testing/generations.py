@@ -12,10 +12,24 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from safetensors.torch import load_file, save_file
 
-from hyocr_core.testing.tiny import write_checkpoint
+from hyocr_core.testing.tiny import TEXT, VISION, write_checkpoint
 
 Generation: TypeAlias = Literal["1.5", "1.0"]
 GENERATIONS: tuple[Generation, ...] = get_args(Generation)
+
+LENGTHS: dict[Generation, tuple[int, int]] = {"1.5": (131072, 4096 * 4096), "1.0": (32768, 2048 * 2048)}
+"""Positions of the decoder, and pixels of a page, at most."""
+LEAST_PIXELS = 512 * 512
+PATCH_PIXELS = 16 * 16
+
+# A page may have 65,536 patches, each of which attends to all: narrow, so that this takes seconds.
+_NARROW_TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
+_NARROW_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+}
 
 SHARDS = 4
 HEAD = "lm_head.weight"
@@ -89,9 +103,15 @@ _VISION: dict[str, Any] = {
 _DRAFT = 'raise RuntimeError("code of a model folder must never run")\n'
 
 
-def write_generation(folder: Path, generation: Generation) -> None:
-    """Write a random checkpoint of a megabyte as that generation is published; v1.5 with v1.0 in a folder below."""
-    write_checkpoint(folder)
+def write_generation(folder: Path, generation: Generation, *, full_pages: bool = False) -> None:
+    """Write a random checkpoint of a megabyte as that generation is published; v1.5 with v1.0 in a folder below.
+
+    full_pages: with the published limits of pixels and positions, and narrower.
+    """
+    if full_pages:
+        _write_for_full_pages(folder, generation)
+    else:
+        write_checkpoint(folder)
     config = read_json(folder / "config.json")
     dress(folder, config, generation)
     tensors = load_file(folder / "model.safetensors")
@@ -101,9 +121,17 @@ def write_generation(folder: Path, generation: Generation) -> None:
         tensors[HEAD] = tensors[EMBEDDING].clone()
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         write_beside(folder)
-        write_generation(folder / "v1.0", "1.0")
+        write_generation(folder / "v1.0", "1.0", full_pages=full_pages)
     else:
         _write_shards(folder, tensors)
+
+
+def _write_for_full_pages(folder: Path, generation: Generation) -> None:
+    positions, pixels = LENGTHS[generation]
+    patches = pixels // PATCH_PIXELS
+    text = TEXT | _NARROW_TEXT | {"max_position_embeddings": positions}
+    vision = VISION | _NARROW_VISION | {"max_vit_seq_len": patches, "img_max_token_num": patches // 4}
+    write_checkpoint(folder, text=text, vision=vision, pixels=(LEAST_PIXELS, pixels))
 
 
 def dress(folder: Path, config: dict[str, Any], generation: Generation) -> None:

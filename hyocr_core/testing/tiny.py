@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,19 @@ def shared_checkpoint(base: Path) -> Path:
     return folder
 
 
-def write_checkpoint(folder: Path) -> None:
-    """Write a checkpoint in the published layout, with random weights: the same bytes every time."""
-    processor = layout.build_processor(DEFAULT_PROMPT, pixels=PIXELS)
-    config = layout.build_config(layout.build_tokenizer(DEFAULT_PROMPT), TEXT, VISION)
+def write_checkpoint(
+    folder: Path,
+    *,
+    text: Mapping[str, Any] = TEXT,
+    vision: Mapping[str, Any] = VISION,
+    pixels: tuple[int, int] = PIXELS,
+) -> None:
+    """Write a checkpoint in the published layout, with random weights: the same bytes every time.
+
+    text, vision: shapes of decoder and vision tower. pixels: the least and the most of a page.
+    """
+    processor = layout.build_processor(DEFAULT_PROMPT, pixels=pixels)
+    config = layout.build_config(layout.build_tokenizer(DEFAULT_PROMPT), text, vision)
     model: Any = HunYuanVLForConditionalGeneration(config)
     model.to(torch.bfloat16)
     with torch.no_grad():

@@ -85,6 +85,17 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, si
             load_image(path)
 
 
+def test_an_image_that_memory_does_not_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_image: Any) -> None:
+        raise MemoryError
+
+    path = tmp_path / "page.png"
+    noise().save(path)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(CalibrationError, match="is too large for this machine's memory; scale it down"):
+        load_image(path)
+
+
 @pytest.mark.parametrize("cut", [12, 8], ids=["no end", "half an end"])
 def test_a_png_that_lacks_only_its_end_is_refused(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "page.png"

@@ -170,12 +170,31 @@ def test_a_template_that_refuses_a_conversation_is_a_failure_of_that_sample(chec
     assert failure == Failure("page.png", "the chat template refuses it: no system turn")
 
 
-def test_a_long_sample_is_a_failure_and_is_not_cut(processor: Any) -> None:
-    tokens = build_sample(record(), processor, with_answer=False).inputs["input_ids"].shape[1]
-    assert isinstance(build_sample(record(), processor, with_answer=False, max_tokens=tokens), Sample)
-    (failure,) = iter_samples([record()], processor, with_answer=False, max_tokens=tokens - 1)
-    assert isinstance(failure, Failure)
-    assert failure.reason.startswith(f"{tokens} tokens, more than the {tokens - 1}")
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_a_failure_that_counts_its_tokens(processor: Any) -> None:
+    asked = record(answer="abc")
+    whole = build_sample(asked, processor, with_answer=True)
+    prompt, image = whole.prompt_tokens, image_tokens(256, 32)
+    assert build_sample(asked, processor, with_answer=False, max_tokens=prompt + 1).prompt_tokens == prompt
+    for with_answer, answer in ((True, 4), (False, 0)):
+        (failure,) = iter_samples([asked], processor, with_answer=with_answer, max_tokens=prompt)
+        assert isinstance(failure, Failure)
+        assert failure.reason == (
+            f"its image has {image} tokens, its question {prompt - image} and its answer {answer}, and the model takes "
+            f"{prompt}: no answer fits; lower --max-pixels"
+        )
+
+
+def test_an_answer_that_is_too_long_is_cut_and_nothing_else_is(processor: Any) -> None:
+    asked = record(answer="a long answer")
+    whole = build_sample(asked, processor, with_answer=True)
+    tokens = whole.inputs["input_ids"].shape[1]
+    assert whole.cut is None
+    cut = build_sample(asked, processor, with_answer=True, max_tokens=whole.prompt_tokens + 2)
+    assert cut.cut == f"its answer is cut to 2 of {tokens - whole.prompt_tokens} tokens, since the model takes no more"
+    for name, value in whole.inputs.items():
+        per_token = name in ("input_ids", "mm_token_type_ids")
+        assert torch.equal(cut.inputs[name], value[:, : whole.prompt_tokens + 2] if per_token else value)
+    assert cut.prompt_tokens == whole.prompt_tokens
 
 
 def test_a_sliver_of_a_page_is_a_failure(processor: Any) -> None:

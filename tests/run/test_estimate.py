@@ -60,7 +60,8 @@ def test_samples_are_in_memory_unless_spilled(
     kept, spilled = prepared("gptq"), prepared("gptq", spill=True)
     samples = 3 * TOKENS * demo_config["text_config"]["hidden_size"] * 2
     assert memory(kept) >= samples + 4 * block_weights(kept)
-    assert memory(spilled) < samples / 10
+    # What a block makes of one sample is in memory at any rate.
+    assert memory(kept) - memory(spilled) == samples
     assert estimate(spilled).disk - estimate(kept).disk == samples
 
 

@@ -18,6 +18,7 @@ from hyocr_core.checkpoint.durable import try_lock
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError, OutputError
 from hyocr_core.evaluation.reading.generate import Runner
+from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import load_model
 from hyocr_core.pages.samples import build_sample
 from hyocr_core.progress import Silent
@@ -241,12 +242,12 @@ def test_batches_keep_within_their_tokens(job: Prepare, monkeypatch: pytest.Monk
     assert [record.answer for record in again] == [record.answer for record in whole]
 
 
-def test_a_prompt_and_its_answer_are_no_longer_than_a_sample_may_be(job: Prepare, monkeypatch: Any) -> None:
+def test_a_prompt_and_its_answer_are_no_longer_than_the_model_takes(job: Prepare, monkeypatch: Any) -> None:
     made = job()
     longest = max(
         build_sample(record, made.processor, with_answer=False).inputs["input_ids"].shape[1] for record in made.records
     )
-    monkeypatch.setattr(module, "MAX_TOKENS", longest + module.CLOSING_TOKENS + 2)
+    monkeypatch.setattr(HunYuanVL, "max_tokens", longest + module.CLOSING_TOKENS + 2)
     for record in own_answers(made, made.reader.digests()):
         sample = build_sample(record, made.processor, with_answer=True)
         assert sample.inputs["input_ids"].shape[1] <= longest + module.CLOSING_TOKENS + 2

@@ -29,6 +29,7 @@ CALIBRATION: dict[str, Any] = {
     "task": "parsing",
     "answers": "none",
     "num_samples": SAMPLES - 1,
+    "max_pixels": 65536,
     "seed": 1,
     "keep_duplicates": True,
 }

@@ -10,7 +10,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from hyocr_core.errors import ConfigError
-from hyocr_core.pages.samples import MAX_TOKENS
 from hyocr_core.plugin.registry import load_method
 from hyocr_core.settings.angelslim import ReferenceFile
 from hyocr_core.settings.run_config import RunConfig
@@ -215,7 +214,7 @@ def test_a_contradiction_is_refused_with_the_fix(tmp_path: Path, edits: Edits, e
         ({"model.torch_dtype": "float16"}, "model.torch_dtype: "),
         ({"model.device_map": "cuda:0"}, "model.device_map: "),
         ({"model.device_map": {"": 0}}, "model.device_map: "),
-        ({"dataset.max_seq_length": 2048}, "dataset.max_seq_length: no sample is cut"),
+        ({"dataset.max_seq_length": 2048}, "dataset.max_seq_length: no sample is padded"),
         ({"dataset.batch_size": 8}, "dataset.batch_size: "),
         ({f"{Q}.bits": 8}, f"{Q}.bits: 8 bits are stored, whatever the name int4_gptq says"),
         ({f"{Q}.quant_method.zero_point": True}, f"{Q}.quant_method.zero_point: stored as compressed-tensors"),
@@ -261,11 +260,6 @@ def test_a_dataset_is_read_as_the_reference_does(
     assert run.calib == calib
     told = f"dataset.data_path: calibrates on the split test of {data_path}: evaluate on other pages"
     assert list(notes) == ([told] if calib != data_path else [])
-
-
-def test_the_limit_that_a_note_names_is_the_real_one(tmp_path: Path) -> None:
-    (note,) = read(tmp_path, {"dataset.max_seq_length": 2048}).notes
-    assert f"more than {MAX_TOKENS} tokens" in note
 
 
 def test_every_key_is_described() -> None:

@@ -20,8 +20,10 @@ from hyocr_core.pages.processor import load_processor
 class Opened:
     """What is known of the files. Every property raises CheckpointError for what cannot be read."""
 
-    def __init__(self, source: ResolvedModel) -> None:
+    def __init__(self, source: ResolvedModel, max_pixels: int | None = None) -> None:
+        """max_pixels: most that its processor is to make of a page."""
         self.source = source
+        self._max_pixels = max_pixels
 
     @property
     def folder(self) -> Path:
@@ -42,7 +44,7 @@ class Opened:
 
     @cached_property
     def processor(self) -> Any:
-        return load_processor(self.folder)
+        return load_processor(self.folder, self._max_pixels)
 
     @cached_property
     def shape(self) -> HunYuanVL:

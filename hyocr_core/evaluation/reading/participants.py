@@ -47,6 +47,11 @@ class Participants:
         return [opened for role, opened in self.sources.items() if role in self.entries or role in files]
 
     @property
+    def max_tokens(self) -> int | None:
+        """The most that all whose files are here take of a prompt and its answer."""
+        return min((opened.shape.max_tokens for opened in self.sources.values()), default=None)
+
+    @property
     def identity(self) -> dict[str, str]:
         """Beside files and pages, what the answers depend on."""
         named = {role: {"runtime": entry.runtime, "forward": entry.forward} for role, entry in self.entries.items()}
@@ -65,7 +70,7 @@ def gather(config: EvalConfig, chosen: Mapping[Role, ChosenBackend]) -> Particip
         names["baseline"] = config.rival
     own = {"model"} if len(config.forward) == 1 else set(names)
     revisions = {role: config.revision if role in own else None for role in names}
-    found = {role: _find(name, chosen[role], revisions[role]) for role, name in names.items()}
+    found = {role: _find(name, chosen[role], revisions[role], config.max_pixels) for role, name in names.items()}
     sources = {role: opened for role, opened in found.items() if opened is not None}
     _check_comparable(config, chosen, sources)
     processor = next((opened.processor for opened in sources.values()), None)
@@ -89,13 +94,13 @@ def gather(config: EvalConfig, chosen: Mapping[Role, ChosenBackend]) -> Particip
     return Participants(sources, entries, texts, processor, limit)
 
 
-def _find(name: str, backend: ChosenBackend, revision: str | None) -> Opened | None:
+def _find(name: str, backend: ChosenBackend, revision: str | None, max_pixels: int | None) -> Opened | None:
     """The files of a checkpoint; a backend that needs none may be given their folder as the model's name."""
     if not backend.needs_files and not Path(name).expanduser().is_dir():
         if revision is not None:
             raise BadInputError(f"a revision ({revision}) cannot be chosen with {backend.who}, which reads no files")
         return None
-    return Opened(resolve_model(name, revision))
+    return Opened(resolve_model(name, revision), max_pixels)
 
 
 def _check_comparable(config: EvalConfig, chosen: Mapping[Role, ChosenBackend], sources: Mapping[Role, Opened]) -> None:

@@ -114,10 +114,14 @@ def _check_same_pages(results: Sequence[EvalResult], names: Sequence[str]) -> No
 
 def _check_same_runtime(results: Sequence[EvalResult], names: Sequence[str]) -> None:
     runtimes: list[tuple[Hashable, ...]] = [
-        (result.model.runtime, result.model.forward or "unknown", result.max_new_tokens) for result in results
+        (result.model.runtime, result.model.forward or "unknown", result.max_new_tokens, result.max_pixels)
+        for result in results
     ]
     if len(set(runtimes)) > 1:
-        read = [f"{runtime}, {forward} forward, at most {limit} new tokens" for runtime, forward, limit in runtimes]
+        read = [
+            f"{runtime}, {forward} forward, at most {limit} new tokens, {pixels or 'all'} pixels"
+            for runtime, forward, limit, pixels in runtimes
+        ]
         raise BadInputError(
             f"these were not read alike: {_listed(names, read)}; evaluate them alike, or give --cross-runtime"
         )

@@ -14,6 +14,7 @@ def summarize(result: EvalResult, data: str) -> EvaluationRecord:
         seed=result.seed,
         pages=len(pages),
         max_new_tokens=result.max_new_tokens,
+        max_pixels=result.max_pixels,
         device=result.environment["device"],
         model=_score(result.model, compared, len(pages)),
         baseline=None if result.baseline is None else _score(result.baseline, None, len(pages)),

@@ -157,6 +157,7 @@ class EvalResult(FrozenModel):
     data: str = Field(description="the source as it was given")
     seed: int
     max_new_tokens: int
+    max_pixels: int | None = Field(None, description="most pixels of a page, if fewer than the processor allows")
     reference_characters: int | None
     reference_words: int | None
     model: ModelScore

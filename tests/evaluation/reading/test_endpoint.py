@@ -106,6 +106,16 @@ def test_what_is_asked(server: Server, tmp_path: Path) -> None:
     }
 
 
+def test_a_page_is_sent_with_the_pixels_that_were_asked_for(server: Server, tmp_path: Path) -> None:
+    Image.effect_noise((1600, 1200), 90).convert("RGB").save(tmp_path / "page.png")
+    (tmp_path / "page.txt").write_text("text 0")
+    done = read(server, tmp_path, "--max-pixels", 1_000_000)
+    assert done.exit_code == 0, done.output
+    (body,) = server.bodies
+    assert picture(body).size == (1152, 864)  # as the published processor makes it: multiples of 32
+    assert json.loads(done.stdout)["max_pixels"] == 1_000_000
+
+
 def test_an_answer_that_was_cut_counts_as_cut(server: Server, folder: Path) -> None:
     server.reply = lambda page, _: (200, completion("text", finish="length" if page else "stop"))
     assert json.loads(read(server, folder).stdout)["model"]["cut_pages"] == COUNT - 1

@@ -71,10 +71,19 @@ def test_only_the_same_pages_are_compared(tmp_path: Path) -> None:
 
 def test_other_runtimes_only_when_asked_to(tmp_path: Path) -> None:
     folders = [add(tmp_path, "one", 900), add(tmp_path, "two", 900, runtime="vllm")]
-    with pytest.raises(BadInputError, match=r"one: dequant, at most 2048 new tokens; two: vllm, .*--cross-runtime"):
+    with pytest.raises(BadInputError, match=r"2048 new tokens, all pixels; two: vllm, .*--cross-runtime"):
         side_by_side(folders)
     runtimes = [row.runtime for row in side_by_side(folders, cross_runtime=True).candidates]
     assert runtimes == ["transformers", "dequant", "vllm"]
+
+
+def test_pages_of_other_pixels_are_not_compared_unasked(tmp_path: Path) -> None:
+    results = [built.evaluation(PAGES, model=built.score(rate(PAGES)), max_pixels=pixels) for pixels in (None, 4096)]
+    folders = [built.checkpoint(tmp_path / name, None, result) for name, result in zip("ab", results, strict=True)]
+    with pytest.raises(
+        BadInputError, match=r"new tokens, all pixels; b: .* new tokens, 4096 pixels; .*--cross-runtime"
+    ):
+        side_by_side(folders)
 
 
 def test_only_quantizations_of_one_model_are_compared(tmp_path: Path) -> None:
