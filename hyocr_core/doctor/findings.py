@@ -36,6 +36,7 @@ class Vllm(FrozenModel):
     version: str | None
     build: Literal["cpu", "cuda"] | None
     packages: dict[str, str] = Field(description="versions beside it: torch, transformers, compressed-tensors")
+    keeps_apart: bool | None = Field(None, description="whether these versions keep pages apart that are read at once")
 
 
 class Cpu(FrozenModel):

@@ -92,17 +92,18 @@ def run_vllm(vllm_python: Path, demo: Path, lines: list[Line]) -> RunVllm:
     processor = HunYuanVLProcessor.from_pretrained(demo)
     requests = [
         {
+            "number": number,
             "prompt": processor.apply_chat_template(line.messages, add_generation_prompt=True),
             "image": base64.b64encode(line.image.read_bytes()).decode(),
             "max_tokens": 64,
             "logprobs": True,
         }
-        for line in lines
+        for number, line in enumerate(lines)
     ]
 
     def run(checkpoint: Path, *, emulate_fp8: bool = False) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [vllm_python, RUNNER, checkpoint, "512"],
+            [vllm_python, RUNNER, checkpoint, "512", "1"],
             input="".join(f"{json.dumps(request)}\n" for request in requests),
             capture_output=True,
             # Threads that wait for each other starve when another job holds their core.
