@@ -22,6 +22,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -40,27 +42,18 @@ os.environ.update(
 # Threads that wait for each other starve too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+OLDER_TRANSFORMERS = Path(__file__).parents[1] / "pages/older_transformers.py"
 LARGEST_FP8 = 448.0
 BATCHED_TOKENS = 8192
 """Tokens of all requests that one step takes, and so of all pages that it encodes together; vLLM's own default."""
 
 
-def use_pil_image_processor() -> None:
-    """Let Transformers 5.19 find the PIL image processor of HunYuanVL, which it ties to torchvision needlessly.
-
-    `processor_config.json` names the class `HunYuanVLImageProcessor`, so the PIL class has to answer to that name.
-    """
-    from transformers.utils.import_utils import is_torchvision_available
-
-    if is_torchvision_available():
-        return
-    from transformers import HunYuanVLConfig
-    from transformers.models.auto import image_processing_auto
-    from transformers.models.hunyuan_vl.image_processing_pil_hunyuan_vl import HunYuanVLImageProcessorPil
-
-    HunYuanVLImageProcessorPil.__name__ = "HunYuanVLImageProcessor"
-    mapping: Any = image_processing_auto.IMAGE_PROCESSOR_MAPPING
-    mapping.register(HunYuanVLConfig, {"pil": HunYuanVLImageProcessorPil}, exist_ok=True)
+def older_transformers() -> Any:
+    """hyocr's module of what Transformers lacks, from beside this file: it stands alone too."""
+    spec: Any = spec_from_file_location("older_transformers", OLDER_TRANSFORMERS)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_inputs_contiguous() -> None:
@@ -111,7 +104,7 @@ def emulate_fp8() -> None:
 
 def patch() -> None:
     """Put right what vLLM and Transformers of these versions get wrong with this architecture."""
-    use_pil_image_processor()
+    older_transformers().use_pil_image_processor()
     from vllm.platforms import current_platform  # type: ignore[import-not-found,unused-ignore]
 
     if current_platform.is_cpu():

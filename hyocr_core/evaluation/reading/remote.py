@@ -132,7 +132,8 @@ class OpenAiEndpoint(Backend):
 
     def read(self, pages: Sequence[PageToRead], say: Callable[[str], None]) -> Iterator[PageAnswer]:
         if self._doubt and len(pages) > 1:
-            say(f"{self._endpoint.url}: pages at a time: {self._at_once}, because {self._doubt}")
+            why = "because" if self._at_once == 1 else "although"
+            say(f"{self._endpoint.url}: pages at a time: {self._at_once}, {why} {self._doubt}")
         asked = ((page, self._body(page)) for page in pages)
         warned = False
         for page, found in as_done(lambda ask: (ask[0], self._ask(ask[1])), asked, self._at_once):
