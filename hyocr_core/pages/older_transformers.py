@@ -18,16 +18,21 @@ def use_pil_image_processor() -> None:
 
     `processor_config.json` names the class `HunYuanVLImageProcessor`, so the PIL class has to answer to that name.
     """
+    from importlib import import_module
+
     from transformers import HunYuanVLConfig
-    from transformers.models.auto import image_processing_auto
     from transformers.models.hunyuan_vl.image_processing_pil_hunyuan_vl import HunYuanVLImageProcessorPil
     from transformers.utils.import_utils import is_torchvision_available
 
     if is_torchvision_available() or "torchvision" not in getattr(HunYuanVLImageProcessorPil, "__backends", ()):
         return
     HunYuanVLImageProcessorPil.__name__ = "HunYuanVLImageProcessor"
-    mapping: Any = image_processing_auto.IMAGE_PROCESSOR_MAPPING
-    mapping.register(HunYuanVLConfig, {"pil": HunYuanVLImageProcessorPil}, exist_ok=True)
+    # 5.16 imports a stand-in that refuses everything, if its package is asked for it.
+    auto: Any = import_module("transformers.models.auto.image_processing_auto")
+    # `register` of 5.16 passes over models that Transformers has itself.
+    auto.IMAGE_PROCESSOR_MAPPING._extra_content[HunYuanVLConfig] = {"pil": HunYuanVLImageProcessorPil}
+    # Below 5.19 what is named goes before what is registered.
+    auto.IMAGE_PROCESSOR_MAPPING_NAMES["hunyuan_vl"] = {"pil": HunYuanVLImageProcessorPil.__name__}
 
 
 def one_tensor(features: Tensor | Sequence[Tensor]) -> Tensor:
@@ -57,7 +62,7 @@ def recompose_in_rotary() -> None:
 
     def recomposition_frequencies(self: Any, freq: Tensor) -> Tensor:
         widths = [2 * width for width in self.mrope_section]
-        sections = torch.cat((freq, freq), dim=-1).split(widths, dim=-1)
+        sections = torch.split(torch.cat((freq, freq), dim=-1), widths, dim=-1)
         return torch.cat([section[axis % len(widths)] for axis, section in enumerate(sections)], dim=-1)
 
     def rotate_recomposed(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, mrope_section: Sequence[int]) -> Any:

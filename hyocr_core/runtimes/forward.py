@@ -2,7 +2,7 @@
 
 The reference is Tencent's code: `train/modeling_hunyuan_vl.py` in Tencent-Hunyuan/HunyuanOCR, with which vLLM's native
 model (up to 0.28) and llama.cpp agree. Transformers 5.13 to 5.24 differs in the two places below; docs/forward.md tells
-what that does. At run time this file needs torch and Transformers alone, so that clients can import it without the rest.
+what that does. At run time this file needs torch and Transformers alone, so that clients can import it by itself.
 """
 
 from __future__ import annotations

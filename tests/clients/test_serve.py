@@ -109,7 +109,7 @@ def check_card(checkpoint: Path, url: str, page: Path, python: Path) -> None:
     shutil.copyfile(page, folder / "page.png")
     asked = [
         subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
-        for command in (["bash", "-c", shell], [python, "-c", program])
+        for command in (["bash", "-c", shell], [str(python), "-c", program])
     ]
     assert json.loads(asked[0])["choices"][0]["message"]["content"] == asked[1].removesuffix("\n") != ""
 

@@ -28,10 +28,11 @@ Path(__file__).with_name("at_once").write_text(str(at_once))
 waiting = []
 for line in sys.stdin:
     waiting.append(json.loads(line)["number"])
-    while waiting and len(waiting) % 2 == (at_once == 1):
-        number = waiting.pop()
-        told = {"number": number, "prompt": [0] * PROMPT, "tokens": [10 + number], "ended": True, "seconds": 0.1}
-        print(json.dumps(told), flush=True)
+    if len(waiting) == min(at_once, 2):
+        for number in reversed(waiting):
+            told = {"number": number, "prompt": [0] * PROMPT, "tokens": [10 + number], "ended": True, "seconds": 0.1}
+            print(json.dumps(told), flush=True)
+        waiting = []
 """
 """Writes a token of its own for each page; of several at once the second is done first."""
 
