@@ -126,7 +126,7 @@ def _check_metadata(project: Project, metadata: Message) -> None:
 def oldest(package: str) -> str:
     """The lowest version of a package that the core's own pyproject.toml allows."""
     needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    return next(need.removeprefix(f"{package}>=") for need in needs if need.startswith(f"{package}>="))
+    return next(str(need).removeprefix(f"{package}>=") for need in needs if need.startswith(f"{package}>="))
 
 
 def _demand(project: Project, holds: bool, problem: str) -> None:
