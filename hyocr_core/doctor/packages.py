@@ -62,8 +62,7 @@ def find_vllm(python: Path | None) -> Vllm:
 def check_vllm(vllm: Vllm) -> Iterator[Problem]:
     """Say what is wrong with the versions of a vLLM."""
     if vllm.version is not None and not vllm.keeps_apart:
-        pair = VllmPair(vllm=vllm.version, transformers=vllm.packages.get("transformers"))
-        yield Problem(broken=False, about="vLLM", advice=pair.warning)
+        yield Problem(broken=False, about="vLLM", advice=VllmPair.among(vllm.version, vllm.packages).warning)
 
 
 def check_packages(packages: list[Package]) -> Iterator[Problem]:

