@@ -54,6 +54,11 @@ def read(server: Server, folder: Path, *arguments: object, model: object = "ocr"
     return run(model, "--backend", server.url, "--data", folder, "--keep-duplicates", "--json", *arguments)
 
 
+def unwrapped(result: Result) -> str:
+    """What was said, without the breaks of a terminal's lines."""
+    return " ".join(result.stderr.split())
+
+
 def error(result: Result) -> str:
     errors = [line for line in result.stderr.splitlines() if line.startswith("hyocr: error:")]
     assert len(errors) == 1, result.stderr
@@ -147,7 +152,7 @@ def test_a_server_whose_answers_change_is_read_one_by_one(server: Server, folder
     assert result.exit_code == 0, result.output
     assert server.most_at_once == 1
     notice = f"{server.url}: pages at a time: 1, because 8 of 8 trial pages read otherwise at once than one by one"
-    assert notice in result.stderr
+    assert notice in unwrapped(result)
 
 
 def test_several_pages_at_once_of_a_server_whose_answers_change_are_refused(server: Server, folder: Path) -> None:
@@ -181,13 +186,13 @@ def test_a_trial_that_tells_nothing(server: Server, folder: Path, reply: Reply, 
     result = read(server, folder)
     assert result.exit_code == 0, result.output
     assert server.most_at_once == 1
-    assert f"pages at a time: 1, because {words}" in result.stderr
+    assert f"pages at a time: 1, because {words}" in unwrapped(result)
     server.most_at_once = 0
     answer_together(server, 3)
     result = read(server, folder, "--batch-size", 3)
     assert result.exit_code == 0, result.output
     assert server.most_at_once == 3
-    assert f"pages at a time: 3, although {words}" in result.stderr
+    assert f"pages at a time: 3, although {words}" in unwrapped(result)
 
 
 NO_CHOICES = b'{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}'
