@@ -8,12 +8,20 @@ import shutil
 import site
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
+VLLM_ALLOWS = {
+    "vllm 0.32": {"transformers": ">=5.16.1,<5.20.0", "huggingface-hub": ">=1.31.0", "pillow": ">=12.3.0"},
+    "vllm 0.33": {"transformers": ">=5.16.1,<5.21.0"},
+}
+"""Of the metadata of these, bounds on what hyocr-core asks for too."""
 OFFERS = {"awq": {"awq"}, "fp8": {"fp8"}, "gptq": {"gptq", "rtn"}}
 
 
@@ -104,3 +112,28 @@ def test_a_new_method_works_and_passes_the_kit_at_once(environment: Environment,
         environment.hyocr("verify", output, "--original", demo)
     finally:
         environment.pip("uninstall", "--yes", "hyocr-plugin-my-method")
+
+
+def own_needs() -> dict[str, SpecifierSet]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = [Requirement(need) for need in project["dependencies"]]
+    return {need.name.replace("_", "-"): need.specifier for need in needs}
+
+
+def test_the_core_changes_nothing_in_the_environment_of_vllm() -> None:
+    """pip leaves alone what is there and fits: all that `make clients` installs for vLLM does."""
+    pins = (ROOT / "tests/clients/requirements.txt").read_text().splitlines()
+    there = dict(pin.split("==") for pin in pins if "==" in pin)
+    needs = own_needs()
+    shared = needs.keys() & there.keys()
+    assert {"torch", "transformers", "huggingface-hub", "numpy", "pillow", "pydantic", "safetensors"} <= shared
+    for name in shared:
+        assert needs[name].contains(there[name]), f"{name}{needs[name]} would change {there[name]}"
+
+
+@pytest.mark.parametrize("vllm", VLLM_ALLOWS)
+def test_the_core_asks_for_no_more_than_vllm(vllm: str) -> None:
+    """Whatever vLLM takes, from its oldest pin on."""
+    for name, allowed in VLLM_ALLOWS[vllm].items():
+        lowest = next(each.version for each in SpecifierSet(allowed) if each.operator == ">=")
+        assert own_needs()[name].contains(lowest), name

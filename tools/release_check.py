@@ -123,6 +123,12 @@ def _check_metadata(project: Project, metadata: Message) -> None:
     )
 
 
+def oldest(package: str) -> str:
+    """The lowest version of a package that the core's own pyproject.toml allows."""
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return next(str(need).removeprefix(f"{package}>=") for need in needs if need.startswith(f"{package}>="))
+
+
 def _demand(project: Project, holds: bool, problem: str) -> None:
     if not holds:
         raise click.ClickException(f"{project.name}: {problem}")
@@ -157,12 +163,15 @@ class Environment:
         return {entry["name"] for entry in json.loads(self.hyocr("methods", "--json"))}
 
 
-def check_core_alone(environment: Environment, core: Path, scratch: Path) -> None:
-    """The core has no method, and passes all of its tests that need none, with no source of its own in reach."""
-    environment.install([f"hyocr-core[dev] @ {core.as_uri()}"])
+def check_core_alone(environment: Environment, core: Path, scratch: Path, *options: str) -> None:
+    """The core has no method, and passes all of its tests that need none, with no source of its own in reach.
+
+    options: which versions of what it needs are installed.
+    """
+    environment.install([f"hyocr-core[dev] @ {core.as_uri()}", *options])
     if environment.methods():
         raise click.ClickException("hyocr-core alone offers methods")
-    checkout = scratch / "checkout"
+    checkout = scratch / f"checkout-{environment.bin.parent.name}"
     shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns("hyocr_core", ".*", "out", "__pycache__"))
     left_out = [f"--ignore=tests/{name}" for name in NOT_ALONE]
     run(
@@ -218,8 +227,9 @@ def main(torch: str, dist: Path | None) -> None:
             wheel, sdist = build(project, built)
             click.echo(f"{project.name} {check_contents(project, wheel, sdist)}: built, contents in order", err=True)
             wheels.append(wheel)
-        check_core_alone(Environment(scratch / "core", torch), wheels[0], scratch)
-        click.echo("hyocr-core alone: installs, passes its own tests", err=True)
+        for transformers in (f"transformers=={oldest('transformers')}", "transformers"):
+            check_core_alone(Environment(scratch / transformers, torch), wheels[0], scratch, transformers)
+            click.echo(f"hyocr-core alone, {transformers}: installs, passes its own tests", err=True)
         for project, wheel in zip(found[1:], wheels[1:], strict=True):
             check_plugin_alone(Environment(scratch / project.name, torch), project, wheel, wheels[0], scratch)
             click.echo(f"{project.name} beside hyocr-core: installs, passes its own tests", err=True)

@@ -104,11 +104,12 @@ def eval_command(
     nothing calibrated or searched; activations are quantized as in MODEL.
 
     Of a quantized checkpoint, auto and dequant read with the weights as hyocr unpacks them, transformers with what
-    Transformers itself makes of it; vllm starts vLLM, one page at a time. Of an endpoint, MODEL is the name of what it
+    Transformers itself makes of it; vllm starts vLLM. Of an endpoint, MODEL is the name of what it
     serves, or the folder of that; the key comes from HYOCR_API_KEY or OPENAI_API_KEY, and a page without an answer is
-    asked for four times, then listed: the same command goes on with these. vLLM 0.32 mixes up pages that it encodes
-    at once, so raise --batch-size only for a server that does not, such as one started with --max-num-seqs 1. vLLM and
-    endpoints return only text: no agreement, no KL.
+    asked for four times, then listed: the same command goes on with these. vLLM with a
+    Transformers below 5.20.1 mixes up pages that it encodes at once: it is given several only if its versions keep them
+    apart, an endpoint only if a few trial pages read the same at once as one by one. vLLM and endpoints return only
+    text: no agreement, no KL.
 
     An interrupted evaluation goes on when the same command is given again: pages are kept as they are read, and only
     for the same checkpoints, pages and options.

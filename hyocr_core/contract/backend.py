@@ -35,7 +35,8 @@ class ModelToRead:
 
     name: what the user calls it. folder: of its files; None where a backend needs none and the name is no folder.
     processor: Transformers' processor of the checkpoint; None where no files are here.
-    max_new_tokens: most tokens of an answer. at_once: most pages to be read at the same time.
+    max_new_tokens: most tokens of an answer. at_once: the most pages that the user wants read at the same time; None
+    leaves it to the backend.
     max_tokens: most of prompt and answer together, and repetition_penalty, as the checkpoint says; None and 1 for a
     backend that needs no files.
     """
@@ -44,7 +45,7 @@ class ModelToRead:
     folder: Path | None
     processor: Any | None
     max_new_tokens: int
-    at_once: int
+    at_once: int | None
     max_tokens: int | None = None
     repetition_penalty: float = 1.0
 

@@ -29,6 +29,7 @@ def examine(python: Path | None = None) -> Examination:
         *_check_plugins(plugins),
         *machine.check_machine(here),
         *loads.check_loads(formats, vllm, asked=python is not None),
+        *packages.check_vllm(vllm),
         *storage.check_caches(caches),
     ]
     return Examination(

@@ -35,7 +35,10 @@ class Vllm(FrozenModel):
     python: str = Field(description="the interpreter that was asked")
     version: str | None
     build: Literal["cpu", "cuda"] | None
-    packages: dict[str, str] = Field(description="versions beside it: torch, transformers, compressed-tensors")
+    packages: dict[str, str] = Field(
+        description="versions beside it: torch, transformers, compressed-tensors, hyocr-vllm"
+    )
+    keeps_apart: bool | None = Field(None, description="whether these versions keep pages apart that are read at once")
 
 
 class Cpu(FrozenModel):

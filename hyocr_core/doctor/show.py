@@ -29,7 +29,8 @@ def tables(found: Examination) -> Iterator[Table]:
     rows = [(package.name, package.version or "-", package.needed or "-", package.problem or "") for package in shown]
     beside = ", ".join(f"{name} {version}" for name, version in found.vllm.packages.items())
     build = {"cpu": "CPU build", "cuda": "CUDA build", None: ""}[found.vllm.build]
-    note = " ".join(filter(None, (build, beside and f"beside {beside}")))
+    apart = {True: "reads pages at once", False: "mixes up pages", None: ""}[found.vllm.keeps_apart]
+    note = "; ".join(filter(None, (" ".join(filter(None, (build, beside and f"beside {beside}"))), apart)))
     yield _table(("package", "version", "needed", ""), [*rows, ("vllm", found.vllm.version or "-", "-", note)])
     yield _table(
         ("plugin", "name", "distribution", "version", "verdict"),

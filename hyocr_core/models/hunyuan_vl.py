@@ -22,6 +22,7 @@ from hyocr_core.errors import CheckpointError, one_line
 from hyocr_core.models.spelling import BLOCKS, EMBEDDING, NORM, VISION, memory_name, published_name
 from hyocr_core.models.wiring import DECODER, MERGER, Place, smoothing_of
 from hyocr_core.models.wiring import VISION as VISION_LAYER
+from hyocr_core.pages.older_transformers import one_tensor
 from hyocr_core.runtimes.forward import set_forward
 
 ARCHITECTURE = "HunYuanVLForConditionalGeneration"
@@ -56,7 +57,7 @@ def embed_prompts(
     hidden_states = model.get_input_embeddings()(token_ids)
     if features is None:
         image = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
-        features = torch.cat(image.pooler_output)
+        features = one_tensor(image.pooler_output)
     mask = model.get_placeholder_mask(token_ids, inputs_embeds=hidden_states, image_features=features)
     hidden_states = hidden_states.masked_scatter(mask, features.to(hidden_states.dtype))
     # From one prompt for all: given a batch, Transformers counts the images on from prompt to prompt, so that the

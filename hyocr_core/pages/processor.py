@@ -7,6 +7,7 @@ from typing import Any
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError, one_line
+from hyocr_core.pages.older_transformers import use_pil_image_processor
 from hyocr_core.pages.pixels import lower_pixels
 from hyocr_core.pages.prompts import chat
 
@@ -28,6 +29,7 @@ def load_processor(folder: Path, max_pixels: int | None = None) -> Any:
             raise CheckpointError(f"{folder}: holds no {what.split(maxsplit=1)[1]} ({' or '.join(files)})")
     from transformers import AutoProcessor, ProcessorMixin
 
+    use_pil_image_processor()
     try:
         processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, trust_remote_code=False, local_files_only=True, backend="pil"

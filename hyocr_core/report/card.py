@@ -19,6 +19,7 @@ from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.formats import TRANSFORMERS
 from hyocr_core.models.known_formats import known_formats, known_runtimes
+from hyocr_core.pages.prompts import TASKS
 from hyocr_core.report.numbers import measured, number, percent, points, signed_span, size, span
 
 FILE_NAME = "README.md"
@@ -42,6 +43,45 @@ from transformers import {imports}
 
 processor = HunYuanVLProcessor.from_pretrained({name})
 model = HunYuanVLForConditionalGeneration.from_pretrained({name}, dtype="auto"{how})"""
+
+
+CURL = """\
+(printf %s {before}; base64 < page.png | tr -d '\\n'; printf %s {after}) |
+  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d @-"""
+"""The page goes through the pipe: it is too long for an argument."""
+
+OPENAI = """\
+import base64
+from pathlib import Path
+
+from openai import OpenAI
+
+page = base64.b64encode(Path("page.png").read_bytes()).decode()
+client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
+answer = client.chat.completions.create(
+    model={name},
+    messages=[
+        {{"role": "system", "content": ""}},
+        {{
+            "role": "user",
+            "content": [
+                {{"type": "image_url", "image_url": {{"url": f"data:image/png;base64,{{page}}"}}}},
+                {{"type": "text", "text": {prompt}}},
+            ],
+        }},
+    ],
+    temperature=0,
+    extra_body={{"repetition_penalty": {penalty}}},
+)
+print(answer.choices[0].message.content)"""
+
+PENALTY = 1.08
+"""On repetition, of the official clients."""
+
+OFFICIAL_PROMPT = TASKS["parsing"]["zh"]
+
+_PAGE = "@"
+"""Stands for the pixels while the request around them is written."""
 
 
 def model_card(
@@ -78,6 +118,8 @@ def model_card(
         options=json.dumps(report.method.config, indent=2),
         accuracy=_accuracy(report, name),
         runtimes=known_runtimes(quantization_config, _shapes(report)),
+        curl=_curl(name),
+        openai=OPENAI.format(name=json.dumps(name), prompt=_quoted(OFFICIAL_PROMPT), penalty=PENALTY),
         snippet=_snippet(name, quantization_config, report),
     )
     return str(card).rstrip() + "\n"
@@ -195,6 +237,31 @@ def _verdict(report: QuantReport) -> Iterator[str]:
     asked = ",".join(f"{figure.metric}={figure.bound:g}" for figure in report.gate.figures)
     verdict = "held" if report.gate.accepted else f"**not held**: {failures(report.gate)}"
     yield f"Gate `{asked}`: {verdict}."
+
+
+def _curl(name: str) -> str:
+    """A request for the text of page.png, on a command line."""
+    body = {
+        "model": name,
+        "temperature": 0,
+        "repetition_penalty": PENALTY,
+        "messages": [
+            {"role": "system", "content": ""},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_PAGE}"}},
+                    {"type": "text", "text": OFFICIAL_PROMPT},
+                ],
+            },
+        ],
+    }
+    before, after = json.dumps(body, ensure_ascii=False).split(_PAGE)
+    return CURL.format(before=shlex.quote(before), after=shlex.quote(after))
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _snippet(name: str, quantization_config: Mapping[str, Any], report: QuantReport) -> str | None:

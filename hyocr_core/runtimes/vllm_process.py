@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self, cast
@@ -16,49 +17,66 @@ from typing import IO, TYPE_CHECKING, Self, cast
 import torch
 
 from hyocr_core.contract.config import FrozenModel
-from hyocr_core.errors import MissingRuntimeError, RunError
+from hyocr_core.errors import RunError
 from hyocr_core.pages.images import png_base64
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 RUNNER = Path(__file__).with_name("vllm_runner.py")
-_PROBE = "import importlib.metadata as m; print(m.version(m.packages_distributions()['vllm'][0]))"
 _EXCEPTION = re.compile(r"(\(.*\) *)?(\[\w+\]: *)?[\w.]+(Error|Exception)\b")
 """How the last line of a traceback begins, behind the name of the process that vLLM may put there."""
 _SECONDS_TO_LEAVE = 30
+_AHEAD = 2
+"""Requests that vLLM is given for each that it reads at once, so that it need not wait for the next one."""
+
+
+@dataclass(frozen=True)
+class VllmRequest:
+    """A page to read, greedily. prompt: what the chat template wrote, with one image token."""
+
+    prompt: str
+    image: Image
+    max_tokens: int
+    repetition_penalty: float = 1.0
+
+    def line(self, number: int) -> bytes:
+        """The request as the runner takes it; its answer bears the number."""
+        told = {
+            "number": number,
+            "prompt": self.prompt,
+            "image": png_base64(self.image),
+            "max_tokens": self.max_tokens,
+            "repetition_penalty": self.repetition_penalty,
+        }
+        return json.dumps(told).encode() + b"\n"
 
 
 class VllmAnswer(FrozenModel):
-    """What vLLM wrote for a page. prompt: the tokens it made of prompt and image. ended: not cut at the limit."""
+    """What vLLM wrote for a page.
 
+    number: the place of its request, from 0. prompt: the tokens it made of prompt and image. ended: not cut at the
+    limit. seconds: since the answer before, or since it was asked if there was nothing else to do.
+    """
+
+    number: int
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
     ended: bool
     seconds: float
 
 
-def vllm_version(python: Path | None) -> str:
-    """The version of the vLLM that this interpreter has (None: the one at work). Raises MissingRuntimeError."""
-    path = python or Path(sys.executable)
-    try:
-        found = subprocess.run([path, "-c", _PROBE], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    except OSError as error:
-        raise MissingRuntimeError(f"{path} cannot be run: {error.strerror}") from error
-    if found.returncode:
-        raise MissingRuntimeError(f"{path} has no vllm; give the interpreter of an environment that does with --python")
-    return found.stdout.decode().strip()
-
-
 class VllmProcess:
     """A running vLLM, inside `with`. See `vllm_runner` for how it is set up.
 
     python: its interpreter; None for this one. max_tokens: the most that prompt and answer have together.
+    at_once: the most pages to read at the same time.
     Raises RunError with vLLM's own reason once it fails.
     """
 
-    def __init__(self, folder: Path, python: Path | None, max_tokens: int) -> None:
-        self._command = [python or sys.executable, RUNNER, folder.resolve(), str(max_tokens)]
+    def __init__(self, folder: Path, python: Path | None, max_tokens: int, at_once: int = 1) -> None:
+        self._command = [python or sys.executable, RUNNER, folder.resolve(), str(max_tokens), str(at_once)]
+        self._at_once = at_once
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
@@ -71,21 +89,28 @@ class VllmProcess:
         )
         return self
 
-    def read(self, prompt: str, image: Image, max_tokens: int, *, repetition_penalty: float = 1.0) -> VllmAnswer:
-        """Read one page, greedily. prompt: what the chat template wrote, with one image token."""
-        request = {
-            "prompt": prompt,
-            "image": png_base64(image),
-            "max_tokens": max_tokens,
-            "repetition_penalty": repetition_penalty,
-        }
-        requests, answers = cast("IO[bytes]", self._process.stdin), cast("IO[bytes]", self._process.stdout)
+    def read(self, requests: Iterable[VllmRequest]) -> Iterator[VllmAnswer]:
+        """Read pages; yield the answers as they are done. A request is taken when there is room for it."""
+        waiting = 0
+        for number, request in enumerate(requests):
+            self._ask(request.line(number))
+            waiting += 1
+            if waiting == _AHEAD * self._at_once:
+                waiting -= 1
+                yield self._answer()
+        for _ in range(waiting):
+            yield self._answer()
+
+    def _ask(self, line: bytes) -> None:
+        requests = cast("IO[bytes]", self._process.stdin)
         try:
-            requests.write(json.dumps(request).encode() + b"\n")
+            requests.write(line)
             requests.flush()
         except BrokenPipeError:
             raise self._failure() from None
-        line = answers.readline()
+
+    def _answer(self) -> VllmAnswer:
+        line = cast("IO[bytes]", self._process.stdout).readline()
         if not line.endswith(b"\n"):
             raise self._failure()
         return VllmAnswer.model_validate_json(line)

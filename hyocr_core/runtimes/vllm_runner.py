@@ -1,12 +1,13 @@
 """Read images with a checkpoint in vLLM, offline. Stands alone: it runs in an environment that has vLLM and no hyocr.
 
-    python vllm_runner.py CHECKPOINT MAX_TOKENS
+    python vllm_runner.py CHECKPOINT MAX_TOKENS AT_ONCE
 
-Each line of stdin is a request {"prompt": text, "image": PNG in base64, "max_tokens": n}; the prompt is what the chat
-template wrote, with one image token. Each line of stdout answers one, in their order: {"prompt": ids, "tokens": ids,
-"ended": whether it was not cut, "seconds": s}. A request may add "repetition_penalty", and "logprobs": true, for which
-the answer adds "logprobs": (generated, vocabulary), every step's, of the whole vocabulary. Generation is greedy.
-MAX_TOKENS is the most that prompt and answer may have together. What vLLM itself prints goes to stderr.
+Each line of stdin is a request {"number": n, "prompt": text, "image": PNG in base64, "max_tokens": n}; the prompt is
+what the chat template wrote, with one image token. Each line of stdout answers one, as it is done: {"number": n,
+"prompt": ids, "tokens": ids, "ended": whether it was not cut, "seconds": since the answer before, or since it was
+asked}. A request may add "repetition_penalty", and "logprobs": true, for which the answer adds "logprobs": (generated,
+vocabulary), every step's, of the whole vocabulary. Generation is greedy. MAX_TOKENS is the most that prompt and answer
+may have together, AT_ONCE the most requests that are read at the same time. What vLLM itself prints goes to stderr.
 
 The CPU build of vLLM 0.32 has no kernel that rounds to FP8 with a static scale, which one scale per weight needs:
 HYOCR_FP8_EMU=1 puts an emulation in its place.
@@ -20,6 +21,11 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 # One process: the patches below have to be in the process that runs the model.
@@ -36,25 +42,18 @@ os.environ.update(
 # Threads that wait for each other starve too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+OLDER_TRANSFORMERS = Path(__file__).parents[1] / "pages/older_transformers.py"
 LARGEST_FP8 = 448.0
+BATCHED_TOKENS = 8192
+"""Tokens of all requests that one step takes, and so of all pages that it encodes together; vLLM's own default."""
 
 
-def use_pil_image_processor() -> None:
-    """Let Transformers 5.19 find the PIL image processor of HunYuanVL, which it ties to torchvision needlessly.
-
-    `processor_config.json` names the class `HunYuanVLImageProcessor`, so the PIL class has to answer to that name.
-    """
-    from transformers.utils.import_utils import is_torchvision_available
-
-    if is_torchvision_available():
-        return
-    from transformers import HunYuanVLConfig
-    from transformers.models.auto import image_processing_auto
-    from transformers.models.hunyuan_vl.image_processing_pil_hunyuan_vl import HunYuanVLImageProcessorPil
-
-    HunYuanVLImageProcessorPil.__name__ = "HunYuanVLImageProcessor"
-    mapping: Any = image_processing_auto.IMAGE_PROCESSOR_MAPPING
-    mapping.register(HunYuanVLConfig, {"pil": HunYuanVLImageProcessorPil}, exist_ok=True)
+def older_transformers() -> Any:
+    """hyocr's module of what Transformers lacks, from beside this file: it stands alone too."""
+    spec: Any = spec_from_file_location("older_transformers", OLDER_TRANSFORMERS)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_inputs_contiguous() -> None:
@@ -105,7 +104,7 @@ def emulate_fp8() -> None:
 
 def patch() -> None:
     """Put right what vLLM and Transformers of these versions get wrong with this architecture."""
-    use_pil_image_processor()
+    older_transformers().use_pil_image_processor()
     from vllm.platforms import current_platform  # type: ignore[import-not-found,unused-ignore]
 
     if current_platform.is_cpu():
@@ -114,29 +113,29 @@ def patch() -> None:
             emulate_fp8()
 
 
-def load(checkpoint: str, max_tokens: int) -> Any:
-    """vLLM with one request at a time: 0.32 mixes up the features of images that it encodes together."""
+def load(checkpoint: str, max_tokens: int, at_once: int) -> Any:
+    """vLLM without caches of pages: each is read once."""
     from vllm import LLM  # type: ignore[import-not-found,unused-ignore]
 
     return LLM(
         model=checkpoint,
         enforce_eager=True,
         max_model_len=max_tokens,
-        max_num_batched_tokens=max_tokens,
-        max_num_seqs=1,
+        max_num_batched_tokens=max(max_tokens, min(max_tokens * at_once, BATCHED_TOKENS)),
+        max_num_seqs=at_once,
         limit_mm_per_prompt={"image": 1},
         enable_prefix_caching=False,
+        mm_processor_cache_gb=0,
         max_logprobs=-1,
         seed=0,
     )
 
 
-def answer(llm: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Read one image."""
+def ask(engine: Any, request: dict[str, Any]) -> None:
+    """Hand a request to vLLM, which reads it beside the others."""
     from PIL import Image
     from vllm import SamplingParams  # type: ignore[import-not-found,unused-ignore]
 
-    image = Image.open(io.BytesIO(base64.b64decode(request["image"])))
     params = SamplingParams(
         temperature=0.0,
         repetition_penalty=request.get("repetition_penalty", 1.0),
@@ -144,20 +143,51 @@ def answer(llm: Any, request: dict[str, Any]) -> dict[str, Any]:
         detokenize=False,
         logprobs=-1 if request.get("logprobs") else None,
     )
-    started = time.perf_counter()
+    image = Image.open(io.BytesIO(base64.b64decode(request["image"])))
     prompt = {"prompt": request["prompt"], "multi_modal_data": {"image": image}}
-    done = llm.generate(prompt, params, use_tqdm=False)[0]
-    seconds = time.perf_counter() - started
+    engine.add_request(str(request["number"]), prompt, params)
+
+
+def answer(done: Any, *, logprobs: bool) -> dict[str, Any]:
+    """What vLLM wrote for a request."""
     steps = done.outputs[0]
     told = {
+        "number": int(done.request_id),
         "prompt": list(done.prompt_token_ids),
         "tokens": list(steps.token_ids),
         "ended": steps.finish_reason == "stop",
-        "seconds": seconds,
     }
-    if request.get("logprobs"):
+    if logprobs:
         told["logprobs"] = [[step[token].logprob for token in range(len(step))] for step in steps.logprobs]
     return told
+
+
+def read(engine: Any, requests: SimpleQueue[dict[str, Any] | None]) -> Iterator[dict[str, Any]]:
+    """Read what comes until None does, beside what is being read already."""
+    reading: dict[int, dict[str, Any]] = {}
+    more, since = True, 0.0
+    while more or reading:
+        while more and not (reading and requests.empty()):
+            request = requests.get()
+            if request is None:
+                more = False
+                break
+            since = since if reading else time.perf_counter()
+            reading[request["number"]] = request
+            ask(engine, request)
+        for done in engine.step() if reading else ():
+            if done.finished:
+                request = reading.pop(int(done.request_id))
+                now = time.perf_counter()
+                yield answer(done, logprobs=request.get("logprobs", False)) | {"seconds": now - since}
+                since = now
+
+
+def take(requests: SimpleQueue[dict[str, Any] | None]) -> None:
+    """Take the requests off stdin while vLLM reads."""
+    for line in sys.stdin:
+        requests.put(json.loads(line))
+    requests.put(None)
 
 
 def main() -> None:
@@ -165,9 +195,12 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     patch()
-    llm = load(sys.argv[1], int(sys.argv[2]))
-    for line in sys.stdin:
-        answers.write(json.dumps(answer(llm, json.loads(line))) + "\n")
+    checkpoint, max_tokens, at_once = sys.argv[1:]
+    llm = load(checkpoint, int(max_tokens), int(at_once))
+    requests: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+    Thread(target=take, args=(requests,), daemon=True).start()
+    for told in read(llm.llm_engine, requests):
+        answers.write(json.dumps(told) + "\n")
         answers.flush()
 
 

@@ -68,7 +68,8 @@ class EvalConfig(FrozenModel):
     batch_size: int | None = Field(
         None,
         ge=1,
-        description="pages of one size read together, 32 by default; of an endpoint asked for at once, 1 by default",
+        description="pages of one size read together, 32 by default; by vLLM or an endpoint at once, 8 by default "
+        "where that changes no text, else 1",
     )
     device: Device = Field("auto", description="what computes: auto, cpu, cuda or cuda:N")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -13,56 +15,46 @@ from hyocr_core.formats import StoredFormats
 from hyocr_core.formats.runtimes import Shapes
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import build_sample, prompt_text
+from hyocr_core.runtimes.concurrency import MAX_NEW_TOKENS, trial_pages, try_concurrency
 from hyocr_core.runtimes.native import check_packages, load_native
-from hyocr_core.runtimes.vllm_process import VllmProcess, vllm_version
-from hyocr_core.verification.verdict import LoadRecord
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from hyocr_core.runtimes.vllm_pair import find_vllm
+from hyocr_core.runtimes.vllm_process import VllmProcess, VllmRequest
+from hyocr_core.verification.verdict import LoadRecord, TogetherRecord
 
 Runtime = Literal["transformers", "vllm"]
-
-TEXT = "invoice 2026-04"
-MAX_NEW_TOKENS = 32
-MAX_TOKENS = 512
 
 
 def read_page(
     folder: Path, runtime: Runtime, formats: StoredFormats, shapes: Shapes, python: Path | None
 ) -> LoadRecord:
-    """Read one line with `runtime`.
+    """Read one line with `runtime`; with vLLM several pages, too, one by one and all at once.
 
     formats, shapes: what stores the quantized linears, and their (N, K) by name. python: the interpreter that has vLLM;
     None for this one.
     """
+    pages = trial_pages()
     outcome: Literal["read", "failed", "cannot be tried here"] = "read"
     text = detail = ""
+    together = None
     try:
         processor = load_processor(folder)
         if runtime == "vllm":
-            tokens = _with_vllm(folder, processor, python)
+            text, together = _with_vllm(folder, processor, python)
         else:
-            tokens = _with_transformers(folder, formats, shapes, processor)
-        text = processor.tokenizer.decode(tokens, skip_special_tokens=True)
+            tokens = _with_transformers(folder, formats, shapes, pages[0], processor)
+            text = processor.tokenizer.decode(tokens, skip_special_tokens=True)
     except MissingRuntimeError as error:
         outcome, detail = "cannot be tried here", str(error)
     except (CheckpointError, RunError) as error:
         outcome, detail = "failed", str(error)
-    return LoadRecord(runtime=runtime, outcome=outcome, detail=detail, page=TEXT, text=text)
+    return LoadRecord(
+        runtime=runtime, outcome=outcome, detail=detail, page=pages[0].answer or "", text=text, together=together
+    )
 
 
-def draw_page() -> Image:
-    """One line of text, 256x32: quick to read for any runtime."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    page = Image.new("RGB", (256, 32), "white")
-    ImageDraw.Draw(page).text((6, 5), TEXT, font=ImageFont.load_default(18), fill="black")
-    return page
-
-
-def _with_transformers(folder: Path, formats: StoredFormats, shapes: Shapes, processor: Any) -> list[int]:
+def _with_transformers(folder: Path, formats: StoredFormats, shapes: Shapes, page: Record, processor: Any) -> list[int]:
     check_packages(formats.packages)
-    inputs = build_sample(_record(), processor, with_answer=False).inputs
+    inputs = build_sample(page, processor, with_answer=False).inputs
     return _generate(load_native(folder, torch.device("cpu"), unpack=formats.must_unpack(shapes)), inputs)
 
 
@@ -80,12 +72,18 @@ def _generate(model: Any, inputs: dict[str, torch.Tensor]) -> list[int]:
     return tokens
 
 
-def _with_vllm(folder: Path, processor: Any, python: Path | None) -> list[int]:
-    vllm_version(python)
-    prompt = prompt_text(_record(), processor)
-    with VllmProcess(folder, python, MAX_TOKENS) as vllm:
-        return list(vllm.read(prompt, draw_page(), MAX_NEW_TOKENS).tokens)
+def _with_vllm(folder: Path, processor: Any, python: Path | None) -> tuple[str, TogetherRecord]:
+    """The text of the first trial page, and what became of all of them at once."""
+    pair = find_vllm(python).pair
+    pages = trial_pages()
+    longest = max(build_sample(page, processor, with_answer=False).prompt_tokens for page in pages) + MAX_NEW_TOKENS
+    with VllmProcess(folder, python, longest, len(pages)) as vllm:
+        trial = try_concurrency(partial(_texts, vllm, processor))
+    finding = f"{trial.finding}: {pair.remedy}" if trial.changed else trial.finding
+    return trial.alone[0], TogetherRecord(versions=str(pair), changed=trial.changed, finding=finding)
 
 
-def _record() -> Record:
-    return Record("page", None, None, open_image=draw_page)
+def _texts(vllm: VllmProcess, processor: Any, pages: Sequence[Record]) -> list[str]:
+    requests = [VllmRequest(prompt_text(page, processor), page.open_image(), MAX_NEW_TOKENS) for page in pages]
+    answers = sorted(vllm.read(requests), key=lambda answer: answer.number)
+    return [processor.tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in answers]

@@ -29,6 +29,14 @@ class LayerMatch(FrozenModel):
     least_db: float = Field(description="what the format promises at least")
 
 
+class TogetherRecord(FrozenModel):
+    """What a runtime made of several pages at once that it had read one by one."""
+
+    versions: str = Field(description="of the runtime and of what it computes with")
+    changed: int = Field(description="pages that it read otherwise")
+    finding: str = Field(description="the same in words, and what to do")
+
+
 class LoadRecord(FrozenModel):
     """What a runtime made of the checkpoint. text: what it read, of a page that says `page`."""
 
@@ -37,6 +45,7 @@ class LoadRecord(FrozenModel):
     detail: str = Field(description="why it failed or cannot be tried")
     page: str
     text: str
+    together: TogetherRecord | None = Field(None, description="of a runtime that reads several pages at once")
 
 
 class VerifyResult(FrozenModel):
@@ -87,6 +96,9 @@ def lines(result: VerifyResult) -> Iterator[str]:
         yield f"note: {note}"
     if result.load is not None and result.load.outcome == "read":
         yield f"{result.load.runtime} read {result.load.text!r} on a page that says {result.load.page!r}"
+        together = result.load.together
+        if together is not None and not together.changed:
+            yield f"{together.versions}: {together.finding}"
     for fault in result.faults:
         yield f"fault: {fault.place}: {fault.problem}"
     count = len(result.faults)

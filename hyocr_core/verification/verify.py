@@ -63,8 +63,8 @@ def verify(
     if all(runtime.loads == "no" for runtime in known):
         faults.append(Fault("config.json", f"no runtime loads such a checkpoint; {known[0].name}: {known[0].why}"))
     loaded = None if load is None else _load(subject, load, python, shapes)
-    if loaded is not None and loaded.outcome == "failed":
-        faults.append(Fault(folder.name, loaded.detail))
+    if loaded is not None:
+        faults += _load_faults(loaded, folder)
     return VerifyResult(
         hyocr=__version__,
         folder=str(folder),
@@ -84,6 +84,13 @@ def _load(subject: Subject, runtime: Runtime, python: Path | None, shapes: Shape
         why = f"no runtime is known to have the format of {subject.stored.method.entry}"
         return LoadRecord(runtime=runtime, outcome="cannot be tried here", detail=why, page="", text="")
     return read_page(subject.reader.folder, runtime, subject.stored, shapes, python)
+
+
+def _load_faults(loaded: LoadRecord, folder: Path) -> Iterator[Fault]:
+    if loaded.outcome == "failed":
+        yield Fault(folder.name, loaded.detail)
+    if loaded.together is not None and loaded.together.changed:
+        yield Fault(loaded.together.versions, loaded.together.finding)
 
 
 def _check_names(subject: Subject) -> Iterator[Fault]:

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from hyocr_core.cli.main import main
 from hyocr_core.run.quantize import quantize
 from hyocr_core.runtimes import native
+from hyocr_core.runtimes.concurrency import TEXTS
 from hyocr_core.runtimes.vllm_process import telling_line
 from hyocr_core.settings.run_config import RunConfig
-from hyocr_core.verification.trial_load import TEXT
 
 pytestmark = pytest.mark.needs_methods
 
@@ -128,7 +128,7 @@ def test_transformers_reads_a_line(written: Callable[[str, int], Path]) -> None:
     pytest.importorskip("compressed_tensors")
     result = verify(written("compressed-tensors", 8), "--load", "transformers")
     assert result.exit_code == 0, result.output
-    assert f"transformers read {TEXT!r} on a page that says {TEXT!r}" in result.stdout
+    assert f"transformers read {TEXTS[0]!r} on a page that says {TEXTS[0]!r}" in result.stdout
 
 
 def test_a_missing_package_is_no_fault(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,42 +143,86 @@ def test_a_missing_package_is_no_fault(sound: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def stub(tmp_path: Path) -> Callable[[str], Path]:
-    """An interpreter that seems to have vLLM, and instead of the runner runs this."""
+def stub(tmp_path: Path) -> Callable[..., Path]:
+    """An interpreter that seems to have vLLM beside this Transformers, and instead of the runner runs this."""
 
-    def make(body: str) -> Path:
+    def make(body: str, transformers: str = "5.20.1") -> Path:
+        versions = json.dumps(["vllm", {"vllm": "0.32.0", "transformers": transformers}])
         path = tmp_path / "python"
-        path.write_text(f"#!{sys.executable}\nimport sys\nif sys.argv[1] == '-c': sys.exit(0)\n{body}\n")
+        path.write_text(
+            f"#!{sys.executable}\nimport json, sys\nif sys.argv[1] == '-c': sys.exit(print({versions!r}))\n{body}\n"
+        )
         path.chmod(0o755)
         return path
 
     return make
 
 
-def test_vllm_runs_with_another_interpreter(sound: Path, demo: Path, stub: Callable[[str], Path]) -> None:
-    """The stub answers with the question's tokens, which shows that it got checkpoint, prompt and image."""
-    python = stub(
-        "import base64, json, re\nfrom transformers import AutoTokenizer\n"
-        "runner, checkpoint, most = sys.argv[1:]\nrequest = json.loads(sys.stdin.readline())\n"
-        "assert base64.b64decode(request['image'])[:4] == b'\\x89PNG'\n"
-        "question = re.search('Extract[^<]*', request['prompt'])[0]\n"
-        "tokens = AutoTokenizer.from_pretrained(checkpoint)(question)['input_ids']\n"
-        "print(json.dumps({'prompt': [], 'tokens': tokens, 'ended': True, 'seconds': 0.1}))"
-    )
-    result = verify(sound, "--load", "vllm", "--python", python)
+READ = """
+import base64, hashlib, io, re
+from PIL import Image
+from transformers import AutoTokenizer
+runner, checkpoint, most, at_once = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+before = None
+def read(request):
+    image = Image.open(io.BytesIO(base64.b64decode(request["image"]))).convert("L")
+    return hashlib.sha256(image.point(lambda value: value > 128).tobytes()).hexdigest()[:12]
+for line in sys.stdin:
+    request = json.loads(line)
+    tokens = tokenizer(TEXT)["input_ids"]
+    print(json.dumps({"number": request["number"], "prompt": [], "tokens": tokens, "ended": True, "seconds": 0.1}))
+    sys.stdout.flush()
+    before = request
+"""
+"""A runner that writes TEXT. Requests that are made together are numbered, one that is made alone has the number 0."""
+
+READS_RIGHT = READ.replace("TEXT", "read(request)")
+READS_ANOTHER_PAGE = READ.replace("TEXT", "read(before if request['number'] else request)")
+READS_NOTHING = READ.replace("TEXT", "re.search('Extract[^<]*', request['prompt'])[0]")
+
+
+def test_vllm_runs_with_another_interpreter(sound: Path, stub: Callable[..., Path]) -> None:
+    """What the stub writes shows that it got checkpoint, prompt and image."""
+    result = verify(sound, "--load", "vllm", "--python", stub(READS_NOTHING))
     assert result.exit_code == 0, result.output
-    assert "vllm read 'Extract the text in the image.' on" in result.stdout
+    assert f"vllm read 'Extract the text in the image.' on a page that says {TEXTS[0]!r}" in result.stdout
+    assert "the trial pages read too much alike to tell whether it mixes them up" in result.stdout
 
 
-def test_what_vllm_says_last_is_the_fault(sound: Path, stub: Callable[[str], Path]) -> None:
+def test_vllm_reads_several_pages_at_once_as_one_by_one(sound: Path, stub: Callable[..., Path]) -> None:
+    result = verify(sound, "--load", "vllm", "--python", stub(READS_RIGHT))
+    assert result.exit_code == 0, result.output
+    versions = "vLLM 0.32.0 with Transformers 5.20.1"
+    assert f"{versions}: 8 trial pages of 4 sizes read the same at once as one by one" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("transformers", "remedy"),
+    [
+        ("5.19.0", "pip install 'transformers>=5.20.1,<5.21' beside vLLM, or vllm serve --max-num-seqs 1"),
+        ("5.20.1", "vllm serve --max-num-seqs 1"),
+    ],
+)
+def test_vllm_that_mixes_up_pages_is_a_fault(
+    sound: Path, stub: Callable[..., Path], transformers: str, remedy: str
+) -> None:
+    result = verify(sound, "--load", "vllm", "--python", stub(READS_ANOTHER_PAGE, transformers))
+    assert result.exit_code == 1
+    found = f"vLLM 0.32.0 with Transformers {transformers}: 7 of 8 trial pages read otherwise at once than one by one"
+    assert f"fault: {found}: {remedy}\n" in result.stdout
+    assert result.stdout.splitlines()[-1] == "1 fault"
+
+
+def test_what_vllm_says_last_is_the_fault(sound: Path, stub: Callable[..., Path]) -> None:
     result = verify(sound, "--load", "vllm", "--python", stub("raise ValueError('no kernel for this')"))
     assert result.exit_code == 1
     assert "fault: out: vLLM: ValueError: no kernel for this" in result.stdout
 
 
-def test_no_vllm_is_no_fault(sound: Path, tmp_path: Path, stub: Callable[[str], Path]) -> None:
+def test_no_vllm_is_no_fault(sound: Path, tmp_path: Path, stub: Callable[..., Path]) -> None:
     python = stub("")
-    python.write_text(python.read_text().replace("sys.exit(0)", "sys.exit(1)"))
+    python.write_text(f"#!{sys.executable}\nprint('[null, {{}}]')\n")
     for path, message in ((python, f"{python} has no vllm; give"), (tmp_path / "x", "cannot be run: No such file")):
         result = verify(sound, "--load", "vllm", "--python", path)
         assert result.exit_code == 1

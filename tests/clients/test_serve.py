@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,8 +37,7 @@ def register():
 """
 ENTRY_POINT = "[vllm.general_plugins]\nhyocr = hyocr_serve:register\n"
 VERSION = "Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n"
-# vLLM 0.32 mixes up the features of images that it encodes together, so one sequence at a time.
-OPTIONS = ["--enforce-eager", "--max-model-len", "512", "--max-num-seqs", "1", "--no-enable-prefix-caching"]
+OPTIONS = ["--enforce-eager", "--max-model-len", "512", "--max-num-seqs", "8"]
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
 
 
@@ -59,7 +60,8 @@ def serve(python: Path, checkpoint: Path, plugin: Path, log: Path) -> Iterator[s
         port = free.getsockname()[1]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [python.with_name("vllm"), "serve", checkpoint, "--host", "127.0.0.1", "--port", str(port), *OPTIONS],
+            [python.with_name("vllm"), "serve", checkpoint.name, "--host", "127.0.0.1", "--port", str(port), *OPTIONS],
+            cwd=checkpoint.parent,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -99,6 +101,23 @@ def evaluate(*arguments: object) -> Any:
     return json.loads(done.stdout)
 
 
+def check_card(checkpoint: Path, url: str, page: Path, python: Path) -> None:
+    """The card's two requests work as they are printed, but for the port, and say the same."""
+    card = (checkpoint / "README.md").read_text(encoding="utf-8").replace("http://127.0.0.1:8000/v1", url)
+    shell, program = (next(text for text in blocks(card, kind) if url in text) for kind in ("sh", "python"))
+    folder = checkpoint.parent
+    shutil.copyfile(page, folder / "page.png")
+    asked = [
+        subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+        for command in (["bash", "-c", shell], [str(python), "-c", program])
+    ]
+    assert json.loads(asked[0])["choices"][0]["message"]["content"] == asked[1].removesuffix("\n") != ""
+
+
+def blocks(card: str, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
+
+
 @pytest.mark.parametrize("case", [(), ("gptq", "group_size=128")], ids=["bf16", "int4"])
 def test_a_running_server_reads_as_vllm_in_a_process_of_its_own(
     case: tuple[str, ...],
@@ -111,7 +130,9 @@ def test_a_running_server_reads_as_vllm_in_a_process_of_its_own(
 ) -> None:
     checkpoint = quantize(*case) if case else demo
     with serve(vllm_python, checkpoint, plugin, tmp_path / "log.txt") as url:
-        served = evaluate(checkpoint, "--data", heldout, "--backend", url, "--batch-size", 3)
+        served = evaluate(checkpoint, "--data", heldout, "--backend", url)
+        if case:
+            check_card(checkpoint, url, Path(heldout).parent / "images/heldout-0000.png", vllm_python)
     own = evaluate(checkpoint, "--data", heldout, "--backend", "vllm", "--python", vllm_python)
     assert [result["model"]["runtime"] for result in (served, own)] == ["endpoint", "vllm"]
     assert len(own["pages"]) == LINES

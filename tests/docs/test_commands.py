@@ -17,6 +17,7 @@ from typing import Any
 import click
 import pytest
 from datasets import Dataset, Image  # type: ignore[import-untyped]
+from packaging.requirements import Requirement
 from PIL import Image as Pillow
 
 from hyocr_core.cli.main import main as hyocr
@@ -28,7 +29,7 @@ PAGES = [REPO / "README.md", *(page for page in sorted(DOCS.glob("*.md")) if pag
 QUANTIZED = ("HunyuanOCR-int4", "HunyuanOCR-fp8")
 ROWS = 4
 
-THIRD_PARTY = {"compressed-tensors"}
+THIRD_PARTY = {"compressed-tensors", "transformers", "vllm"}
 """What the documentation may tell readers to install beside the distributions of this repository."""
 
 
@@ -40,10 +41,10 @@ def accept_pip(command: list[str]) -> None:
         for project in (tomllib.loads(path.read_text(encoding="utf-8"))["project"],)
     }
     for requirement in command[2:]:
-        match = re.fullmatch(r"([\w-]+)(?:\[([\w,-]+)\])?", requirement)
-        assert match, requirement
-        if match[1] not in THIRD_PARTY:
-            assert set((match[2] or "").split(",")) - {""} <= offers[match[1]], requirement
+        asked = Requirement(requirement)
+        if asked.name not in THIRD_PARTY:
+            assert asked.extras <= offers[asked.name], requirement
+            assert not asked.specifier, requirement
 
 
 def accept_vllm(command: list[str]) -> None:

@@ -283,6 +283,19 @@ def test_vllm_of_an_interpreter(plugins: PluginFolder, distribution: str, versio
         found = packages.find_vllm(python)
         assert (found.version, found.build, found.packages["transformers"]) == (version, build, "5.19.0")
         assert distribution not in found.packages
+        assert found.keeps_apart is False
+    (problem,) = packages.check_vllm(found)
+    assert not problem.broken
+    assert problem.advice == (
+        f"vLLM {version} with Transformers 5.19.0 mixes up pages that it encodes together: "
+        "pip install 'transformers>=5.20.1,<5.21' beside vLLM, or vllm serve --max-num-seqs 1"
+    )
+
+
+def test_versions_of_vllm_that_keep_pages_apart_are_no_problem() -> None:
+    sound = CPU_VLLM.model_copy(update={"packages": {"transformers": "5.20.1"}, "keeps_apart": True})
+    assert list(packages.check_vllm(sound)) == []
+    assert list(packages.check_vllm(NO_VLLM)) == []
 
 
 def test_another_interpreter_that_is_none(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +18,7 @@ from huggingface_hub import ModelCard
 
 from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord, read_report
 from hyocr_core.errors import CheckpointError
-from hyocr_core.report.card import model_card, record_numbers
+from hyocr_core.report.card import OFFICIAL_PROMPT, model_card, record_numbers
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.shared import Gate
@@ -39,9 +42,9 @@ def quantized(demo: Path, calib: str, tmp_path: Path) -> Callable[..., Path]:
 
 
 def python_block(card: str) -> str:
-    found = re.search(r"```python\n(.*?)\n```", card, re.DOTALL)
-    assert found
-    return found[1]
+    """What loads it in Transformers."""
+    (found,) = (text for text in re.findall(r"```python\n(.*?)\n```", card, re.DOTALL) if "transformers" in text)
+    return str(found)
 
 
 def test_the_card_names_the_base_model_on_the_hub(
@@ -57,6 +60,53 @@ def test_the_card_names_the_base_model_on_the_hub(
     assert '"group_size": 64' in card.text
     assert "| calibration | 3 pages, " in card.text
     assert "hyocr eval 'HunyuanOCR small' --data your-pages/ --baseline tencent/HunyuanOCR" in card.text
+
+
+def test_the_requests_of_the_card_are_those_of_the_official_clients(
+    quantized: Callable[..., Path], tmp_path: Path
+) -> None:
+    """What `curl` and `openai` are given, for a page that is too large for an argument."""
+    card = (quantized("rtn") / "README.md").read_text(encoding="utf-8")
+    assert "vllm serve 'HunyuanOCR small'\n" in card
+    assert "pip install 'vllm>=0.33' 'transformers>=5.20.1,<5.21'" in card
+    page = b"\x89PNG" * 60000
+    (tmp_path / "page.png").write_bytes(page)
+    (tmp_path / "curl").write_text("#!/bin/sh\ncat\n")
+    (tmp_path / "curl").chmod(0o755)
+    (tmp_path / "openai.py").write_text(
+        "import json\nfrom types import SimpleNamespace as Space\n"
+        "def create(extra_body, **body):\n"
+        "    message = Space(content=json.dumps(body | extra_body))\n"
+        "    return Space(choices=[Space(message=message)])\n"
+        "def OpenAI(base_url, api_key):\n"
+        "    assert base_url == 'http://127.0.0.1:8000/v1'\n"
+        "    return Space(chat=Space(completions=Space(create=create)))\n"
+    )
+    shell, program = (
+        next(text for text in re.findall(rf"```{kind}\n(.*?)\n```", card, re.DOTALL) if "127.0.0.1" in text)
+        for kind in ("sh", "python")
+    )
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for command in (["bash", "-c", shell], [sys.executable, "-c", program]):
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | path, capture_output=True, check=True)
+        assert json.loads(done.stdout) == {
+            "model": "HunyuanOCR small",
+            "temperature": 0,
+            "repetition_penalty": 1.08,
+            "messages": [
+                {"role": "system", "content": ""},
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "image_url",
+                            "image_url": {"url": f"data:image/png;base64,{base64.b64encode(page).decode()}"},
+                        },
+                        {"type": "text", "text": OFFICIAL_PROMPT},
+                    ],
+                },
+            ],
+        }
 
 
 def test_licence_and_language_are_carried_over_and_nothing_else(

@@ -20,7 +20,7 @@ from hyocr_core.models.known_formats import stored_formats
 from hyocr_core.models.load import load_whole, open_weights
 from hyocr_core.models.rounded import RoundedCheckpoint
 from hyocr_core.pages.samples import build_sample
-from hyocr_core.verification.trial_load import _record
+from hyocr_core.runtimes.concurrency import trial_pages
 from hyocr_core.verification.verify import verify
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test_transformers_loads_what_hyocr_dequantizes(
     pytest.importorskip("compressed_tensors")
     weights = open_weights(write(written, others=others))
     ours, theirs = (load_whole(weights, torch.device("cpu"), native=native).skeleton for native in (False, True))
-    inputs = build_sample(_record(), processor, with_answer=False).inputs
+    inputs = build_sample(trial_pages()[0], processor, with_answer=False).inputs
     with torch.inference_mode():
         found, expected = (model(**inputs).logits.float() for model in (ours, theirs))
     # compressed-tensors computes the scales of tokens in bf16, and from 127.5 instead of 127.

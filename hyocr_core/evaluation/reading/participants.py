@@ -20,10 +20,6 @@ from hyocr_core.evaluation.scores.result import Role
 from hyocr_core.models.rounded import RoundedCheckpoint
 from hyocr_core.settings.eval_config import EvalConfig
 
-AT_ONCE = 1
-"""Pages an endpoint is asked at the same time: vLLM 0.32 takes the features of images that it encodes together for each
-other's, on any device, so that what it then reads is another page."""
-
 
 @dataclass(frozen=True)
 class Participants:
@@ -89,7 +85,7 @@ def gather(config: EvalConfig, chosen: Mapping[Role, ChosenBackend]) -> Particip
     texts: dict[Role, TextReader] = {}
     for role, backend in chosen.items():
         if backend.only_text:
-            texts[role] = _text_reader(backend, names[role], sources.get(role), limit, config.batch_size or AT_ONCE)
+            texts[role] = _text_reader(backend, names[role], sources.get(role), limit, config.batch_size)
     _refuse_itself(texts)
     return Participants(sources, entries, texts, processor, limit)
 
@@ -130,7 +126,9 @@ def _own_limit(opened: Opened | None) -> int:
     return DEFAULT_MAX_NEW_TOKENS if opened is None else int(opened.generation.max_new_tokens)
 
 
-def _text_reader(backend: ChosenBackend, name: str, opened: Opened | None, limit: int, at_once: int) -> TextReader:
+def _text_reader(
+    backend: ChosenBackend, name: str, opened: Opened | None, limit: int, at_once: int | None
+) -> TextReader:
     folder, processor = (None, None) if opened is None else (opened.folder, opened.processor)
     model = ModelToRead(name, folder, processor, limit, at_once)
     if backend.needs_files and opened is not None:

@@ -9,11 +9,18 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from hyocr_core.contract.backend import Backend, BackendConfig, ModelToRead, PageAnswer, PageToRead
+from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CheckpointError, RunError
 from hyocr_core.evaluation.reading.endpoint import Completion, Endpoint, NoAnswerError, Served
 from hyocr_core.evaluation.reading.parallel import as_done
 from hyocr_core.pages.images import png_base64
-from hyocr_core.runtimes.vllm_process import VllmProcess, vllm_version
+from hyocr_core.pages.prompts import chat
+from hyocr_core.runtimes.concurrency import MAX_NEW_TOKENS, try_concurrency
+from hyocr_core.runtimes.vllm_pair import INSTALL, find_vllm
+from hyocr_core.runtimes.vllm_process import VllmAnswer, VllmProcess, VllmRequest
+
+AT_ONCE = 8
+"""Pages that are read at the same time, unless the user says otherwise, where that changes nothing but the time."""
 
 
 class VllmConfig(BackendConfig):
@@ -23,7 +30,10 @@ class VllmConfig(BackendConfig):
 
 
 class Vllm(Backend):
-    """vLLM in a process of its own, one page after the other. Raises MissingRuntimeError where there is none."""
+    """vLLM in a process of its own, several pages at once where its versions keep them apart.
+
+    Raises MissingRuntimeError where there is none, BadInputError when one that mixes up pages is to read several.
+    """
 
     api_version: ClassVar[int] = 1
     config_class: ClassVar[type[BackendConfig]] = VllmConfig
@@ -34,26 +44,33 @@ class Vllm(Backend):
             raise CheckpointError(f"{model.name}: vLLM needs the checkpoint's files")
         self._folder, self._most = model.folder, model.max_tokens
         self._python = config.python
-        self._version = vllm_version(config.python)
+        self._pair = find_vllm(config.python).pair
+        if not self._pair.sound and (model.at_once or 1) > 1:
+            raise BadInputError(f"{self._pair.warning}, here --batch-size 1")
+        self._at_once = model.at_once or (AT_ONCE if self._pair.sound else 1)
 
     @property
     def identity(self) -> Mapping[str, str]:
-        return {"vllm": self._version}
+        return {"vllm": self._pair.vllm, "vllm transformers": str(self._pair.transformers)}
 
     def read(self, pages: Sequence[PageToRead], say: Callable[[str], None]) -> Iterator[PageAnswer]:
         longest = max(page.prompt_tokens or 0 for page in pages) + self.model.max_new_tokens
-        say(f"vLLM {self._version} loads {self._folder}")
-        with VllmProcess(self._folder, self._python, min(longest, self._most)) as vllm:
-            for page in pages:
-                yield self._read(page, vllm)
+        if not self._pair.sound:
+            say(f"one page at a time: {self._pair.warning}")
+        say(f"vLLM {self._pair.vllm} loads {self._folder}")
+        with VllmProcess(self._folder, self._python, min(longest, self._most), self._at_once) as vllm:
+            for answer in vllm.read(map(self._request, pages)):
+                yield self._page_answer(pages[answer.number], answer)
 
-    def _read(self, page: PageToRead, vllm: VllmProcess) -> PageAnswer:
-        found = vllm.read(
+    def _request(self, page: PageToRead) -> VllmRequest:
+        return VllmRequest(
             page.prompt or "",
             page.open_image(),
             self.model.max_new_tokens,
             repetition_penalty=self.model.repetition_penalty,
         )
+
+    def _page_answer(self, page: PageToRead, found: VllmAnswer) -> PageAnswer:
         if len(found.prompt) != page.prompt_tokens:
             raise RunError(
                 f"{page.name}: vLLM makes {len(found.prompt)} tokens of the prompt, the checkpoint's processor "
@@ -72,10 +89,11 @@ class EndpointConfig(BackendConfig):
 
 
 class OpenAiEndpoint(Backend):
-    """An OpenAI-compatible endpoint, several pages at once.
+    """An OpenAI-compatible endpoint, several pages at once where that changes no answer, which is tried first.
 
     The model is the name of what is served, or the folder of the checkpoint that is. Raises BadInputError if the
-    endpoint does not answer, or serves nothing of that name.
+    endpoint does not answer, serves nothing of that name, or is to read several pages at once and answers otherwise
+    then.
     """
 
     api_version: ClassVar[int] = 1
@@ -86,15 +104,39 @@ class OpenAiEndpoint(Backend):
         super().__init__(config, model)
         self._endpoint = Endpoint(config.url, config.timeout)
         self._served = choose_served(self._endpoint.models(), model.name, model.folder, config.url)
+        self._doubt = "" if model.at_once == 1 else self._try_concurrency()
+        self._at_once = model.at_once or (1 if self._doubt else AT_ONCE)
 
     @property
     def identity(self) -> Mapping[str, str]:
         return {"endpoint": self._endpoint.url, "served": self._served}
 
+    def _try_concurrency(self) -> str:
+        """Why pages should be read one by one; empty if they need not be."""
+        try:
+            trial = try_concurrency(self._texts)
+        except NoAnswerError as error:
+            return f"a trial page could not be read: {error}"
+        if trial.changed and self.model.at_once is not None:
+            raise BadInputError(
+                f"{self._endpoint.url}: {trial.finding}: give --batch-size 1, or mend the server; of vLLM: {INSTALL}"
+            )
+        return trial.finding if trial.changed or not trial.telling else ""
+
+    def _texts(self, pages: Sequence[Record]) -> list[str]:
+        asked = [(number, _to_read(number, page)) for number, page in enumerate(pages)]
+        limit = min(self.model.max_new_tokens, MAX_NEW_TOKENS)
+        bodies = ((number, self._body(page) | {"max_tokens": limit}) for number, page in asked)
+        answers = as_done(lambda ask: (ask[0], self._endpoint.chat(ask[1]).text), bodies, len(pages))
+        return [text for _, text in sorted(answers)]
+
     def read(self, pages: Sequence[PageToRead], say: Callable[[str], None]) -> Iterator[PageAnswer]:
+        if self._doubt and len(pages) > 1:
+            why = "because" if self._at_once == 1 else "although"
+            say(f"{self._endpoint.url}: pages at a time: {self._at_once}, {why} {self._doubt}")
         asked = ((page, self._body(page)) for page in pages)
         warned = False
-        for page, found in as_done(lambda ask: (ask[0], self._ask(ask[1])), asked, self.model.at_once):
+        for page, found in as_done(lambda ask: (ask[0], self._ask(ask[1])), asked, self._at_once):
             if isinstance(found, str):
                 yield PageAnswer(page.index, None, reason=found)
             else:
@@ -125,6 +167,10 @@ class OpenAiEndpoint(Backend):
             f"checkpoint's processor {page.prompt_tokens}: template, image processor or tokenizer are others there"
         )
         return True
+
+
+def _to_read(number: int, page: Record) -> PageToRead:
+    return PageToRead(number, page.name, chat(page, with_answer=False), None, None, page.open_image)
 
 
 def choose_served(served: Sequence[Served], model: str, folder: Path | None, url: str) -> str:

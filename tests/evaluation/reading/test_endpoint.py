@@ -54,6 +54,11 @@ def read(server: Server, folder: Path, *arguments: object, model: object = "ocr"
     return run(model, "--backend", server.url, "--data", folder, "--keep-duplicates", "--json", *arguments)
 
 
+def unwrapped(result: Result) -> str:
+    """What was said, without the breaks of a terminal's lines."""
+    return " ".join(result.stderr.split())
+
+
 def error(result: Result) -> str:
     errors = [line for line in result.stderr.splitlines() if line.startswith("hyocr: error:")]
     assert len(errors) == 1, result.stderr
@@ -75,7 +80,7 @@ def test_pages_are_read_and_scored(server: Server, folder: Path) -> None:
     assert data["environment"]["model endpoint"] == server.url
     assert data["environment"]["model served"] == "ocr"
     assert data["max_new_tokens"] == 2048
-    assert server.most_at_once == 1, "vLLM mixes up pages that it is asked for at once"
+    assert len(server.trials) == 16, "asked first whether it may be asked for several at once"
 
 
 def test_what_is_asked(server: Server, tmp_path: Path) -> None:
@@ -121,18 +126,83 @@ def test_an_answer_that_was_cut_counts_as_cut(server: Server, folder: Path) -> N
     assert json.loads(read(server, folder).stdout)["model"]["cut_pages"] == COUNT - 1
 
 
-def test_pages_at_once(server: Server, folder: Path) -> None:
-    together = threading.Barrier(3)
+def answer_together(server: Server, count: int) -> None:
+    """Answer only when so many pages are asked for at once."""
+    together = threading.Barrier(count)
 
     def reply(page: int, _attempt: int) -> Reply:
         together.wait(20)
         return 200, completion(f"text {page}")
 
     server.reply = reply
+
+
+@pytest.mark.parametrize(("options", "at_once"), [((), COUNT), (("--batch-size", 3), 3)])
+def test_pages_at_once(server: Server, folder: Path, options: tuple[object, ...], at_once: int) -> None:
+    """Several by default, since the trial finds that they stay what they are; as many as the user says otherwise."""
+    answer_together(server, at_once)
+    result = read(server, folder, *options)
+    assert result.exit_code == 0, result.output
+    assert server.most_at_once == at_once
+    assert "at a time" not in result.stderr
+    assert [page["errors"] for page in json.loads(result.stdout)["pages"]] == [0] * COUNT
+
+
+def trial_text(which: int) -> Reply:
+    return 200, completion(f"{which} " * 9)
+
+
+def mixed_up(which: int, at_once: int) -> Reply:
+    return trial_text(which if at_once == 1 else which + 1)
+
+
+def test_a_server_whose_answers_change_is_read_one_by_one(server: Server, folder: Path) -> None:
+    server.trial = mixed_up
+    result = read(server, folder)
+    assert result.exit_code == 0, result.output
+    assert server.most_at_once == 1
+    notice = f"{server.url}: pages at a time: 1, because 8 of 8 trial pages read otherwise at once than one by one"
+    assert notice in unwrapped(result)
+
+
+def test_several_pages_at_once_of_a_server_whose_answers_change_are_refused(server: Server, folder: Path) -> None:
+    server.trial = mixed_up
+    result = read(server, folder, "--batch-size", 3)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert not server.bodies
+    assert error(result) == (
+        f"hyocr: error: {server.url}: 8 of 8 trial pages read otherwise at once than one by one: give --batch-size 1, "
+        "or mend the server; of vLLM: pip install 'transformers>=5.20.1,<5.21'"
+    )
+
+
+def test_one_page_at_a_time_needs_no_trial(server: Server, folder: Path) -> None:
+    server.trial = mixed_up
+    assert read(server, folder, "--batch-size", 1).exit_code == 0
+    assert not server.trials
+    assert server.most_at_once == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ((200, completion("nothing")), "the trial pages read too much alike to tell whether it mixes them up"),
+        ((400, b'{"error": "no"}'), "a trial page could not be read: it answers 400 Bad Request"),
+    ],
+)
+def test_a_trial_that_tells_nothing(server: Server, folder: Path, reply: Reply, words: str) -> None:
+    """Then it is one by one, unless the user knows better."""
+    server.trial = lambda *_: reply
+    result = read(server, folder)
+    assert result.exit_code == 0, result.output
+    assert server.most_at_once == 1
+    assert f"pages at a time: 1, because {words}" in unwrapped(result)
+    server.most_at_once = 0
+    answer_together(server, 3)
     result = read(server, folder, "--batch-size", 3)
     assert result.exit_code == 0, result.output
     assert server.most_at_once == 3
-    assert [page["errors"] for page in json.loads(result.stdout)["pages"]] == [0] * COUNT
+    assert f"pages at a time: 3, although {words}" in unwrapped(result)
 
 
 NO_CHOICES = b'{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}'

@@ -1,0 +1,90 @@
+"""Whether a runtime reads several pages at once as it reads them one by one, tried with a few drawn pages."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+from rapidfuzz.distance import Levenshtein
+
+from hyocr_core.contract.page_source import Record
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TEXTS = (
+    "invoice 2026-04",
+    "total 318.40 EUR",
+    "Hamburg, 7 May",
+    "delivery note 552",
+    "page 3 of 12",
+    "order no. 90817",
+    "VAT 19 percent",
+    "thank you very much",
+)
+SIZES = ((256, 32), (320, 32), (384, 32), (224, 32))
+"""Width and height; of other shapes, so that a processor that scales to a least area keeps them apart too."""
+MAX_NEW_TOKENS = 32
+CLOSE = 0.25
+"""A GPU adds in another order for another batch, which may turn a close call: so much of a text may differ."""
+_MARKED = 64
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The drawn pages as they were read one by one, and all at once."""
+
+    alone: Sequence[str]
+    together: Sequence[str]
+
+    @cached_property
+    def changed(self) -> int:
+        """How many pages have another text."""
+        return sum(not _close(*texts) for texts in zip(self.alone, self.together, strict=True))
+
+    @property
+    def telling(self) -> bool:
+        """Whether pages that are mixed up would be seen: a model that writes the same for most shows nothing."""
+        return 2 * len(set(self.alone)) > len(self.alone)
+
+    @property
+    def finding(self) -> str:
+        """In words."""
+        if self.changed:
+            return f"{self.changed} of {len(self.alone)} trial pages read otherwise at once than one by one"
+        if not self.telling:
+            return "the trial pages read too much alike to tell whether it mixes them up"
+        return f"{len(self.alone)} trial pages of {len(SIZES)} sizes read the same at once as one by one"
+
+
+def try_concurrency(read: Callable[[Sequence[Record]], Sequence[str]]) -> Trial:
+    """Let a runtime read the trial pages twice. read: reads pages, all at the same time, and gives their texts."""
+    alone = [read([page])[0] for page in trial_pages()]
+    return Trial(alone, read(trial_pages()))
+
+
+def trial_pages() -> list[Record]:
+    """One line of text each. Their pixels are others each time, if only just: a server may keep what it has read."""
+    return [
+        Record(f"trial page {number}", None, text, partial(draw_line, text, SIZES[number % len(SIZES)]))
+        for number, text in enumerate(TEXTS)
+    ]
+
+
+def draw_line(text: str, size: tuple[int, int]) -> Image:
+    """One line of text, black on white, which random bits make another image without being seen."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    page = Image.new("RGB", size, "white")
+    ImageDraw.Draw(page).text((6, 5), text, font=ImageFont.load_default(18), fill="black")
+    bits = secrets.randbits(_MARKED)
+    for column in range(_MARKED):
+        page.putpixel((column, 0), (255, 255, 255 - (bits >> column & 1)))
+    return page
+
+
+def _close(left: str, right: str) -> bool:
+    return Levenshtein.normalized_distance(left, right) <= CLOSE

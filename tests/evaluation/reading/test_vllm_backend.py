@@ -1,0 +1,117 @@
+"""How many pages vLLM is given at once, by the versions that are there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from hyocr_core.cli.main import main
+from hyocr_core.evaluation.reading.remote import AT_ONCE
+from hyocr_core.pages.processor import load_processor
+from hyocr_core.pages.samples import build_sample
+from hyocr_core.pages.sources import open_source
+
+COUNT = 4
+STUB = """#!EXECUTABLE
+import json, sys
+from pathlib import Path
+if sys.argv[1] == "-c":
+    sys.exit(print(json.dumps(["vllm", {"vllm": "0.32.0", "transformers": "TRANSFORMERS"}])))
+at_once = int(sys.argv[-1])
+Path(__file__).with_name("at_once").write_text(str(at_once))
+waiting = []
+for line in sys.stdin:
+    waiting.append(json.loads(line)["number"])
+    if len(waiting) == min(at_once, 2):
+        for number in reversed(waiting):
+            told = {"number": number, "prompt": [0] * PROMPT, "tokens": [10 + number], "ended": True, "seconds": 0.1}
+            print(json.dumps(told), flush=True)
+        waiting = []
+"""
+"""Writes a token of its own for each page; of several at once the second is done first."""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for index in range(COUNT):
+        Image.new("RGB", (256, 32), (index, 9, 200)).save(folder / f"{index}.png")
+        (folder / f"{index}.txt").write_text("text")
+    return folder
+
+
+@pytest.fixture
+def read(data: Path, tiny: Path, tmp_path: Path) -> Callable[..., Result]:
+    """Read with a vLLM beside this Transformers, which notes how many pages it is to read at once."""
+    prompt = build_sample(next(iter(open_source(str(data)))), load_processor(tiny), with_answer=False).prompt_tokens
+
+    def run(transformers: str, *options: object) -> Result:
+        python = tmp_path / "python"
+        filled = {"EXECUTABLE": sys.executable, "TRANSFORMERS": transformers, "PROMPT": str(prompt)}
+        source = STUB
+        for word, value in filled.items():
+            source = source.replace(word, value)
+        python.write_text(source)
+        python.chmod(0o755)
+        arguments = [
+            "eval",
+            tiny,
+            "--data",
+            data,
+            "--keep-duplicates",
+            "--backend",
+            "vllm",
+            "--python",
+            python,
+            "--json",
+        ]
+        return CliRunner().invoke(main, [*map(str, arguments), *map(str, options)])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("transformers", "options", "at_once"),
+    [
+        ("5.20.1", (), AT_ONCE),
+        ("5.20.1", ("--batch-size", 2), 2),
+        ("5.20.1", ("--batch-size", 1), 1),
+        ("5.19.0", (), 1),
+        ("5.19.0", ("--batch-size", 1), 1),
+    ],
+)
+def test_pages_at_once(
+    read: Callable[..., Result],
+    tiny: Path,
+    tmp_path: Path,
+    transformers: str,
+    options: tuple[object, ...],
+    at_once: int,
+) -> None:
+    result = read(transformers, *options)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "at_once").read_text() == str(at_once)
+    tokenizer = load_processor(tiny).tokenizer
+    found = json.loads(result.stdout)
+    expected = [tokenizer.decode([10 + number], skip_special_tokens=True) for number in range(COUNT)]
+    assert [page["text"] for page in found["pages"]] == expected, "each page has its own answer"
+    assert found["environment"]["model vllm transformers"] == transformers
+    notice = "one page at a time: vLLM 0.32.0 with Transformers 5.19.0 mixes up pages that it encodes together: pip"
+    assert (notice in " ".join(result.stderr.split())) == (transformers == "5.19.0")
+
+
+def test_versions_that_mix_up_pages_are_not_given_several(read: Callable[..., Result], tmp_path: Path) -> None:
+    result = read("5.19.0", "--batch-size", 2)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("hyocr: error:")]
+    assert "vLLM 0.32.0 with Transformers 5.19.0 mixes up pages that it encodes together" in line
+    assert "pip install 'transformers>=5.20.1,<5.21' beside vLLM" in line
+    assert "here --batch-size 1" in line
+    assert not (tmp_path / "at_once").exists()

@@ -1,0 +1,51 @@
+"""The trial of several pages at once: what is read, and what counts as another text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hyocr_core.contract.page_source import Record
+from hyocr_core.pages.images import digest_image
+from hyocr_core.runtimes.concurrency import SIZES, TEXTS, Trial, trial_pages, try_concurrency
+
+
+def test_every_reading_has_pixels_of_its_own() -> None:
+    """A server that keeps what it has read must not answer from that."""
+    read: list[list[Record]] = []
+
+    def reader(pages: Sequence[Record]) -> list[str]:
+        read.append(list(pages))
+        return [page.answer or "" for page in pages]
+
+    trial = try_concurrency(reader)
+    assert [len(pages) for pages in read] == [1] * len(TEXTS) + [len(TEXTS)]
+    images = [page.open_image() for pages in read for page in pages]
+    assert len({digest_image(image) for image in images}) == len(images) == 2 * len(TEXTS)
+    assert {image.size for image in images} == set(SIZES)
+    for alone, together in zip(images[: len(TEXTS)], images[len(TEXTS) :], strict=True):
+        pixels = zip(alone.tobytes(), together.tobytes(), strict=True)
+        assert max(abs(left - right) for left, right in pixels) == 1, "and is read alike"
+    assert (trial.changed, trial.telling) == (0, True)
+
+
+def test_another_page_is_seen_and_a_close_call_forgiven() -> None:
+    close = ["invoice 2026-O4", *TEXTS[1:]]
+    assert (Trial(TEXTS, close).changed, Trial(TEXTS, close).finding) == (
+        0,
+        "8 trial pages of 4 sizes read the same at once as one by one",
+    )
+    mixed = Trial(TEXTS, [TEXTS[0], *TEXTS[:-1]])
+    assert mixed.changed == 7
+    assert mixed.finding == "7 of 8 trial pages read otherwise at once than one by one"
+
+
+def test_a_model_that_reads_nothing_tells_nothing() -> None:
+    for texts in (["same"] * 8, ["", "", "", "", "a", "b", "c", ""]):
+        trial = Trial(texts, texts)
+        assert not trial.telling
+        assert "too much alike to tell" in trial.finding
+
+
+def test_pages_are_drawn_as_records() -> None:
+    assert [page.answer for page in trial_pages()] == list(TEXTS)
+    assert len({page.name for page in trial_pages()}) == len(TEXTS)
