@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError, one_line
-from hyocr_core.pages.prompts import chat
+from hyocr_core.pages.chat_template import check_template
 
 _NEEDED = (
     ("a tokenizer", ("tokenizer.json", "tokenizer_config.json")),
@@ -20,7 +19,7 @@ def load_processor(folder: Path) -> Any:
 
     No code from the folder is run, nothing is downloaded.
     Raises CheckpointError if the folder lacks a tokenizer, an image processor or a chat template, if they cannot be
-    loaded, or if the template does not render a page.
+    loaded, or if the template does not write a page's question and image, once each.
     """
     for what, files in _NEEDED:
         if not any((folder / name).is_file() for name in files):
@@ -37,19 +36,5 @@ def load_processor(folder: Path) -> Any:
         raise CheckpointError(f"{folder}: its processor takes no images ({type(processor).__name__})")
     if not processor.chat_template:
         raise CheckpointError(f"{folder}: holds no chat template (chat_template.jinja)")
-    _check_template(processor, folder)
+    check_template(processor)
     return processor
-
-
-def _check_template(processor: Any, folder: Path) -> None:
-    page = Record("", "What is written here?", None, open_image=_no_image)
-    try:
-        text = processor.apply_chat_template(chat(page, with_answer=False), add_generation_prompt=True)
-    except Exception as error:  # a template is a program of its own
-        raise CheckpointError(f"{folder}: its chat template does not render: {one_line(error)}") from error
-    if text.count(processor.image_token) != 1 or str(page.question) not in text:
-        raise CheckpointError(f"{folder}: its chat template does not place one image and the question in the prompt")
-
-
-def _no_image() -> Any:
-    raise CheckpointError("the page that checks a chat template has no image")
