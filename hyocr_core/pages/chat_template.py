@@ -39,7 +39,7 @@ class Written(NamedTuple):
 
 # Quotes, line breaks, backslashes and tags are what Python, JSON and HTML write otherwise.
 _PROBE = Texts("Be 'exact',\n\"now\" \\ <é>.", 'What\'s\n"written" \\ <ü> here?', 'It\'s\n"this" \\ <ö>.')
-_OFFICIAL = Texts("", _PROBE.question, None)
+_ANOTHER = Texts("Do.", "And here?", "That.")
 
 _NO_PREFIX = (
     "does not begin a conversation that has an answer with the prompt for that answer, so that answers cannot be "
@@ -79,15 +79,16 @@ class _WrongError(Exception):
         self.raised = raised
 
 
+_Kind = tuple[bool, bool]
+"""Whether a conversation has a text for the system turn, and an answer."""
+
+
 @dataclass
 class _Choice:
-    """The form that a template takes.
-
-    frames: what it writes around texts, by whether there is a system text, and an answer; the probe's are in their place.
-    """
+    """The form that a template takes, and what it writes around texts of a kind: the probe's are in their place."""
 
     form: _Form
-    frames: dict[tuple[bool, bool], Written] = field(default_factory=dict)
+    frames: dict[_Kind, Written] = field(default_factory=dict)
 
 
 _CHOICES: WeakKeyDictionary[Any, _Choice] = WeakKeyDictionary()
@@ -122,11 +123,11 @@ def write(processor: Any, texts: Texts) -> Written:
 def _choose(processor: Any) -> _Choice:
     """The first form in which the template writes all that there can be, else the official prompt at least."""
     problems: list[_WrongError] = []
-    for probe in (_PROBE, _OFFICIAL):
+    for kind in ((True, True), (False, False)):
         problems.clear()
         for form in _FORMS:
             try:
-                return _Choice(form, {_kind(probe): _checked(probe, form, processor)})
+                return _Choice(form, {kind: _checked(kind, form, processor)})
             except _WrongError as error:
                 problems.append(error)
     # What it writes wrongly says more than what it breaks on.
@@ -134,31 +135,19 @@ def _choose(processor: Any) -> _Choice:
     raise CheckpointError(f"{_name(processor)} {told}") from told
 
 
-def _kind(texts: Texts) -> tuple[bool, bool]:
-    return bool(texts.system), texts.answer is not None
-
-
 def _frame(texts: Texts, choice: _Choice, processor: Any) -> Written:
-    """What the template writes around texts of this kind: the probe's are in their place."""
-    kind = _kind(texts)
+    kind = (bool(texts.system), texts.answer is not None)
     if kind not in choice.frames:
-        system, answer = kind
-        probe = Texts(_PROBE.system if system else "", _PROBE.question, _PROBE.answer if answer else None)
         try:
-            choice.frames[kind] = _checked(probe, choice.form, processor)
+            choice.frames[kind] = _checked(kind, choice.form, processor)
         except _WrongError as error:
             raise CheckpointError(f"{_name(processor)} {error}") from error
     return choice.frames[kind]
 
 
-def _filled(frame: Written, texts: Texts) -> Written:
-    places = {probe: text for probe, text in zip(_PROBE, texts, strict=True) if probe is not None and text is not None}
-    pattern = "|".join(map(re.escape, places))
-    return Written(*(re.sub(pattern, lambda found: places[found[0]], part) for part in frame))
-
-
-def _checked(probe: Texts, form: _Form, processor: Any) -> Written:
-    """The probe as written: each of its texts once, and the image, and the answer where the prompt ends."""
+def _checked(kind: _Kind, form: _Form, processor: Any) -> Written:
+    """The probe as written: each text and the image once, the answer where the prompt ends, nothing else of them."""
+    probe, another = _of_kind(_PROBE, kind), _of_kind(_ANOTHER, kind)
     written = _write(probe, form, processor)
     whole = written.prompt + written.rest
     for name, text in probe._asdict().items():
@@ -172,7 +161,20 @@ def _checked(probe: Texts, form: _Form, processor: Any) -> Written:
         raise _WrongError(f"places the image {images} times, not once")
     if not written.rest.startswith(probe.answer or ""):
         raise _WrongError(_NO_PREFIX)
+    if _write(another, form, processor) != _filled(written, another):
+        raise _WrongError("writes more of what a message says than its text")
     return written
+
+
+def _of_kind(texts: Texts, kind: _Kind) -> Texts:
+    system, answer = kind
+    return Texts(texts.system if system else "", texts.question, texts.answer if answer else None)
+
+
+def _filled(frame: Written, texts: Texts) -> Written:
+    places = {probe: text for probe, text in zip(_PROBE, texts, strict=True) if probe is not None and text is not None}
+    pattern = "|".join(map(re.escape, places))
+    return Written(*(re.sub(pattern, lambda found: places[found[0]], part) for part in frame))
 
 
 def _write(texts: Texts, form: _Form, processor: Any) -> Written:

@@ -139,8 +139,8 @@ def _count_prompt(processor: Any, prompt: str, ids: Tensor) -> int:
         expected += [token] * (images if token == image_token else 1)
     if ids[: len(expected)].tolist() != expected:
         raise CheckpointError(
-            "tokenizer: with the chat template, the tokens of a conversation that has an answer do not begin with those "
-            "of the prompt for that answer, so that answers cannot be scored"
+            "tokenizer: with this chat template the tokens of a conversation that has an answer do not begin with "
+            "those of the prompt for that answer, so that answers cannot be scored"
         )
     return len(expected)
 

@@ -132,7 +132,8 @@ def _split(spec: str) -> list[str]:
 
 def _exists(spec: str) -> bool:
     """Whether this is a path that exists, or has one after its scheme, before options or what a colon sets apart."""
-    place = spec.partition(":")[2].partition("?")[0]
+    scheme, _, rest = spec.partition(":")
+    place = "" if "," in scheme else rest.partition("?")[0]
     return any(_is_there(path) for path in (spec, place, place.rpartition(":")[0]) if path)
 
 

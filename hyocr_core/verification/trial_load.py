@@ -24,7 +24,6 @@ Runtime = Literal["transformers", "vllm"]
 
 TEXT = "invoice 2026-04"
 MAX_NEW_TOKENS = 32
-MAX_TOKENS = 512
 
 
 def read_page(
@@ -83,7 +82,8 @@ def _generate(model: Any, inputs: dict[str, torch.Tensor]) -> list[int]:
 def _with_vllm(folder: Path, processor: Any, python: Path | None) -> list[int]:
     vllm_version(python)
     prompt = prompt_text(_record(), processor)
-    with VllmProcess(folder, python, MAX_TOKENS) as vllm:
+    tokens = build_sample(_record(), processor, with_answer=False).prompt_tokens + MAX_NEW_TOKENS
+    with VllmProcess(folder, python, tokens) as vllm:
         return list(vllm.read(prompt, draw_page(), MAX_NEW_TOKENS).tokens)
 
 
