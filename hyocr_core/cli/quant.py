@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option(
     "--task", help="Official prompt for pages without a question, such as table or table:en.  [default: doc_parse]"
 )
-@click.option("--system", help="System message of pages that bring none of their own.  [default: an empty one]")
+@click.option("--system", help="System message of all pages; none may then bring its own.  [default: an empty one]")
 @click.option(
     "--answers",
     help="What pages are calibrated with: data, the source's answers; generate, the model's own, which are kept in "

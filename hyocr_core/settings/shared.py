@@ -173,6 +173,7 @@ TASK = (
 """What names a question."""
 
 SYSTEM = (
-    "system message of pages, which then may bring none of their own; empty by default, as the official clients send it"
+    "system message of all pages, none of which may then bring its own; by default theirs, or an empty one, as the "
+    "official clients send it"
 )
 """What a system message is."""

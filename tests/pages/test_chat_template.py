@@ -149,31 +149,34 @@ def test_a_template_that_is_never_done_is_refused(
         check_template(templated(loops + BOTH))
 
 
+class Watched:
+    """Hears what the template of a processor is given."""
+
+    def __init__(self, processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.given: list[Any] = []
+        self._apply = processor.apply_chat_template
+        monkeypatch.setattr(processor, "apply_chat_template", self)
+
+    def __call__(self, messages: Any, **how: Any) -> Any:
+        self.given.append(messages)
+        return self._apply(messages, **how)
+
+
 def test_the_form_is_found_once(templated: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     processor = templated(STRINGS)
-    rendered: list[Any] = []
-    apply = processor.apply_chat_template
-    monkeypatch.setattr(
-        processor, "apply_chat_template", lambda messages, **how: rendered.append(messages) or apply(messages, **how)
-    )
-    for _ in range(2):
-        write(processor, Texts("", "Read.", None))
-    before = len(rendered)
     write(processor, Texts("", "Read.", None))
-    assert len(rendered) == before + 1, "the page's own"
-    assert rendered[-1] == [{"role": "system", "content": ""}, {"role": "user", "content": f"{PICTURE}Read."}]
+    watched = Watched(processor, monkeypatch)
+    write(processor, Texts("", "Read.", None))
+    assert watched.given == [[{"role": "system", "content": ""}, {"role": "user", "content": f"{PICTURE}Read."}]]
 
 
 def test_messages_are_the_official_ones_where_the_template_takes_them(
     templated: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processor = templated(BOTH)
-    check_template(processor)
-    rendered: list[Any] = []
-    monkeypatch.setattr(processor, "apply_chat_template", lambda messages, **_: rendered.append(messages) or "")
-    with pytest.raises(CalibrationError, match="changes the text of the system"):
-        write(processor, Texts("Be exact.", "Read.", "abc"))
-    assert rendered[-1] == [
+    watched = Watched(processor, monkeypatch)
+    write(processor, Texts("Be exact.", "Read.", "abc"))
+    assert watched.given[-1] == [
         {"role": "system", "content": "Be exact."},
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Read."}]},
         {"role": "assistant", "content": "abc"},

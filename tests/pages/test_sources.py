@@ -243,11 +243,11 @@ def test_a_row_may_bring_a_system_message_of_its_own(tmp_path: Path, picture: Pi
         {"role": "system", "content": "Be exact."},
         {"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "Read."}]},
     ]
-    rows = [
+    rows: list[object] = [
         {"img_path": "a.png", "question": "Read."},
         {"img_path": "a.png", "question": "Read.", "system_prompt": "Quick!"},
+        {"messages": chat},
     ]
-    rows.append({"messages": chat})
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     processor = build_published_processor(pixels=(1024, 262144))
     spec = str(tmp_path / "rows.jsonl")
