@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
 from hyocr_core.cli.main import main
+from hyocr_core.pages.prompts import DEFAULT_PROMPT
 from hyocr_core.run.quantize import quantize
 from hyocr_core.runtimes import native
 from hyocr_core.runtimes.vllm_process import telling_line
@@ -161,13 +162,13 @@ def test_vllm_runs_with_another_interpreter(sound: Path, demo: Path, stub: Calla
         "import base64, json, re\nfrom transformers import AutoTokenizer\n"
         "runner, checkpoint, most = sys.argv[1:]\nrequest = json.loads(sys.stdin.readline())\n"
         "assert base64.b64decode(request['image'])[:4] == b'\\x89PNG'\n"
-        "question = re.search('Extract[^<]*', request['prompt'])[0]\n"
+        f"question = re.search('{DEFAULT_PROMPT[:2]}[^<]*', request['prompt'])[0]\n"
         "tokens = AutoTokenizer.from_pretrained(checkpoint)(question)['input_ids']\n"
         "print(json.dumps({'prompt': [], 'tokens': tokens, 'ended': True, 'seconds': 0.1}))"
     )
     result = verify(sound, "--load", "vllm", "--python", python)
     assert result.exit_code == 0, result.output
-    assert "vllm read 'Extract the text in the image.' on" in result.stdout
+    assert f"vllm read {DEFAULT_PROMPT!r} on" in result.stdout
 
 
 def test_what_vllm_says_last_is_the_fault(sound: Path, stub: Callable[[str], Path]) -> None:
