@@ -75,7 +75,7 @@ def test_a_bad_source_is_bad_input_of_both_commands(demo: Path, quant: Run, tmp_
             (rows, "--system", "Be exact."),
             "rows.jsonl:2: brings a system message of its own; take it out of the data, or",
         ),
-        (("synthetic:1", "--system", "\udcff"), "system: holds half a character"),
+        (("synthetic:1", "--system", "\udcff"), "holds half a character (a lone surrogate)"),
         (("synthetic:1", "--task", "guess"), "unknown task 'guess'; give one of doc_parse, structured_parse, "),
     ):
         for result in (quant(*arguments), evaluate(demo, *arguments)):
