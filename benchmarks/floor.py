@@ -18,6 +18,7 @@ def page_inputs(processor: Any, folder: Path, row: dict[str, str]) -> Any:
     """One page and its answer through the processor and the chat template."""
     image = {"type": "image", "image": str(folder / row["img_path"])}
     messages = [
+        {"role": "system", "content": ""},
         {"role": "user", "content": [image, {"type": "text", "text": row["question"]}]},
         {"role": "assistant", "content": [{"type": "text", "text": row["answer"]}]},
     ]

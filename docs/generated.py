@@ -22,6 +22,7 @@ from hyocr_core.cli.eval import eval_command
 from hyocr_core.cli.main import main
 from hyocr_core.cli.methods import schema_rows
 from hyocr_core.cli.quant import quant
+from hyocr_core.pages.prompts import TASKS
 from hyocr_core.plugin.registry import installed_methods, load_method
 from hyocr_core.run.sweep import SweepConfig, SweepEntry
 from hyocr_core.settings.eval_config import EvalConfig
@@ -67,6 +68,12 @@ def gate_bounds() -> str:
     """What a gate can ask."""
     rows = [(f"`{name}`", meaning) for name, meaning in bound_meanings("hyocr-core")]
     return _table(("bound", "meaning"), rows)
+
+
+def tasks() -> str:
+    """What a page can be asked, in both languages."""
+    rows = [(f"`{name}`", wording["zh"], wording.get("en", "")) for name, wording in TASKS.items()]
+    return _table(("task", "Chinese", "English"), rows)
 
 
 def sweep_keys() -> str:
@@ -139,6 +146,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "method_options": method_options,
     "run_keys": run_keys,
     "sweep_keys": sweep_keys,
+    "tasks": tasks,
 }
 
 

@@ -20,8 +20,8 @@ MIN_CHARS, MAX_CHARS = 5, 20
 SLOT = 4  # pixels per slot of the dense training target
 SLOTS = WIDTH // SLOT
 IGNORE = -100
-QUESTION = TASKS["text"]["en"]
-QUESTIONS = (QUESTION, TASKS["parsing"]["zh"])
+QUESTION = TASKS["structured_parse"]["en"]
+QUESTIONS = (QUESTION, TASKS["doc_parse"]["zh"])
 """What the model is asked: the short prompt, and the official default of HunyuanOCR 1.5; a line answers both alike."""
 
 _SIZES = range(15, 23)

@@ -46,7 +46,10 @@ if TYPE_CHECKING:
     help="Pages: a folder of images and PDFs, a JSONL or PDF file, hf:DATASET[:SPLIT][?image=COL&text=COL&prompt=COL], "
     "synthetic[:N], or several joined by commas.  [default: synthetic]",
 )
-@click.option("--task", help="Official prompt for pages without a question, such as parsing or parsing:zh.")
+@click.option(
+    "--task", help="Official prompt for pages without a question, such as table or table:en.  [default: doc_parse]"
+)
+@click.option("--system", help="System message of all pages; none may then bring its own.  [default: an empty one]")
 @click.option(
     "--answers",
     help="What pages are calibrated with: data, the source's answers; generate, the model's own, which are kept in "

@@ -55,7 +55,8 @@ class PageToRead:
     """A page.
 
     index: its number. name: what messages call it.
-    messages: the conversation that asks for its text, in the form of chat templates, the image as `{"type": "image"}`.
+    messages: the conversation that asks for its text, as the model's own clients send it: a system turn, which is a
+        string, and the user's, which is parts, the image as `{"type": "image"}`.
     prompt, prompt_tokens: the same as the checkpoint's own template and processor write it; None without files.
     open_image: reads its pixels.
     """

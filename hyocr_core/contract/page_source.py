@@ -25,7 +25,7 @@ class Record:
     answer: the exact transcript, if known.
     open_image: reads the page as RGB, as often as it is called; raises CalibrationError with the reason, without the
         record's name.
-    system: the system message, if the record asks for one.
+    system: the system message; None takes the default one, which is empty.
     """
 
     name: str

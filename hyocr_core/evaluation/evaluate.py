@@ -129,7 +129,13 @@ def draw_records(config: EvalConfig, say: Callable[[str], None]) -> list[Record]
     """
     _choose(config)
     records = draw_pages(
-        config.data, config.task, config.num_samples, config.seed, keep_duplicates=config.keep_duplicates, say=say
+        config.data,
+        config.task,
+        config.system,
+        config.num_samples,
+        config.seed,
+        keep_duplicates=config.keep_duplicates,
+        say=say,
     )
     check_transcripts(config, records)
     return records

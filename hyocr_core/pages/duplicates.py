@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages.images import digest_image
-from hyocr_core.pages.prompts import prompt_of
+from hyocr_core.pages.prompts import prompt_of, system_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,7 +68,7 @@ class Distinct:
             image = record.open_image()
         except CalibrationError:
             return True
-        texts = (record.system, prompt_of(record), record.answer)
+        texts = (system_of(record), prompt_of(record), record.answer)
         pixels, looks = self._pixels.setdefault(texts, set()), self._looks.setdefault(texts, [])
         digest, look = digest_image(image), look_at(image)
         if digest in pixels:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError, one_line
+from hyocr_core.pages.chat_template import check_template
 from hyocr_core.pages.older_transformers import use_pil_image_processor
 from hyocr_core.pages.pixels import lower_pixels
-from hyocr_core.pages.prompts import chat
 
 _NEEDED = (
     ("a tokenizer", ("tokenizer.json", "tokenizer_config.json")),
@@ -22,7 +21,8 @@ def load_processor(folder: Path, max_pixels: int | None = None) -> Any:
 
     No code from the folder is run, nothing is downloaded. max_pixels: lowers what a page may have.
     Raises CheckpointError if the folder lacks a tokenizer, an image processor or a chat template, if they cannot be
-    loaded, or if the template does not render a page; ConfigError for pixels outside of what the processor takes.
+    loaded, or if the template does not write a page's question and image, once each; ConfigError for pixels outside of
+    what the processor takes.
     """
     for what, files in _NEEDED:
         if not any((folder / name).is_file() for name in files):
@@ -40,21 +40,7 @@ def load_processor(folder: Path, max_pixels: int | None = None) -> Any:
         raise CheckpointError(f"{folder}: its processor takes no images ({type(processor).__name__})")
     if not processor.chat_template:
         raise CheckpointError(f"{folder}: holds no chat template (chat_template.jinja)")
-    _check_template(processor, folder)
+    check_template(processor)
     if max_pixels is not None:
         lower_pixels(processor.image_processor, max_pixels)
     return processor
-
-
-def _check_template(processor: Any, folder: Path) -> None:
-    page = Record("", "What is written here?", None, open_image=_no_image)
-    try:
-        text = processor.apply_chat_template(chat(page, with_answer=False), add_generation_prompt=True)
-    except Exception as error:  # a template is a program of its own
-        raise CheckpointError(f"{folder}: its chat template does not render: {one_line(error)}") from error
-    if text.count(processor.image_token) != 1 or str(page.question) not in text:
-        raise CheckpointError(f"{folder}: its chat template does not place one image and the question in the prompt")
-
-
-def _no_image() -> Any:
-    raise CheckpointError("the page that checks a chat template has no image")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, CheckpointError, one_line
+from hyocr_core.pages.chat_template import Texts, Written, write
 from hyocr_core.pages.images import digest_image
 from hyocr_core.pages.pixels import check_pixels
-from hyocr_core.pages.prompts import chat, prompt_of
+from hyocr_core.pages.prompts import prompt_of, system_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,7 +78,7 @@ def iter_samples(
 def build_sample(record: Record, processor: Any, *, with_answer: bool, max_tokens: int | None = None) -> Sample:
     """Build one sample. Raises CalibrationError, without the record's name, and CheckpointError as `iter_samples`."""
     image = record.open_image()
-    prompt, rest = _render(record, processor, with_answer=with_answer)
+    prompt, rest = _write(record, processor, with_answer=with_answer)
     inputs = _process(processor, prompt + rest, image)
     tokens = inputs["input_ids"].shape[1]
     prompt_tokens = _count_prompt(processor, prompt, inputs["input_ids"][0]) if rest else tokens
@@ -93,12 +94,12 @@ def build_sample(record: Record, processor: Any, *, with_answer: bool, max_token
 def digest_page(record: Record, image: Image) -> tuple[str, str]:
     """SHA-256 of a page's pixels and texts, and of its pixels alone."""
     image_digest = digest_image(image)
-    return _digest(image_digest, record.system, prompt_of(record), record.answer), image_digest
+    return _digest(image_digest, *_texts(record, with_answer=True)), image_digest
 
 
 def prompt_text(record: Record, processor: Any) -> str:
     """What the chat template writes before the answer, the image as one token. Raises as `build_sample`."""
-    return _render(record, processor, with_answer=False)[0]
+    return _write(record, processor, with_answer=False).prompt
 
 
 def check_failures(failures: Sequence[Failure], total: int) -> None:
@@ -112,28 +113,15 @@ def check_failures(failures: Sequence[Failure], total: int) -> None:
     raise CalibrationError(f"{len(failures)} of {total} samples cannot be used: {shown}{more}")
 
 
-def _render(record: Record, processor: Any, *, with_answer: bool) -> tuple[str, str]:
-    """Write the prompt, and the assistant's turn that follows it (empty without an answer)."""
-    for text in (record.system, prompt_of(record), record.answer):
+def _texts(record: Record, *, with_answer: bool) -> Texts:
+    return Texts(system_of(record), prompt_of(record), record.answer if with_answer else None)
+
+
+def _write(record: Record, processor: Any, *, with_answer: bool) -> Written:
+    """Write the conversation about a page, whose texts, used or not, must hold no control token."""
+    for text in _texts(record, with_answer=True):
         _refuse_control_tokens(text, processor)
-    prompt = _apply(processor, chat(record, with_answer=False), generation=True)
-    if prompt_of(record) not in prompt:
-        raise CalibrationError("the chat template changes the text of the question")
-    if not with_answer or record.answer is None:
-        return prompt, ""
-    whole = _apply(processor, chat(record, with_answer=True), generation=False)
-    if not whole.startswith(prompt):
-        raise CheckpointError(_NO_PREFIX)
-    rest = whole.removeprefix(prompt)
-    if not rest.startswith(record.answer):
-        raise CalibrationError("the chat template changes the text of the answer")
-    return prompt, rest
-
-
-_NO_PREFIX = (
-    "chat template: a conversation with an answer does not begin with the prompt for that answer, so that answers "
-    "cannot be scored; use a template that keeps the prompt as it is"
-)
+    return write(processor, _texts(record, with_answer=with_answer))
 
 
 def _refuse_control_tokens(text: str | None, processor: Any) -> None:
@@ -146,15 +134,6 @@ def _refuse_control_tokens(text: str | None, processor: Any) -> None:
     for token in (getattr(tokenizer, name, None) for name in names):
         if text and token and token in text:
             raise CalibrationError(f"its text holds the control token {token}")
-
-
-def _apply(processor: Any, messages: list[dict[str, Any]], *, generation: bool) -> str:
-    from jinja2 import TemplateError
-
-    try:
-        return str(processor.apply_chat_template(messages, add_generation_prompt=generation))
-    except TemplateError as error:
-        raise CalibrationError(f"the chat template refuses it: {one_line(error)}") from error
 
 
 def _process(processor: Any, text: str, image: Image) -> dict[str, Tensor]:
@@ -185,7 +164,10 @@ def _count_prompt(processor: Any, prompt: str, ids: Tensor) -> int:
     for token in processor.tokenizer(prompt, add_special_tokens=False)["input_ids"]:
         expected += [token] * (images if token == image_token else 1)
     if ids[: len(expected)].tolist() != expected:
-        raise CheckpointError(_NO_PREFIX)
+        raise CheckpointError(
+            "tokenizer: with this chat template the tokens of a conversation that has an answer do not begin with "
+            "those of the prompt for that answer, so that answers cannot be scored"
+        )
     return len(expected)
 
 

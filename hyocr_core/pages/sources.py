@@ -14,7 +14,7 @@ from hyocr_core.pages.duplicates import Distinct
 from hyocr_core.pages.folder import read_folder
 from hyocr_core.pages.images import SUFFIXES
 from hyocr_core.pages.jsonl import read_jsonl
-from hyocr_core.pages.prompts import with_task
+from hyocr_core.pages.prompts import with_system, with_task
 from hyocr_core.pages.synthetic import DEFAULT_PAGES, SCHEME
 from hyocr_core.plugin.schemes import installed_sources, open_scheme
 
@@ -24,14 +24,19 @@ FORMS = "a folder of images, a JSONL or PDF file, hf:DATASET or synthetic[:N]"
 def draw_pages(
     spec: str,
     task: str | None,
+    system: str | None,
     num_samples: int | None,
     seed: int,
     *,
     keep_duplicates: bool,
     say: Callable[[str], None],
 ) -> list[Record]:
-    """The records of a source that a run uses, those without a question asked that of `task`; see `select`."""
-    return select(with_task(open_source(spec), task), num_samples, seed, keep_duplicates=keep_duplicates, say=say)
+    """The records of a source that a run uses, those without a question asked that of `task`; see `select`.
+
+    system: the system message of all of them, which then may bring none; None leaves each its own, or the default.
+    """
+    records = with_task(with_system(open_source(spec), system), task)
+    return select(records, num_samples, seed, keep_duplicates=keep_duplicates, say=say)
 
 
 def open_source(spec: str) -> list[Record]:
@@ -127,7 +132,8 @@ def _split(spec: str) -> list[str]:
 
 def _exists(spec: str) -> bool:
     """Whether this is a path that exists, or has one after its scheme, before options or what a colon sets apart."""
-    place = spec.partition(":")[2].partition("?")[0]
+    scheme, _, rest = spec.partition(":")
+    place = "" if "," in scheme else rest.partition("?")[0]
     return any(_is_there(path) for path in (spec, place, place.rpartition(":")[0]) if path)
 
 

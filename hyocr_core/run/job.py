@@ -206,7 +206,13 @@ def _say_copies(reader: CheckpointReader, copies: Mapping[str, str], run: RunCon
 
 def _draw(run: RunConfig, progress: Progress) -> list[Record]:
     records = draw_pages(
-        run.calib, run.task, run.num_samples, run.seed, keep_duplicates=run.keep_duplicates, say=progress.say
+        run.calib,
+        run.task,
+        run.system,
+        run.num_samples,
+        run.seed,
+        keep_duplicates=run.keep_duplicates,
+        say=progress.say,
     )
     return records if run.answers == "data" else [replace(record, answer=None) for record in records]
 

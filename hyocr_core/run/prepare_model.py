@@ -130,7 +130,9 @@ def _forget_samples(stage: StagedCheckpoint, journal: RunJournal) -> None:
 def _check_output(job: Job, found: Prepared) -> None:
     """Hold what the model predicts of one sample with the tensors replaced against what it predicted before."""
     processor = job.processor or load_processor(job.source.folder)
-    [record, *_] = job.records or draw_pages("synthetic:1", None, 1, 0, keep_duplicates=True, say=job.progress.say)
+    [record, *_] = job.records or draw_pages(
+        "synthetic:1", None, None, 1, 0, keep_duplicates=True, say=job.progress.say
+    )
     inputs = build_sample(record, processor, with_answer=True).inputs
     replaced = _with(job, found.tensors)
     change = predicted_change(predict(job.model, inputs), predict(replaced, inputs))

@@ -23,7 +23,7 @@ from hyocr_core.run.towers import Towers
 from hyocr_core.run.trial import prepare_trial
 from hyocr_core.settings.run_config import RunConfig
 
-CALIBRATION = {"calib", "task", "answers", "num_samples", "max_pixels", "seed", "keep_duplicates"}
+CALIBRATION = {"calib", "task", "system", "answers", "num_samples", "max_pixels", "seed", "keep_duplicates"}
 """Keys of a RunConfig that say what a method learns from."""
 
 

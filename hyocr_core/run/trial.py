@@ -47,6 +47,7 @@ def prepare_trial(job: Job) -> Trial | None:
         model=str(run.output),
         data=run.eval,
         task=run.task,
+        system=run.system,
         keep_duplicates=run.keep_duplicates,
         num_samples=run.eval_samples,
         seed=run.seed,

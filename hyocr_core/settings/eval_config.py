@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.settings.run_file import load_yaml, with_plugins
-from hyocr_core.settings.shared import MAX_PIXELS, MODEL, Device, Forwards, Gate, Name, Plugins
+from hyocr_core.settings.shared import MAX_PIXELS, MODEL, SYSTEM, TASK, Device, Forwards, Gate, Name, Plugins, Text
 
 
 class EvalConfig(FrozenModel):
@@ -24,9 +24,8 @@ class EvalConfig(FrozenModel):
         "its name, org/name@revision",
     )
     data: Name = Field(description="pages with transcripts: a source as for calib")
-    task: str | None = Field(
-        None, description="official prompt for pages without a question, such as parsing or parsing:zh"
-    )
+    task: str | None = Field(None, description=TASK)
+    system: Text | None = Field(None, description=SYSTEM)
     keep_duplicates: bool = Field(False, description="read pages that are the same as another, or nearly, too")
     num_samples: int | None = Field(None, ge=1, description="pages to draw from the data; all of them by default")
     max_pixels: int | None = Field(None, ge=1, description=MAX_PIXELS)

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
-from hyocr_core.settings.shared import MAX_PIXELS, MODEL, Device, Gate, Plugins
+from hyocr_core.settings.shared import MAX_PIXELS, MODEL, SYSTEM, TASK, Device, Gate, Plugins, Text
 
 
 class RunConfig(FrozenModel):
@@ -33,9 +33,8 @@ class RunConfig(FrozenModel):
         description="calibration source: folder of images and PDFs, JSONL or PDF file, hf:DATASET or synthetic[:N]; "
         "or several, joined by commas",
     )
-    task: str | None = Field(
-        None, description="official prompt for pages without a question: parsing, spotting, parsing:zh, ..."
-    )
+    task: str | None = Field(None, description=TASK)
+    system: Text | None = Field(None, description=SYSTEM)
     answers: Literal["data", "generate", "none"] = Field(
         "data",
         description="answers that pages are calibrated with: data, those of the source; generate, what the "

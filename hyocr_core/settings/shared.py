@@ -160,3 +160,26 @@ MAX_PIXELS = (
 
 Name = Annotated[str, Field(min_length=1), BeforeValidator(_as_text)]
 """A folder, which may be a Path, an id on the hub, or a source."""
+
+
+def _whole_text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half a character (a lone surrogate)") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_whole_text)]
+"""A text for the model, which a command line may have got wrong."""
+
+TASK = (
+    "official prompt for pages without a question: doc_parse, the default, table, table:en, extraction=total,date, ..."
+)
+"""What names a question."""
+
+SYSTEM = (
+    "system message of all pages, none of which may then bring its own; by default theirs, or an empty one, as the "
+    "official clients send it"
+)
+"""What a system message is."""

@@ -45,15 +45,15 @@ def test_a_mixture_is_calibrated_on_and_its_pages_are_known_to_eval(quant: Run, 
     assert "warning: calibration saw 6 of these 8 pages; held-out pages would say more\n" in seen.stderr
 
 
-def test_the_task_is_part_of_what_is_calibrated_on(quant: Run, tmp_path: Path) -> None:
+def test_task_and_system_message_are_part_of_what_is_calibrated_on(quant: Run, tmp_path: Path) -> None:
     digests = []
-    for task in ("parsing", "spotting"):
-        assert quant("synthetic:1", "--task", task, output=task).exit_code == 0
-        calibration = read_report(tmp_path / task).calibration
+    for name, flags in {"default": (), "task": ("--task", "table"), "system": ("--system", "Be exact.")}.items():
+        assert quant("synthetic:1", *flags, output=name).exit_code == 0
+        calibration = read_report(tmp_path / name).calibration
         assert calibration is not None
         digests.append((calibration.sha256, calibration.page_sha256))
-    assert digests[0][0] != digests[1][0]
-    assert digests[0][1] == digests[1][1]
+    assert len({texts for texts, _ in digests}) == 3
+    assert len({tuple(pages) for _, pages in digests}) == 1
 
 
 def test_held_out_pages_are_not_warned_of(demo: Path) -> None:
@@ -65,11 +65,18 @@ def test_held_out_pages_are_not_warned_of(demo: Path) -> None:
 def test_a_bad_source_is_bad_input_of_both_commands(demo: Path, quant: Run, tmp_path: Path) -> None:
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7 and no more")
     (tmp_path / "bare").mkdir()
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"img_path": "a.png"}\n{"img_path": "a.png", "system_prompt": ""}\n')
     for arguments, reason in (
         ((tmp_path / "broken.pdf",), "broken.pdf: is no PDF file, or a damaged one"),
         ((tmp_path / "bare",), "bare: no image in this folder"),
         (("hf:nowhere",), "hf:nowhere: no such folder; a dataset of the hub is named OWNER/NAME"),
-        (("synthetic:1", "--task", "guess"), "unknown task 'guess'; give one of text, parsing, spotting"),
+        (
+            (rows, "--system", "Be exact."),
+            "rows.jsonl:2: brings a system message of its own; take it out of the data, or",
+        ),
+        (("synthetic:1", "--system", "\udcff"), "holds half a character (a lone surrogate)"),
+        (("synthetic:1", "--task", "guess"), "unknown task 'guess'; give one of doc_parse, structured_parse, "),
     ):
         for result in (quant(*arguments), evaluate(demo, *arguments)):
             assert result.exit_code == 2

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
 from hyocr_core.cli.main import main
+from hyocr_core.pages.prompts import DEFAULT_PROMPT
 from hyocr_core.run.quantize import quantize
 from hyocr_core.runtimes import native
 from hyocr_core.runtimes.concurrency import TEXTS
@@ -179,14 +180,16 @@ for line in sys.stdin:
 
 READS_RIGHT = READ.replace("TEXT", "read(request)")
 READS_ANOTHER_PAGE = READ.replace("TEXT", "read(before if request['number'] else request)")
-READS_NOTHING = READ.replace("TEXT", "re.search('Extract[^<]*', request['prompt'])[0]")
+READS_NOTHING = READ.replace(
+    "TEXT", "re.search('QUESTION[^<]*', request['prompt'])[0]".replace("QUESTION", DEFAULT_PROMPT[:2])
+)
 
 
 def test_vllm_runs_with_another_interpreter(sound: Path, stub: Callable[..., Path]) -> None:
     """What the stub writes shows that it got checkpoint, prompt and image."""
     result = verify(sound, "--load", "vllm", "--python", stub(READS_NOTHING))
     assert result.exit_code == 0, result.output
-    assert f"vllm read 'Extract the text in the image.' on a page that says {TEXTS[0]!r}" in result.stdout
+    assert f"vllm read {DEFAULT_PROMPT!r} on a page that says {TEXTS[0]!r}" in result.stdout
     assert "the trial pages read too much alike to tell whether it mixes them up" in result.stdout
 
 

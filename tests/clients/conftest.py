@@ -42,7 +42,7 @@ class Line:
     @property
     def messages(self) -> list[dict[str, Any]]:
         content = [{"type": "image", "image": str(self.image)}, {"type": "text", "text": self.question}]
-        return [{"role": "user", "content": content}]
+        return [{"role": "system", "content": ""}, {"role": "user", "content": content}]
 
 
 Quantize = Callable[..., Path]

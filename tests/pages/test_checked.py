@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from hyocr_core.contract.page_source import Record
 from hyocr_core.pages.checked import Pages, check_pages
 from hyocr_core.pages.processor import load_processor
+from hyocr_core.pages.prompts import DEFAULT_PROMPT
 from hyocr_core.progress import Silent
+from hyocr_core.testing.layout import BOS, IMAGE, IMAGE_END, IMAGE_START, SYSTEM_END, USER
 
 MakePages = Callable[..., list[Record]]
 
@@ -44,3 +47,12 @@ def test_pages_beyond_the_budget_are_built_again_and_are_the_same(
     assert lean.inputs(9) is not lean.inputs(9), "the last page is beyond the budget"
     for index in range(10):
         assert all((checked.inputs(index)[name] == value).all() for name, value in lean.inputs(index).items())
+
+
+def test_a_runtime_that_makes_the_inputs_itself_gets_the_official_prompt(tiny: Path, pages: MakePages) -> None:
+    silent, asked = replace(pages(1)[0], question=None), replace(pages(1)[0], question="Read.", system="Be exact.")
+    found = check_pages([silent, asked], load_processor(tiny), Silent())
+    picture = IMAGE_START + IMAGE + IMAGE_END
+    assert found.text(0).prompt == f"{BOS}{SYSTEM_END}{picture}{DEFAULT_PROMPT}{USER}"
+    assert found.text(1).prompt == f"{BOS}Be exact.{SYSTEM_END}{picture}Read.{USER}"
+    assert found.text(1).prompt_tokens == found.inputs(1)["input_ids"].shape[1]

@@ -55,13 +55,12 @@ def test_the_image_processor_is_the_one_made_of_pillow(checkpoint: Path) -> None
         (write("processor_config.json", "nothing"), "its processor cannot be loaded"),
         (change("tokenizer_config.json", image_token=None), "missing required attribute 'image_token'"),
         (write("chat_template.jinja", "{% for %}"), "its chat template does not render"),
-        (write("chat_template.jinja", "{{ raise_exception('no images') }}"), "does not render: no images"),
-        (write("chat_template.jinja", "{{ ''.__class__.__mro__ }}"), "its chat template does not render"),
-        (write("chat_template.jinja", "hello"), "does not place one image and the question"),
         (
-            write("chat_template.jinja", "<｜hy_place▁holder▁no▁102｜>" * 2 + "{{ messages }}"),
-            "does not place one image",
+            write("chat_template.jinja", "{{ raise_exception('no images') }}"),
+            "its chat template does not render: no images",
         ),
+        (write("chat_template.jinja", "{{ ''.__class__.__mro__ }}"), "its chat template does not render"),
+        (write("chat_template.jinja", "hello"), "its chat template leaves out the text of the question"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(checkpoint: Path, damage: Damage, reason: str) -> None:

@@ -69,9 +69,9 @@ def templated(checkpoint: Path, old: str, new: str) -> Any:
 def test_a_sample_is_one_page_alone(processor: Any, size: tuple[int, int]) -> None:
     inputs = build_sample(record(size=size), processor, with_answer=False).inputs
     count = image_tokens(*size)
-    ids = expected_ids(BOS + START + IMAGE * count + STOP + "Read." + USER)
+    ids = expected_ids(BOS + SYSTEM_END + START + IMAGE * count + STOP + "Read." + USER)
     assert inputs["input_ids"].tolist() == [ids]
-    assert inputs["mm_token_type_ids"].tolist() == [[0, 0] + [1] * count + [0] * (len(ids) - 2 - count)]
+    assert inputs["mm_token_type_ids"].tolist() == [[0] * 3 + [1] * count + [0] * (len(ids) - 3 - count)]
     assert inputs["image_grid_thw"].tolist() == [[1, size[1] // 16, size[0] // 16]]
     assert inputs["pixel_values"].shape == (size[0] * size[1] // 256, 768)
     assert inputs["pixel_values"].dtype == torch.float32
@@ -119,8 +119,8 @@ def test_the_default_prompt_yields_to_the_records_own(processor: Any) -> None:
         return str(processor.tokenizer.decode(sample.inputs["input_ids"][0]))
 
     image = START + IMAGE * 4 + STOP
-    assert text(None) == BOS + image + DEFAULT_PROMPT + USER
-    assert text("Lies das.") == BOS + image + "Lies das." + USER
+    assert text(None) == BOS + SYSTEM_END + image + DEFAULT_PROMPT + USER
+    assert text("Lies das.") == BOS + SYSTEM_END + image + "Lies das." + USER
     assert text("Lies das.", "Genau!") == BOS + "Genau!" + SYSTEM_END + image + "Lies das." + USER
 
 
@@ -151,7 +151,8 @@ def test_a_tokenizer_that_merges_prompt_and_answer_is_refused(checkpoint: Path) 
 @pytest.mark.parametrize("answer", [" abc", "abc\n"])
 def test_a_template_that_trims_a_text_is_a_failure_of_that_sample(checkpoint: Path, answer: str) -> None:
     path = checkpoint / "chat_template.jinja"
-    path.write_text(path.read_text().replace("{{- part['text'] -}}", "{{- part['text'] | trim -}}"))
+    template = path.read_text().replace("part['text'] -}}", "part['text'] | trim -}}")
+    path.write_text(template.replace("message['content'] -}}", "message['content'] | trim -}}"))
     processor = load_processor(checkpoint)
     found = list(iter_samples([record(answer=answer), record(answer="abc")], processor, with_answer=True))
     assert found[0] == Failure("page.png", "the chat template changes the text of the answer")
@@ -164,10 +165,11 @@ def test_a_template_that_refuses_a_conversation_is_a_failure_of_that_sample(chec
     processor = templated(
         checkpoint,
         "{%- if message['role'] == 'system' -%}",
-        "{%- if message['role'] == 'system' -%}{{ raise_exception('no system turn') }}",
+        "{%- if 'vague' in message['content'] -%}{{ raise_exception('nobody is') }}{%- endif -%}"
+        "{%- if message['role'] == 'system' -%}",
     )
-    (failure,) = iter_samples([record(system="Be exact.")], processor, with_answer=False)
-    assert failure == Failure("page.png", "the chat template refuses it: no system turn")
+    (failure,) = iter_samples([record(system="Be vague.")], processor, with_answer=False)
+    assert failure == Failure("page.png", "the chat template does not render: nobody is")
 
 
 def test_a_prompt_that_leaves_no_room_for_an_answer_is_a_failure_that_counts_its_tokens(processor: Any) -> None:
@@ -233,12 +235,13 @@ def test_digests_tell_pages_and_texts_apart(processor: Any) -> None:
     image, base = digests(question="ab", answer="c")
     assert digests(question="ab", answer="c") == (image, base)
     assert image == hashlib.sha256(b"RGB 256x32\n" + b"\xff" * (256 * 32 * 3)).hexdigest()
-    texts = [("a", "bc", None), ("ab", None, None), ("ab", "", None), ("ab", "c", ""), ("ab", None, "c")]
+    texts = [("a", "bc", None), ("ab", None, None), ("ab", "", None), ("ab", "c", "d"), ("ab", None, "c")]
     others = [digests(question=question, answer=answer, system=system) for question, answer, system in texts]
     assert {other[0] for other in others} == {image}
     assert len({base, *(other[1] for other in others)}) == len(texts) + 1
     assert digests(size=(32, 256))[0] != image
     assert digests(question=None)[1] == digests(question=DEFAULT_PROMPT)[1]
+    assert digests(system=None)[1] == digests(system="")[1]
 
 
 @pytest.mark.parametrize(("failed", "total"), [(0, 1), (1, 10), (12, 128), (0, 9)])

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
-from hyocr_core.pages.sources import open_source, select, source_name
+from hyocr_core.pages.prompts import DEFAULT_PROMPT
+from hyocr_core.pages.samples import build_sample
+from hyocr_core.pages.sources import draw_pages, open_source, select, source_name
+from hyocr_core.testing.layout import build_published_processor
+
+if TYPE_CHECKING:
+    from tests.conftest import PluginFolder
 
 Picture = Callable[..., Path]
 
@@ -168,3 +176,84 @@ def test_sources_import_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+THIRD_PARTY = """
+from PIL import Image
+from hyocr_core import Record, Source
+
+class Grey(Source):
+    api_version = 1
+
+    def records(self):
+        yield Record("grey", None, "grey", lambda: Image.new("RGB", (64, 32), "grey"))
+"""
+_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+BYTES = [*_PRINTABLE, *(byte for byte in range(256) if byte not in _PRINTABLE)]
+"""The bytes in the order of the ids that a byte-level vocabulary without merges gives them."""
+
+
+def spelled(system: str, question: str, answer: str | None, cells: tuple[int, int]) -> list[int]:
+    """What the official clients send, id by id, and what the model answers. cells: rows and columns of the page."""
+    text = {part: [BYTES.index(byte) for byte in part.encode()] for part in (system, question, answer or "")}
+    picture = [120118, *[120120] * (cells[0] * (cells[1] + 1) + 2), 120119]
+    prompt = [120000, *text[system], 120021, *picture, *text[question], 120006]
+    return prompt if answer is None else [*prompt, *text[answer], 120007]
+
+
+@pytest.mark.parametrize(("task", "question"), [(None, DEFAULT_PROMPT), ("table", "把图中的表格解析为HTML。")])
+@pytest.mark.parametrize("system", [None, "Be exact.\n"])
+def test_every_source_sends_what_the_official_clients_send(
+    tmp_path: Path,
+    picture: Picture,
+    pdf: Callable[..., Path],
+    plugins: PluginFolder,
+    task: str | None,
+    question: str,
+    system: str | None,
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    image = picture("pages/a.png", (96, 64))
+    image.with_suffix(".txt").write_text("abc\n")
+    chat = [{"role": "user", "content": [{"type": "image", "image": "pages/a.png"}, {"type": "text", "text": ""}]}]
+    rows = [{"img_path": "pages/a.png", "answer": "abc"}, {"messages": chat}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = datasets.Dataset.from_dict({"image": [str(image)], "text": ["abc"]})
+    table.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "saved")
+    (plugins.folder / "hostile_grey.py").write_text(THIRD_PARTY)
+    plugins.metadata("hyocr-source-grey", "0.0.1", {"grey": "hostile_grey:Grey"}, "a source", group="hyocr.sources")
+    sources = [tmp_path / "pages", tmp_path / "rows.jsonl", pdf("scan.pdf", (144, 72)), f"hf:{tmp_path / 'saved'}"]
+    sources += ["synthetic:2", "grey:"]
+    said: list[str] = []
+    found = draw_pages(",".join(map(str, sources)), task, system, None, 0, keep_duplicates=True, say=said.append)
+    assert len(found) == 8, "one of each, but two rows and two synthetic ones"
+    processor = build_published_processor(pixels=(1024, 262144))
+    for record in found:
+        for with_answer in (False, True):
+            sample = build_sample(record, processor, with_answer=with_answer)
+            height, width = (int(patches) // 2 for patches in sample.inputs["image_grid_thw"][0, 1:])
+            answer = record.answer if with_answer else None
+            expected = spelled(system or "", question, answer, (height, width))
+            assert sample.inputs["input_ids"].tolist() == [expected], record.name
+
+
+def test_a_row_may_bring_a_system_message_of_its_own(tmp_path: Path, picture: Picture) -> None:
+    picture("a.png")
+    chat = [
+        {"role": "system", "content": "Be exact."},
+        {"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "Read."}]},
+    ]
+    rows: list[object] = [
+        {"img_path": "a.png", "question": "Read."},
+        {"img_path": "a.png", "question": "Read.", "system_prompt": "Quick!"},
+        {"messages": chat},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    processor = build_published_processor(pixels=(1024, 262144))
+    spec = str(tmp_path / "rows.jsonl")
+    found = draw_pages(spec, None, None, None, 0, keep_duplicates=True, say=print)
+    for record, system in zip(found, ("", "Quick!", "Be exact."), strict=True):
+        ids = build_sample(record, processor, with_answer=False).inputs["input_ids"]
+        assert ids.tolist() == [spelled(system, "Read.", None, (1, 2))]
+    with pytest.raises(CalibrationError, match=r"^rows\.jsonl:2: brings a system message of its own"):
+        draw_pages(spec, None, "Be slow.", None, 0, keep_duplicates=True, say=print)

@@ -26,7 +26,8 @@ SAMPLES = 4
 PACKAGES = ("torch", "transformers", "safetensors", "pillow")
 CALIBRATION: dict[str, Any] = {
     "calib": "synthetic:4",
-    "task": "parsing",
+    "task": "table",
+    "system": "Be exact.",
     "answers": "none",
     "num_samples": SAMPLES - 1,
     "max_pixels": 65536,

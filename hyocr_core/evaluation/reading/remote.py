@@ -14,7 +14,7 @@ from hyocr_core.errors import BadInputError, CheckpointError, RunError
 from hyocr_core.evaluation.reading.endpoint import Completion, Endpoint, NoAnswerError, Served
 from hyocr_core.evaluation.reading.parallel import as_done
 from hyocr_core.pages.images import png_base64
-from hyocr_core.pages.prompts import chat
+from hyocr_core.pages.prompts import chat, for_endpoint
 from hyocr_core.runtimes.concurrency import MAX_NEW_TOKENS, try_concurrency
 from hyocr_core.runtimes.vllm_pair import INSTALL, find_vllm
 from hyocr_core.runtimes.vllm_process import VllmAnswer, VllmProcess, VllmRequest
@@ -147,7 +147,7 @@ class OpenAiEndpoint(Backend):
         url = f"data:image/png;base64,{png_base64(page.open_image())}"
         return {
             "model": self._served,
-            "messages": [_with_image(message, url) for message in page.messages],
+            "messages": for_endpoint(page.messages, url),
             "temperature": 0,
             "max_tokens": self.model.max_new_tokens,
         }
@@ -185,9 +185,3 @@ def choose_served(served: Sequence[Served], model: str, folder: Path | None, url
             return (same or names)[0]
     listed = ", ".join(names) or "nothing"
     raise BadInputError(f"{url} does not serve {model}; it serves {listed}: give one of these as the model")
-
-
-def _with_image(message: Mapping[str, Any], url: str) -> dict[str, Any]:
-    """The message as OpenAI's protocol writes it, with the pixels in the place of each placeholder."""
-    image = {"type": "image_url", "image_url": {"url": url}}
-    return {**message, "content": [image if part["type"] == "image" else part for part in message["content"]]}

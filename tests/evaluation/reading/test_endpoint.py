@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from hyocr_core.cli.main import main
+from hyocr_core.pages.prompts import DEFAULT_PROMPT
 from tests.evaluation.endpoint import Reply, Server, colour, completion, picture
 
 KEY = "sk-very-secret"
@@ -97,7 +98,7 @@ def test_what_is_asked(server: Server, tmp_path: Path) -> None:
     assert body == {
         "model": "ocr",
         "messages": [
-            {"role": "system", "content": [{"type": "text", "text": "Lies."}]},
+            {"role": "system", "content": "Lies."},
             {
                 "role": "user",
                 "content": [
@@ -119,6 +120,19 @@ def test_a_page_is_sent_with_the_pixels_that_were_asked_for(server: Server, tmp_
     (body,) = server.bodies
     assert picture(body).size == (1152, 864)  # as the published processor makes it: multiples of 32
     assert json.loads(done.stdout)["max_pixels"] == 1_000_000
+
+
+@pytest.mark.parametrize(("flags", "system"), [((), ""), (("--system", "Be exact."), "Be exact.")])
+def test_pages_that_ask_nothing_are_sent_as_the_official_clients_send_them(
+    server: Server, folder: Path, flags: tuple[str, ...], system: str
+) -> None:
+    assert read(server, folder, *flags).exit_code == 0
+    for body in server.bodies:
+        first, (image, text) = body["messages"][0], body["messages"][1]["content"]
+        assert first == {"role": "system", "content": system}
+        assert image["type"] == "image_url"
+        assert text == {"type": "text", "text": DEFAULT_PROMPT}
+        assert [message["role"] for message in body["messages"]] == ["system", "user"]
 
 
 def test_an_answer_that_was_cut_counts_as_cut(server: Server, folder: Path) -> None:
