@@ -10,6 +10,7 @@ from pydantic import Field
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel, parse_config
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.errors import CheckpointError
 
 FILE_NAME = "hyocr_report.json"
@@ -40,7 +41,11 @@ class CalibrationRecord(FrozenModel):
     samples: int
     tokens: int
     answers: str = Field("data", description="what answers the pages had: data, generate or none; see RunConfig")
+<<<<<<< HEAD
     forward: Forward = Field("transformers", description="what the model computed; see RunConfig")
+=======
+    decoding: Decoding | None = Field(None, description="how the model wrote them, if it did")
+>>>>>>> 825ba41 (Write answers as the official clients do: penalty, ends, limit, early stop)
     failures: dict[str, str] = Field(description="sample -> why it could not be used")
     sha256: str = Field(description="digest over the samples used")
     page_sha256: list[str] = Field([], description="digest of the pixels of every page used")
@@ -90,7 +95,7 @@ class EvaluationRecord(FrozenModel):
     data: str
     seed: int
     pages: int
-    max_new_tokens: int
+    decoding: Decoding
     device: str
     model: ScoreRecord
     baseline: ScoreRecord | None = Field(description="the checkpoint it was made from")

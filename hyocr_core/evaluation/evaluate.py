@@ -32,6 +32,11 @@ from hyocr_core.settings.eval_config import EvalConfig
 
 BATCH_SIZE = 32
 
+UNKNOWN_PENALTY = (
+    "no files of the checkpoint are here to say its repetition penalty: what reads decides; --repetition-penalty sets "
+    "one (1.08 for v1.5, as its official clients send)"
+)
+
 
 def evaluate(
     config: EvalConfig,
@@ -62,13 +67,15 @@ def evaluate(
         else:
             check_transcripts(config, records)
     participants = gather(config, backends)
+    if participants.decoding.repetition_penalty is None:
+        progress.say(UNKNOWN_PENALTY)
     pages = pages or check_pages(records or (), participants.processor, progress)
     # Pages with a text may be among those that cannot be used.
     _refuse_empty(pages.records)
     if "model" in participants.sources:
         _say_seen(participants.sources["model"].folder, pages, progress)
     batch_size = config.batch_size or BATCH_SIZE
-    reading: dict[str, Any] = {"max_new_tokens": participants.max_new_tokens, "device": str(device)}
+    reading: dict[str, Any] = {"decoding": participants.decoding.model_dump(), "device": str(device)}
     if participants.entries:
         reading["batch_size"] = batch_size
     fingerprint = {} if state is None else reading | _content(participants, pages)
@@ -80,7 +87,7 @@ def evaluate(
             hyocr=__version__,
             data=config.data,
             seed=config.seed,
-            max_new_tokens=participants.max_new_tokens,
+            decoding=participants.decoding,
             reference_characters=asked.characters,
             reference_words=asked.words,
             **_numbers(read, asked),

@@ -124,7 +124,10 @@ def _accuracy(report: QuantReport, name: str) -> str:
 
 def _measured(numbers: EvaluationRecord) -> Iterator[str]:
     """A sentence on how, a table of what, a sentence on the difference. No times: the card is the same each run."""
-    yield f"{numbers.pages} pages of {numbers.data}, read greedily (seed {numbers.seed}, device {numbers.device}):"
+    yield (
+        f"{numbers.pages} pages of {numbers.data}, read greedily ({numbers.decoding}, seed {numbers.seed}, "
+        f"device {numbers.device}):"
+    )
     rows = {"original": numbers.baseline, "rounded to nearest": numbers.rounded, "this checkpoint": numbers.model}
     found = {label: score for label, score in rows.items() if score is not None}
     titles = [_cell(metric.title) for metric in numbers.metrics.values()]

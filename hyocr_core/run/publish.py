@@ -145,6 +145,7 @@ def _calibration_record(job: Job, samples: EmbeddedSamples | None) -> Calibratio
         sha256=samples.sha256,
         answers=job.run.answers,
         forward=job.run.forward,
+        decoding=job.decoding if job.run.answers == "generate" else None,
         page_sha256=samples.page_sha256,
     )
 

@@ -71,13 +71,22 @@ class VllmProcess:
         )
         return self
 
-    def read(self, prompt: str, image: Image, max_tokens: int, *, repetition_penalty: float = 1.0) -> VllmAnswer:
+    def read(
+        self,
+        prompt: str,
+        image: Image,
+        max_tokens: int,
+        *,
+        repetition_penalty: float = 1.0,
+        stop_token_ids: Sequence[int] = (),
+    ) -> VllmAnswer:
         """Read one page, greedily. prompt: what the chat template wrote, with one image token."""
         request = {
             "prompt": prompt,
             "image": png_base64(image),
             "max_tokens": max_tokens,
             "repetition_penalty": repetition_penalty,
+            "stop_token_ids": list(stop_token_ids),
         }
         requests, answers = cast("IO[bytes]", self._process.stdin), cast("IO[bytes]", self._process.stdout)
         try:

@@ -4,8 +4,9 @@
 
 Each line of stdin is a request {"prompt": text, "image": PNG in base64, "max_tokens": n}; the prompt is what the chat
 template wrote, with one image token. Each line of stdout answers one, in their order: {"prompt": ids, "tokens": ids,
-"ended": whether it was not cut, "seconds": s}. A request may add "repetition_penalty", and "logprobs": true, for which
-the answer adds "logprobs": (generated, vocabulary), every step's, of the whole vocabulary. Generation is greedy.
+"ended": whether it was not cut, "seconds": s}. A request may add "repetition_penalty", "stop_token_ids" beside those
+that the checkpoint's own files name, and "logprobs": true, for which the answer adds "logprobs": (generated,
+vocabulary), every step's, of the whole vocabulary. Generation is greedy.
 MAX_TOKENS is the most that prompt and answer may have together. What vLLM itself prints goes to stderr.
 
 The CPU build of vLLM 0.32 has no kernel that rounds to FP8 with a static scale, which one scale per weight needs:
@@ -141,6 +142,7 @@ def answer(llm: Any, request: dict[str, Any]) -> dict[str, Any]:
         temperature=0.0,
         repetition_penalty=request.get("repetition_penalty", 1.0),
         max_tokens=request["max_tokens"],
+        stop_token_ids=request.get("stop_token_ids"),
         detokenize=False,
         logprobs=-1 if request.get("logprobs") else None,
     )

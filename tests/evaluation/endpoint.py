@@ -17,6 +17,9 @@ Reply = tuple[int, bytes | None]
 """HTTP status and body; no body: the connection is closed without an answer."""
 
 
+IMPOSSIBLE = b'{"error": {"message": "repetition_penalty must be greater than zero, got -1.0."}}'
+
+
 def colour(index: int) -> tuple[int, int, int]:
     """By which the server recognizes a page."""
     return index, 9, 200
@@ -47,6 +50,7 @@ class Server:
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         self.retry_after: str | None = None
+        self.knows_penalty = True
         self.at_once = self.most_at_once = 0
         self._lock = threading.Lock()
         self._http = QuietHTTPServer(("127.0.0.1", 0), self._handler())
@@ -71,6 +75,9 @@ class Server:
             def do_POST(self) -> None:
                 assert self.path == "/v1/chat/completions"
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if body.get("repetition_penalty", 1) <= 0:
+                    self._send(*((400, IMPOSSIBLE) if server.knows_penalty else (200, completion("."))))
+                    return
                 with server._lock:
                     server.keys.add(self.headers["Authorization"])
                     server.bodies.append(body)

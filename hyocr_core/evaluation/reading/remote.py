@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from hyocr_core.contract.backend import Backend, BackendConfig, ModelToRead, PageAnswer, PageToRead
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.errors import BadInputError, CheckpointError, RunError
 from hyocr_core.evaluation.reading.endpoint import Completion, Endpoint, NoAnswerError, Served
 from hyocr_core.evaluation.reading.parallel import as_done
@@ -41,7 +42,7 @@ class Vllm(Backend):
         return {"vllm": self._version}
 
     def read(self, pages: Sequence[PageToRead], say: Callable[[str], None]) -> Iterator[PageAnswer]:
-        longest = max(page.prompt_tokens or 0 for page in pages) + self.model.max_new_tokens
+        longest = max((page.prompt_tokens or 0) + self.model.room(page) for page in pages)
         say(f"vLLM {self._version} loads {self._folder}")
         with VllmProcess(self._folder, self._python, min(longest, self._most)) as vllm:
             for page in pages:
@@ -51,8 +52,9 @@ class Vllm(Backend):
         found = vllm.read(
             page.prompt or "",
             page.open_image(),
-            self.model.max_new_tokens,
+            self.model.room(page),
             repetition_penalty=self.model.repetition_penalty,
+            stop_token_ids=self.model.decoding.stop_token_ids,
         )
         if len(found.prompt) != page.prompt_tokens:
             raise RunError(
@@ -86,6 +88,8 @@ class OpenAiEndpoint(Backend):
         super().__init__(config, model)
         self._endpoint = Endpoint(config.url, config.timeout)
         self._served = choose_served(self._endpoint.models(), model.name, model.folder, config.url)
+        self._further = further_fields(model.decoding)
+        self._check_penalty()
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -107,8 +111,18 @@ class OpenAiEndpoint(Backend):
             "model": self._served,
             "messages": [_with_image(message, url) for message in page.messages],
             "temperature": 0,
-            "max_tokens": self.model.max_new_tokens,
+            "max_tokens": self.model.room(page),
+            **self._further,
         }
+
+    def _check_penalty(self) -> None:
+        """Raise BadInputError for a server that knows no repetition penalty, as it knows no impossible one."""
+        penalty = self._further.get("repetition_penalty", 1)
+        if penalty != 1 and not self._endpoint.refuses(_probe(self._served)):
+            raise BadInputError(
+                f"{self._endpoint.url} cannot honour repetition_penalty={penalty:g}, it ignores the field: "
+                "give --repetition-penalty 1 to read without, or a server that knows it, such as vLLM"
+            )
 
     def _ask(self, body: dict[str, Any]) -> Completion | str:
         try:
@@ -125,6 +139,22 @@ class OpenAiEndpoint(Backend):
             f"checkpoint's processor {page.prompt_tokens}: template, image processor or tokenizer are others there"
         )
         return True
+
+
+def further_fields(decoding: Decoding) -> dict[str, Any]:
+    """What a request says beside OpenAI's own fields, as vLLM and SGLang call it. Loops are cut in what is returned."""
+    fields: dict[str, Any] = {}
+    if decoding.repetition_penalty is not None:
+        fields["repetition_penalty"] = decoding.repetition_penalty
+    if decoding.stop_token_ids:
+        fields["stop_token_ids"] = list(decoding.stop_token_ids)
+    return fields
+
+
+def _probe(served: str) -> dict[str, Any]:
+    """A request that a server refuses if it looks at the penalty."""
+    messages = [{"role": "user", "content": "."}]
+    return {"model": served, "messages": messages, "max_tokens": 1, "temperature": 0, "repetition_penalty": -1}
 
 
 def choose_served(served: Sequence[Served], model: str, folder: Path | None, url: str) -> str:
