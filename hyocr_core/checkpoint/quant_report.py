@@ -41,11 +41,8 @@ class CalibrationRecord(FrozenModel):
     samples: int
     tokens: int
     answers: str = Field("data", description="what answers the pages had: data, generate or none; see RunConfig")
-<<<<<<< HEAD
     forward: Forward = Field("transformers", description="what the model computed; see RunConfig")
-=======
     decoding: Decoding | None = Field(None, description="how the model wrote them, if it did")
->>>>>>> 825ba41 (Write answers as the official clients do: penalty, ends, limit, early stop)
     failures: dict[str, str] = Field(description="sample -> why it could not be used")
     sha256: str = Field(description="digest over the samples used")
     page_sha256: list[str] = Field([], description="digest of the pixels of every page used")

@@ -22,7 +22,7 @@ which rotates image tokens and places patches otherwise."""
 
 FORWARDS: tuple[Forward, ...] = get_args(Forward)
 
-SETTINGS = frozenset({"max_new_tokens", "repetition_penalty"})
+SETTINGS = ("max_new_tokens", "repetition_penalty")
 """Fields of a Decoding that only the backend itself can do something about."""
 
 
@@ -117,7 +117,7 @@ class AnyBackend:
     api_version: ClassVar[int]
     config_class: ClassVar[type[BackendConfig]] = BackendConfig
     needs_files: ClassVar[bool] = True
-    honours: ClassVar[frozenset[str]] = SETTINGS
+    honours: ClassVar[tuple[str, ...]] = SETTINGS
 
 
 class Backend(AnyBackend, ABC):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -27,7 +28,6 @@ from typing import Any
 os.environ.update(
     HF_HUB_OFFLINE="1",
     VLLM_ENABLE_V1_MULTIPROCESSING="0",
-    VLLM_CPU_KVCACHE_SPACE="1",
     VLLM_NO_USAGE_STATS="1",
     # Threads that are pinned starve when another job holds their core.
     VLLM_CPU_OMP_THREADS_BIND="nobind",
@@ -115,6 +115,17 @@ def patch() -> None:
             emulate_fp8()
 
 
+def make_room(checkpoint: str, max_tokens: int) -> None:
+    """Let the CPU build keep keys and values of one whole page, which it otherwise refuses to promise."""
+    with open(os.path.join(checkpoint, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    text = config.get("text_config", config)
+    width = 4 if "float32" in (config.get("dtype"), config.get("torch_dtype")) else 2
+    heads = text["num_key_value_heads"] * (text.get("head_dim") or text["attention_head_dim"])
+    gigabytes = 2 * text["num_hidden_layers"] * heads * width * max_tokens / 2**30
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(math.ceil(gigabytes * 1.1))
+
+
 def load(checkpoint: str, max_tokens: int) -> Any:
     """vLLM with one request at a time: 0.32 mixes up the features of images that it encodes together."""
     from vllm import LLM  # type: ignore[import-not-found,unused-ignore]
@@ -167,6 +178,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     patch()
+    make_room(sys.argv[1], int(sys.argv[2]))
     llm = load(sys.argv[1], int(sys.argv[2]))
     for line in sys.stdin:
         answers.write(json.dumps(answer(llm, json.loads(line))) + "\n")

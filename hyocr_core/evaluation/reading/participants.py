@@ -131,12 +131,13 @@ def other_tokens(model: Path, baseline: Path) -> CheckpointError:
 def _check_honoured(config: EvalConfig, chosen: Mapping[Role, ChosenBackend], decoding: Decoding) -> None:
     """Raise BadInputError for a setting that a backend can do nothing about.
 
-    It counts if the user gave it, or if a penalty is the checkpoint's; of a limit that is not reached nobody knows.
+    A limit counts if the user gave it, a penalty also if the checkpoint has it; a penalty of 1 asks for nothing.
     """
-    asked = {"repetition_penalty": decoding.repetition_penalty, "max_new_tokens": config.max_new_tokens}
+    penalty = None if decoding.repetition_penalty == 1 else decoding.repetition_penalty
+    asked = {"repetition_penalty": penalty, "max_new_tokens": config.max_new_tokens}
     for backend in chosen.values():
         for key, value in asked.items():
-            if value not in (None, 1) and key not in backend.cls.honours:
+            if value is not None and key not in backend.cls.honours:
                 raise BadInputError(f"{backend.who} cannot honour {key}={value:g}: {WITHOUT[key]}")
 
 

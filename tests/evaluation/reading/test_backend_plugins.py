@@ -90,7 +90,7 @@ def test_it_is_told_what_the_checkpoint_says(plugins: PluginFolder, tiny: Path, 
 def test_what_a_backend_cannot_honour_is_refused_by_name(
     plugins: PluginFolder, tiny: Path, folder: Path, tmp_path: Path
 ) -> None:
-    install(plugins, "backends", "toy", FIXED.replace("= 1\n", "= 1\n    honours = frozenset()\n", 1))
+    install(plugins, "backends", "toy", FIXED.replace("= 1\n", "= 1\n    honours = ()\n", 1))
     given = refusal(read(tiny, folder, "--repetition-penalty", 1.2))
     assert given == (
         "backend toy (hyocr-toys 0.0.1) cannot honour repetition_penalty=1.2: give --repetition-penalty 1 to read "
