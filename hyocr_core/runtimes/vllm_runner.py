@@ -22,6 +22,7 @@ import math
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 # One process: the patches below have to be in the process that runs the model.
@@ -117,8 +118,7 @@ def patch() -> None:
 
 def make_room(checkpoint: str, max_tokens: int) -> None:
     """Let the CPU build keep keys and values of one whole page, which it otherwise refuses to promise."""
-    with open(os.path.join(checkpoint, "config.json"), encoding="utf-8") as file:
-        config = json.load(file)
+    config = json.loads(Path(checkpoint, "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", config)
     width = 4 if "float32" in (config.get("dtype"), config.get("torch_dtype")) else 2
     heads = text["num_key_value_heads"] * (text.get("head_dim") or text["attention_head_dim"])
