@@ -23,6 +23,7 @@ import torch
 from hyocr_core.evaluation.reading.generate import Prompts, Runner
 from hyocr_core.evaluation.scores.divergence import divergence_of_states
 from hyocr_core.models.load import load_model
+from hyocr_core.models.own_decoding import own_decoding
 from hyocr_core.pages.checked import check_pages
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.sources import open_source, select
@@ -56,17 +57,24 @@ class Baseline:
 
     def __init__(self, samples: int) -> None:
         records = select(open_source(str(DEMO / "data/heldout.jsonl")), samples, 0)
-        pages = check_pages(records, load_processor(CHECKPOINT), Silent())
-        self._runner = Runner(load_model(CHECKPOINT, CPU), CHECKPOINT, None)
+        processor = load_processor(CHECKPOINT)
+        self._tokenizer = processor.tokenizer
+        pages = check_pages(records, processor, Silent())
+        self._runner = self._open(CHECKPOINT)
         self._read: list[tuple[Prompts, list[list[int]], torch.Tensor]] = []
         for indices in pages.batches(32):
             prompts = self._runner.embed([pages.inputs(index) for index in indices])
             tokens = self._runner.generate(prompts).tokens
             self._read.append((prompts, tokens, self._runner.forced_states(prompts, tokens)))
 
+    def _open(self, folder: Path) -> Runner:
+        model = load_model(folder, CPU)
+        decoding = own_decoding(folder, model.config.text_config, self._tokenizer)
+        return Runner(model, folder, decoding, self._tokenizer.decode)
+
     def compare(self, folder: Path) -> tuple[float, float]:
         """Mean KL(baseline || checkpoint) and share of tokens on which both agree; the vision towers are the same."""
-        other = Runner(load_model(folder, CPU), folder, None)
+        other = self._open(folder)
         parts = [
             divergence_of_states(states, other.forced_states(prompts, tokens), (self._runner.logits, other.logits))
             for prompts, tokens, states in self._read

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hyocr_core._version import __version__ as __version__
 from hyocr_core.contract.backend import Backend, BackendConfig, ModelToRead, PageAnswer, PageToRead
 from hyocr_core.contract.config import Fallback, MethodConfig, WeightedConfig
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.contract.hookspecs import hookimpl
 from hyocr_core.contract.metric import Metric, MetricConfig
 from hyocr_core.contract.observer import Observer, ObserverConfig
@@ -69,6 +70,7 @@ __all__ = [
     "CheckpointError",
     "Collected",
     "ConfigError",
+    "Decoding",
     "EvalConfig",
     "EvalResult",
     "Fallback",

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel, parse_config
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.errors import CheckpointError
 
 FILE_NAME = "hyocr_report.json"
@@ -43,6 +44,7 @@ class CalibrationRecord(FrozenModel):
     max_pixels: int | None = Field(None, description="most pixels of a page, if fewer than the processor allows")
     answers: str = Field("data", description="what answers the pages had: data, generate or none; see RunConfig")
     forward: Forward = Field("transformers", description="what the model computed; see RunConfig")
+    decoding: Decoding | None = Field(None, description="how the model wrote them, if it did")
     failures: dict[str, str] = Field(description="sample -> why it could not be used")
     sha256: str = Field(description="digest over the samples used")
     page_sha256: list[str] = Field([], description="digest of the pixels of every page used")
@@ -92,7 +94,7 @@ class EvaluationRecord(FrozenModel):
     data: str
     seed: int
     pages: int
-    max_new_tokens: int
+    decoding: Decoding
     max_pixels: int | None = Field(None, description="most pixels of a page, if fewer than the processor allows")
     device: str
     model: ScoreRecord

@@ -12,7 +12,7 @@ from hyocr_core.errors import BadInputError
 
 @click.command(epilog="Exit codes: 0 done, 2 bad input.")
 @click.argument("checkpoints", nargs=-1, required=True, metavar="A B [C ...]", type=click.Path(path_type=Path))
-@click.option("--cross-runtime", is_flag=True, help="Compare also what different runtimes gave.")
+@click.option("--cross-runtime", is_flag=True, help="Compare also what different runtimes, or other decoding, gave.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
 def compare(checkpoints: tuple[Path, ...], cross_runtime: bool, as_json: bool) -> None:
     """Put several quantizations of one model beside each other.

@@ -87,6 +87,16 @@ if TYPE_CHECKING:
     metavar="BOUNDS",
     help="What the reading must hold beside the original, such as cer=0.5,agreement=0.98,loops=0; see above.",
 )
+@click.option(
+    "--repetition-penalty",
+    type=float,
+    help="When the model writes, for --eval or --answers generate: weigh down tokens that were there before; 1 for "
+    "none.  [default: the checkpoint's own, 1.08 for v1.5]",
+)
+@click.option(
+    "--max-new-tokens", type=int, help="Most tokens of an answer then.  [default: the checkpoint's own, or 32768]"
+)
+@click.option("--keep-loops", is_flag=True, default=None, help="Let an answer that repeats itself go on to its limit.")
 @click.option("--keep", is_flag=True, default=None, help="Publish a checkpoint that fails its gate too; still exit 1.")
 @click.option(
     "--observe",

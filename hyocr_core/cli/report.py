@@ -17,7 +17,7 @@ import click
     type=click.Path(path_type=Path),
     help="Put another quantization of the same model beside it; may be given several times.",
 )
-@click.option("--cross-runtime", is_flag=True, help="Compare also what different runtimes gave.")
+@click.option("--cross-runtime", is_flag=True, help="Compare also what different runtimes, or other decoding, gave.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 from hyocr_core.contract.config import FrozenModel
+from hyocr_core.contract.decoding import Decoding
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +21,9 @@ Forward: TypeAlias = Literal["reference", "transformers"]
 which rotates image tokens and places patches otherwise."""
 
 FORWARDS: tuple[Forward, ...] = get_args(Forward)
+
+SETTINGS = ("max_new_tokens", "repetition_penalty")
+"""Fields of a Decoding that only the backend itself can do something about."""
 
 
 class BackendConfig(FrozenModel):
@@ -35,19 +39,33 @@ class ModelToRead:
 
     name: what the user calls it. folder: of its files; None where a backend needs none and the name is no folder.
     processor: Transformers' processor of the checkpoint; None where no files are here.
-    max_new_tokens: most tokens of an answer. at_once: the most pages that the user wants read at the same time; None
-    leaves it to the backend.
-    max_tokens: most of prompt and answer together, and repetition_penalty, as the checkpoint says; None and 1 for a
-    backend that needs no files.
+    decoding: how answers are to be written. The core cuts loops itself; a backend that can may stop at once.
+    at_once: the most pages that the user wants read at the same time; None leaves it to the backend.
+    max_tokens: most of prompt and answer together, as the checkpoint says; None where no files are here.
     """
 
     name: str
     folder: Path | None
     processor: Any | None
-    max_new_tokens: int
+    decoding: Decoding
     at_once: int | None
     max_tokens: int | None = None
-    repetition_penalty: float = 1.0
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The limit of `decoding`."""
+        return self.decoding.max_new_tokens
+
+    @property
+    def repetition_penalty(self) -> float:
+        """That of `decoding`; 1 where it is left to what reads."""
+        return self.decoding.repetition_penalty or 1.0
+
+    def room(self, page: PageToRead) -> int:
+        """Most tokens of the answer to this page: the limit, or what its prompt leaves of the context; 1 at least."""
+        if self.max_tokens is None or page.prompt_tokens is None:
+            return self.max_new_tokens
+        return max(min(self.max_new_tokens, self.max_tokens - page.prompt_tokens), 1)
 
 
 @dataclass(frozen=True)
@@ -94,11 +112,13 @@ class AnyBackend:
     api_version: the number of the contract it was written for, as a literal.
     config_class: its options.
     needs_files: whether it reads a checkpoint's files; otherwise the model may be any name that the backend knows.
+    honours: what it does of `ModelToRead.decoding`; an evaluation that asks for anything else of SETTINGS is refused.
     """
 
     api_version: ClassVar[int]
     config_class: ClassVar[type[BackendConfig]] = BackendConfig
     needs_files: ClassVar[bool] = True
+    honours: ClassVar[tuple[str, ...]] = SETTINGS
 
 
 class Backend(AnyBackend, ABC):

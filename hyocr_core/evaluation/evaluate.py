@@ -34,6 +34,11 @@ from hyocr_core.settings.eval_config import EvalConfig
 
 BATCH_SIZE = 32
 
+UNKNOWN_PENALTY = (
+    "no files of the checkpoint are here to say its repetition penalty: what reads decides; --repetition-penalty sets "
+    "one (1.08 for v1.5, as its official clients send)"
+)
+
 
 def evaluate(
     config: EvalConfig,
@@ -65,6 +70,8 @@ def evaluate(
             check_transcripts(config, records)
     participants = gather(config, backends)
     _say_passed_over(participants, progress)
+    if participants.decoding.repetition_penalty is None:
+        progress.say(UNKNOWN_PENALTY)
     batch_size = config.batch_size or BATCH_SIZE
     if pages is None:
         pages = _check(records or (), participants, config, progress)
@@ -75,7 +82,7 @@ def evaluate(
     if "model" in participants.sources:
         _say_seen(participants.sources["model"].folder, pages, progress)
     reading: dict[str, Any] = {
-        "max_new_tokens": participants.max_new_tokens,
+        "decoding": participants.decoding.model_dump(),
         "max_pixels": config.max_pixels,
         "device": str(device),
     }
@@ -90,7 +97,7 @@ def evaluate(
             hyocr=__version__,
             data=config.data,
             seed=config.seed,
-            max_new_tokens=participants.max_new_tokens,
+            decoding=participants.decoding,
             max_pixels=config.max_pixels,
             reference_characters=asked.characters,
             reference_words=asked.words,

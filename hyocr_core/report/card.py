@@ -171,7 +171,7 @@ def _accuracy(report: QuantReport, name: str) -> str:
 def _measured(numbers: EvaluationRecord) -> Iterator[str]:
     """A sentence on how, a table of what, a sentence on the difference. No times: the card is the same each run."""
     pages = f"{numbers.pages} pages of {numbers.data}{_scaled(numbers.max_pixels)}"
-    yield f"{pages}, read greedily (seed {numbers.seed}, device {numbers.device}):"
+    yield f"{pages}, read greedily ({numbers.decoding}, seed {numbers.seed}, device {numbers.device}):"
     rows = {"original": numbers.baseline, "rounded to nearest": numbers.rounded, "this checkpoint": numbers.model}
     found = {label: score for label, score in rows.items() if score is not None}
     titles = [_cell(metric.title) for metric in numbers.metrics.values()]

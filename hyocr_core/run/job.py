@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from hyocr_core.checkpoint.quant_report import ObserverRecord, exceptions
@@ -11,10 +12,12 @@ from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
 from hyocr_core.checkpoint.space import check_disk, required_disk
 from hyocr_core.contract.config import Fallback, MethodConfig, WeightedConfig
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import pick_device
+from hyocr_core.models.own_decoding import own_decoding
 from hyocr_core.models.passed_over import passed_over
 from hyocr_core.models.tied import tied_copies
 from hyocr_core.models.wiring import Place
@@ -31,6 +34,7 @@ from hyocr_core.run.embedding import sample_size
 from hyocr_core.run.overrides import Overrides, by_options, differences, layer_options
 from hyocr_core.run.plan import Plan, leave, make_plan
 from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.settings.shared import as_asked
 
 BATCH_TOKENS = 1 << 14
 """Tokens of prompts and answers that the whole model keeps keys and values of, at most, when it writes answers."""
@@ -111,6 +115,12 @@ class Job:
         unanswered = bool(self.records) and all(record.answer is None for record in self.records)
         return unanswered and self.run.answers == "generate"
 
+    @cached_property
+    def decoding(self) -> Decoding:
+        """How the full-precision model writes, whether it answers or is evaluated. Raises CheckpointError."""
+        processor = self.processor or load_processor(self.source.folder)
+        return as_asked(own_decoding(self.source.folder, self.model.config.text_config, processor.tokenizer), self.run)
+
     @property
     def balances_tokens(self) -> bool:
         """Whether the method is to count some tokens for more than others."""
@@ -167,7 +177,7 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
             drawn.calibration = _draw(run, progress)
         records = drawn.calibration
         processor = load_processor(source.folder, run.max_pixels)
-    return Job(
+    job = Job(
         run=run,
         method=method,
         config=config,
@@ -186,6 +196,10 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
         progress=progress,
         drawn=drawn,
     )
+    if job.lacks_answers or run.eval is not None:
+        # What is wrong with it is said now, and not when the work is done.
+        _ = job.decoding
+    return job
 
 
 def written_config(

@@ -9,15 +9,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.contract.config import FrozenModel
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.contract.page_source import Record
-from hyocr_core.evaluation.reading.generate import Runner, greedy_config
+from hyocr_core.evaluation.reading.early_stop import Decode, as_decoded
+from hyocr_core.evaluation.reading.generate import Runner
 from hyocr_core.evaluation.reading.kept import default_state, take_lock
-from hyocr_core.evaluation.scores.rates import cut_loop
+from hyocr_core.evaluation.scores.loops import cut_loop
+from hyocr_core.evaluation.scores.score import Answer
 from hyocr_core.models.load import load_model
 from hyocr_core.pages.checked import Pages, check_pages
 from hyocr_core.progress import Progress, Silent
@@ -31,7 +34,7 @@ _SCHEMA = 2
 
 
 class OwnAnswer(FrozenModel):
-    """text: as the model wrote it, without the token that ends it. ended: by itself, not cut at the limit of tokens."""
+    """text: as the model wrote it, without the token that ends it. ended: not cut at the limit of tokens."""
 
     text: str
     ended: bool
@@ -51,19 +54,19 @@ def own_answers(job: Job, digests: Mapping[str, str]) -> list[Record]:
     """The records of `job`, which have no answers, with the model's own greedy ones.
 
     digests: of every file that the answers depend on. The model is loaded whole, unless all answers are kept from
-    before; with it each answer is at most as long as its generation config says, and as a sample may be. A page that
-    cannot be used keeps no answer; whoever uses it reports why.
+    before; it decodes as the run says, and an answer is at most as long as a sample may be. A page that cannot be used
+    keeps no answer; whoever uses it reports why.
     Raises CalibrationError when more than a tenth of the pages, or all, cannot be used, OutputError when answers cannot
     be kept, RunError when the model computes NaN.
     """
     most = job.model.max_tokens - CLOSING_TOKENS
     pages = check_pages(job.records, job.processor, _Quiet(job.progress), max_tokens=most)
-    limit = greedy_config(job.reader.folder, job.model.config.text_config, None).max_new_tokens
-    asked = [_SCHEMA, dict(digests), limit, job.model.forward, job.run.max_pixels]
+    decoding = job.decoding
+    asked = [_SCHEMA, dict(digests), decoding.model_dump(), job.model.forward, job.run.max_pixels]
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
     with _locked(answers_folder() / key, job.progress) as folder:
-        answers = _read(job, pages, _Kept(folder), limit)
-    _say_cut(answers, limit, job.progress)
+        answers = _read(job, pages, _Kept(folder), decoding)
+    _say_cut(answers, decoding.max_new_tokens, job.progress)
     return [
         replace(record, answer=answers[record.name].usable) if record.name in answers else record
         for record in job.records
@@ -93,7 +96,7 @@ class _Kept:
         return self.folder / f"{page}.json"
 
 
-def _read(job: Job, pages: Pages, kept: _Kept, limit: int) -> dict[str, OwnAnswer]:
+def _read(job: Job, pages: Pages, kept: _Kept, decoding: Decoding) -> dict[str, OwnAnswer]:
     """Answers by the names of the records; a batch is read anew, in the same company, if one of its pages has none."""
     found = {index: answer for index, page in enumerate(pages.digests) if (answer := kept.get(page)) is not None}
     if found:
@@ -101,15 +104,17 @@ def _read(job: Job, pages: Pages, kept: _Kept, limit: int) -> dict[str, OwnAnswe
     if len(found) < len(pages.records):
         job.progress.start("answers", len(pages.records) - len(found))
     model = None
-    for indices, room in _batches(pages, job.model.max_tokens - CLOSING_TOKENS, limit):
+    # Special tokens that are part of an answer, such as those that mark boxes, are tokens to calibrate with.
+    decode = partial(job.processor.tokenizer.decode, skip_special_tokens=False)
+    for indices, room in _batches(pages, job.model.max_tokens - CLOSING_TOKENS, decoding.max_new_tokens):
         missing = [index for index in indices if index not in found]
         if not missing:
             continue
         if model is None:
             model = load_model(job.reader.folder, job.model.device, job.model.forward)
         job.progress.detail(", ".join(pages.records[index].name for index in missing))
-        runner = Runner(model, job.reader.folder, room)
-        for index, answer in zip(indices, _answers(runner, pages, indices, job.processor.tokenizer), strict=True):
+        runner = Runner(model, job.reader.folder, decoding.model_copy(update={"max_new_tokens": room}), decode)
+        for index, answer in zip(indices, _answers(runner, pages, indices, decode), strict=True):
             if index in missing:
                 kept.put(pages.digests[index], answer)
                 found[index] = answer
@@ -126,13 +131,13 @@ def _batches(pages: Pages, most: int, limit: int) -> Iterator[tuple[list[int], i
         yield from ((alike[start : start + step], room) for start in range(0, len(alike), step))
 
 
-def _answers(runner: Runner, pages: Pages, indices: Sequence[int], tokenizer: Any) -> Iterator[OwnAnswer]:
+def _answers(runner: Runner, pages: Pages, indices: Sequence[int], decode: Decode) -> Iterator[OwnAnswer]:
     prompts = runner.embed([pages.inputs(index) for index in indices])
     for tokens in runner.generate(prompts).tokens:
         ended = runner.ended(tokens)
-        # Special tokens that are part of an answer, such as those that mark boxes, are tokens to calibrate with.
-        text = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=False)
-        yield OwnAnswer(text=text, ended=ended)
+        text = decode(tokens[:-1] if ended else tokens)
+        answer = as_decoded(Answer(text, len(tokens), ended), runner.decoding)
+        yield OwnAnswer(text=answer.text, ended=answer.ended)
 
 
 def _say_cut(answers: Mapping[str, OwnAnswer], limit: int, progress: Progress) -> None:

@@ -147,6 +147,7 @@ def _calibration_record(job: Job, samples: EmbeddedSamples | None) -> Calibratio
         max_pixels=job.run.max_pixels,
         answers=job.run.answers,
         forward=job.run.forward,
+        decoding=job.decoding if job.run.answers == "generate" else None,
         page_sha256=samples.page_sha256,
     )
 

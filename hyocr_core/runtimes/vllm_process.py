@@ -39,6 +39,7 @@ class VllmRequest:
     image: Image
     max_tokens: int
     repetition_penalty: float = 1.0
+    stop_token_ids: Sequence[int] = ()
 
     def line(self, number: int) -> bytes:
         """The request as the runner takes it; its answer bears the number."""
@@ -48,6 +49,7 @@ class VllmRequest:
             "image": png_base64(self.image),
             "max_tokens": self.max_tokens,
             "repetition_penalty": self.repetition_penalty,
+            "stop_token_ids": list(self.stop_token_ids),
         }
         return json.dumps(told).encode() + b"\n"
 

@@ -5,9 +5,10 @@
 Each line of stdin is a request {"number": n, "prompt": text, "image": PNG in base64, "max_tokens": n}; the prompt is
 what the chat template wrote, with one image token. Each line of stdout answers one, as it is done: {"number": n,
 "prompt": ids, "tokens": ids, "ended": whether it was not cut, "seconds": since the answer before, or since it was
-asked}. A request may add "repetition_penalty", and "logprobs": true, for which the answer adds "logprobs": (generated,
-vocabulary), every step's, of the whole vocabulary. Generation is greedy. MAX_TOKENS is the most that prompt and answer
-may have together, AT_ONCE the most requests that are read at the same time. What vLLM itself prints goes to stderr.
+asked}. A request may add "repetition_penalty", "stop_token_ids" beside those that the checkpoint's own files name, and
+"logprobs": true, for which the answer adds "logprobs": (generated, vocabulary), every step's, of the whole vocabulary.
+Generation is greedy. MAX_TOKENS is the most that prompt and answer may have together, AT_ONCE the most requests that
+are read at the same time. What vLLM itself prints goes to stderr.
 
 The CPU build of vLLM 0.32 has no kernel that rounds to FP8 with a static scale, which one scale per weight needs:
 HYOCR_FP8_EMU=1 puts an emulation in its place.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -32,7 +34,6 @@ from typing import Any
 os.environ.update(
     HF_HUB_OFFLINE="1",
     VLLM_ENABLE_V1_MULTIPROCESSING="0",
-    VLLM_CPU_KVCACHE_SPACE="1",
     VLLM_NO_USAGE_STATS="1",
     # Threads that are pinned starve when another job holds their core.
     VLLM_CPU_OMP_THREADS_BIND="nobind",
@@ -113,6 +114,16 @@ def patch() -> None:
             emulate_fp8()
 
 
+def make_room(checkpoint: str, max_tokens: int) -> None:
+    """Let the CPU build keep keys and values of one whole page at least, which it otherwise refuses to promise."""
+    config = json.loads(Path(checkpoint, "config.json").read_text(encoding="utf-8"))
+    text = config.get("text_config", config)
+    width = 4 if "float32" in (config.get("dtype"), config.get("torch_dtype")) else 2
+    heads = text["num_key_value_heads"] * (text.get("head_dim") or text["attention_head_dim"])
+    gigabytes = 2 * text["num_hidden_layers"] * heads * width * max_tokens / 2**30
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(math.ceil(gigabytes * 1.1))
+
+
 def load(checkpoint: str, max_tokens: int, at_once: int) -> Any:
     """vLLM without caches of pages: each is read once."""
     from vllm import LLM  # type: ignore[import-not-found,unused-ignore]
@@ -140,6 +151,7 @@ def ask(engine: Any, request: dict[str, Any]) -> None:
         temperature=0.0,
         repetition_penalty=request.get("repetition_penalty", 1.0),
         max_tokens=request["max_tokens"],
+        stop_token_ids=request.get("stop_token_ids"),
         detokenize=False,
         logprobs=-1 if request.get("logprobs") else None,
     )
@@ -196,6 +208,7 @@ def main() -> None:
     os.dup2(2, 1)
     patch()
     checkpoint, max_tokens, at_once = sys.argv[1:]
+    make_room(checkpoint, int(max_tokens))
     llm = load(checkpoint, int(max_tokens), int(at_once))
     requests: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     Thread(target=take, args=(requests,), daemon=True).start()

@@ -10,7 +10,21 @@ from pydantic import Field, model_validator
 
 from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.settings.run_file import load_yaml, with_plugins
-from hyocr_core.settings.shared import MAX_PIXELS, MODEL, SYSTEM, TASK, Device, Forwards, Gate, Name, Plugins, Text
+from hyocr_core.settings.shared import (
+    MAX_PIXELS,
+    MODEL,
+    SYSTEM,
+    TASK,
+    Device,
+    Forwards,
+    Gate,
+    KeepLoops,
+    MaxNewTokens,
+    Name,
+    Plugins,
+    RepetitionPenalty,
+    Text,
+)
 
 
 class EvalConfig(FrozenModel):
@@ -61,9 +75,9 @@ class EvalConfig(FrozenModel):
         description="what the model computes: reference, as its authors' code has it; transformers, as the port in "
         "Transformers has it; or both, reference,transformers, the model beside itself",
     )
-    max_new_tokens: int | None = Field(
-        None, ge=1, description="limit per page; the model's own by default, or 2048 where it has none"
-    )
+    repetition_penalty: RepetitionPenalty = None
+    max_new_tokens: MaxNewTokens = None
+    keep_loops: KeepLoops = False
     batch_size: int | None = Field(
         None,
         ge=1,

@@ -9,7 +9,19 @@ from pydantic import Field, field_validator, model_validator
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
-from hyocr_core.settings.shared import MAX_PIXELS, MODEL, SYSTEM, TASK, Device, Gate, Plugins, Text
+from hyocr_core.settings.shared import (
+    MAX_PIXELS,
+    MODEL,
+    SYSTEM,
+    TASK,
+    Device,
+    Gate,
+    KeepLoops,
+    MaxNewTokens,
+    Plugins,
+    RepetitionPenalty,
+    Text,
+)
 
 
 class RunConfig(FrozenModel):
@@ -71,6 +83,9 @@ class RunConfig(FrozenModel):
     gate: Gate | None = Field(
         None, description="bounds that the finished checkpoint must hold, such as cer=0.5,agreement=0.98,loops=0"
     )
+    repetition_penalty: RepetitionPenalty = None
+    max_new_tokens: MaxNewTokens = None
+    keep_loops: KeepLoops = False
     keep: bool = Field(False, description="publish a checkpoint that fails its gate under the output's name too")
 
     @field_validator("output", mode="before")
@@ -86,6 +101,9 @@ class RunConfig(FrozenModel):
         for key in ("gate", "eval_samples", "metrics"):
             if self.eval is None and getattr(self, key):
                 raise ValueError(f"{key} needs eval, the pages to read")
+        for key in ("repetition_penalty", "max_new_tokens", "keep_loops"):
+            if self.eval is None and self.answers != "generate" and getattr(self, key):
+                raise ValueError(f"{key} needs something to write: eval, or answers: generate")
         if self.keep and self.gate is None:
             raise ValueError("keep needs a gate that the checkpoint may fail, such as gate: cer=0.5")
         return self

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, RootModel, create_model, model_validator
 
 from hyocr_core.contract.backend import FORWARDS, Forward
 from hyocr_core.contract.config import FrozenModel, parse_config, show
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.errors import ConfigError
 from hyocr_core.plugin.metrics import installed_metrics, load_metric
 
@@ -183,3 +184,40 @@ SYSTEM = (
     "official clients send it"
 )
 """What a system message is."""
+RepetitionPenalty = Annotated[
+    float | None,
+    Field(
+        ge=1,
+        description="what the logits of tokens that were there before are divided by, or multiplied if negative; 1 for "
+        "none, the checkpoint's own by default, or 1.08 for v1.5, which has none in its files",
+    ),
+]
+MaxNewTokens = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="most tokens of an answer; the checkpoint's own limit by default, or 32768, and never more than "
+        "its context has left",
+    ),
+]
+KeepLoops = Annotated[
+    bool, Field(description="let an answer that repeats itself go on to its limit, where the official clients stop it")
+]
+
+
+class WritesAnswers(Protocol):
+    """Settings of what lets a model write."""
+
+    @property
+    def repetition_penalty(self) -> float | None: ...
+    @property
+    def max_new_tokens(self) -> int | None: ...
+    @property
+    def keep_loops(self) -> bool: ...
+
+
+def as_asked(own: Decoding, settings: WritesAnswers) -> Decoding:
+    """The checkpoint's own decoding, but for what the user said."""
+    asked = {"repetition_penalty": settings.repetition_penalty, "max_new_tokens": settings.max_new_tokens}
+    said = {key: value for key, value in asked.items() if value is not None}
+    return own.model_copy(update={**said, "stop_loops": not settings.keep_loops})

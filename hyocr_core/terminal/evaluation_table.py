@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
 from hyocr_core.report.numbers import (
     NONE,
@@ -42,6 +43,8 @@ def eval_table(result: EvalResult) -> Table:
         sizes = (_shown(score.part_bytes, part, size) for score in known.values())
         table.add_row(f"  {part}", *sizes, differences.get(part, ""))
     table.add_row("peak memory", size(result.peak_rss_bytes))
+    for row in _decoding(result.decoding):
+        table.add_row(*row)
     compared = {"model": result.comparison, "baseline": None, "rounded": result.rounded_comparison}
     for field, label, show in _CLOSENESS if result.comparison else ():
         table.add_row(label, *(_shown(compared[title], field, show) for title in known))
@@ -49,6 +52,13 @@ def eval_table(result: EvalResult) -> Table:
         worst = max(result.blocks, key=lambda block: block.error)
         table.add_row("most changed block", f"{escape(worst.name)} {worst.error:.3f}")
     return table
+
+
+def _decoding(decoding: Decoding) -> Iterator[tuple[str, str]]:
+    penalty = decoding.repetition_penalty
+    yield "repetition penalty", "its own" if penalty is None else f"{penalty:g}"
+    yield "token limit", str(decoding.max_new_tokens)
+    yield "stopped in loops", "yes" if decoding.stop_loops else "no"
 
 
 def _named(result: EvalResult, scores: Sequence[ModelScore]) -> Iterator[tuple[str, ...]]:

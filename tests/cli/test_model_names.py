@@ -89,7 +89,7 @@ def test_a_file_names_the_revision(heldout: str, tmp_path: Path) -> None:
     read = run("eval", "-c", file, "--json", "--state", tmp_path / "state")
     assert read.exit_code == 0, read.stderr
     result = json.loads(read.stdout)
-    assert (result["model"]["revision"], result["max_new_tokens"]) == (OLDER, 7)
+    assert (result["model"]["revision"], result["decoding"]["max_new_tokens"]) == (OLDER, 7)
 
 
 def test_a_sweep_names_it_too_and_knows_runs_of_before(heldout: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ Reply = tuple[int, bytes | None]
 
 WHITE = 255
 """Of a trial page, what is the number of another."""
+IMPOSSIBLE = b'{"error": {"message": "repetition_penalty must be greater than zero, got -1.0."}}'
 
 
 def colour(index: int) -> tuple[int, int, int]:
@@ -59,6 +60,7 @@ class Server:
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         self.retry_after: str | None = None
+        self.knows_penalty = True
         self.at_once = self.most_at_once = self._trying = 0
         self._lock = threading.Lock()
         self._http = QuietHTTPServer(("127.0.0.1", 0), self._handler())
@@ -103,6 +105,9 @@ class Server:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if page_of(body) == WHITE:
                     self._send(*server._try(body))
+                    return
+                if body.get("repetition_penalty", 1) <= 0:
+                    self._send(*((400, IMPOSSIBLE) if server.knows_penalty else (200, completion("."))))
                     return
                 with server._lock:
                     server.keys.add(self.headers["Authorization"])

@@ -44,7 +44,7 @@ def test_json_is_one_object_on_stdout(tiny: Path, noisy: Path, folder: Path) -> 
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)
     assert data["data"] == str(folder)
-    assert data["max_new_tokens"] == 5
+    assert data["decoding"]["max_new_tokens"] == 5
     assert [page["name"] for page in data["pages"]] == ["0.png", "1.png", "2.png", "3.png"]
     assert set(data["comparison"]) == {
         "cer_difference",

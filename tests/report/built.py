@@ -19,6 +19,7 @@ from hyocr_core.checkpoint.quant_report import (
     QuantReport,
 )
 from hyocr_core.evaluation.scores.result import BlockError, Comparison, EvalResult, LayerError, ModelScore, PageResult
+from tests.decoding import decoding
 
 KINDS = {
     "self_attn.q_proj": (2048, 1024),
@@ -162,7 +163,7 @@ def evaluation(pages: tuple[PageResult, ...] | None = None, **changes: Any) -> E
         "hyocr": "0.1.0",
         "data": "/home/someone/secret/heldout.jsonl",
         "seed": 0,
-        "max_new_tokens": 2048,
+        "decoding": decoding(max_new_tokens=2048, repetition_penalty=1.08, stop_loops=True),
         "reference_characters": 4000,
         "reference_words": 800,
         "model": score(0.0123),

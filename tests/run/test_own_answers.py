@@ -16,7 +16,7 @@ import torch
 
 from hyocr_core.checkpoint.durable import try_lock
 from hyocr_core.contract.page_source import Record
-from hyocr_core.errors import BadInputError, CalibrationError, OutputError
+from hyocr_core.errors import BadInputError, CalibrationError, CheckpointError, OutputError
 from hyocr_core.evaluation.reading.generate import Runner
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import load_model
@@ -88,7 +88,7 @@ def test_answers_are_what_an_evaluation_reads(job: Prepare, demo: Path, calib: s
 def test_answers_are_appended_as_those_of_the_data_are(job: Prepare, demo: Path) -> None:
     """The tokens that the model wrote, its end among them, are the tokens that it is calibrated with."""
     made = job()
-    runner = Runner(load_model(demo, torch.device("cpu")), demo, None)
+    runner = Runner(load_model(demo, torch.device("cpu")), demo, made.decoding, made.processor.tokenizer.decode)
     for record in own_answers(made, made.reader.digests()):
         sample = build_sample(record, made.processor, with_answer=True)
         prompt = build_sample(record, made.processor, with_answer=False)
@@ -151,6 +151,29 @@ def test_another_checkpoint_or_limit_has_answers_of_its_own(job: Prepare, demo: 
     tokens = [len(made.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]
     assert max(tokens) == 3
     assert any(f"{PAGES} of {PAGES} answers reached the limit of tokens (3" in line for line in heard(made).said)
+
+
+def test_answers_are_written_as_the_run_says(job: Prepare, tiny: Path) -> None:
+    """A penalty has answers of its own, and so have other limits; the report says how they were written."""
+    answers = {}
+    for penalty in (1.0, 1.5):
+        made = job(tiny, repetition_penalty=penalty, max_new_tokens=9, num_samples=2)
+        assert (made.decoding.repetition_penalty, made.decoding.max_new_tokens) == (penalty, 9)
+        answers[penalty] = [record.answer for record in own_answers(made, made.reader.digests())]
+    assert answers[1.0] != answers[1.5]
+    assert len(list(answers_folder().iterdir())) == 2
+
+
+def test_a_generation_config_that_cannot_be_used_is_refused_at_the_start(
+    job: Prepare, tiny: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    (model / "generation_config.json").write_text('{"eos_token_id": 260, "repetition_penalty": 0.5}')
+    for given in ({}, {"answers": "none", "eval": "synthetic:2"}):
+        with pytest.raises(CheckpointError, match=r"generation_config\.json: repetition_penalty = 0\.5"):
+            job(model, **given)
+    assert not job(model, answers="none").lacks_answers
 
 
 def test_a_loop_is_cut_to_one_round_and_said(job: Prepare) -> None:
@@ -231,7 +254,7 @@ def test_batches_keep_within_their_tokens(job: Prepare, monkeypatch: pytest.Monk
     generate = Runner.generate
 
     def spy(self: Runner, prompts: Any) -> Any:
-        sizes.append((len(prompts.token_ids), prompts.token_ids.shape[1] + self.max_new_tokens))
+        sizes.append((len(prompts.token_ids), prompts.token_ids.shape[1] + self.decoding.max_new_tokens))
         return generate(self, prompts)
 
     monkeypatch.setattr(Runner, "generate", spy)

@@ -20,6 +20,7 @@ MOST_PAUSE = 60.0
 _KEYS = ("HYOCR_API_KEY", "OPENAI_API_KEY")
 _SECONDS_TO_CONNECT = 10.0
 _AGAIN = frozenset({httpx2.codes.REQUEST_TIMEOUT, httpx2.codes.TOO_MANY_REQUESTS})
+_WRONG = frozenset({httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT})
 _SECRET = frozenset({httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN})
 
 Count = Annotated[int, Field(ge=0)]
@@ -74,12 +75,14 @@ Answer = TypeVar("Answer", Completion, _Models)
 class NoAnswerError(Exception):
     """The endpoint gives no answer to use; the message is one line without any secret.
 
-    after: the seconds to wait before asking again, None if that is no use.
+    after: the seconds to wait before asking again, None if that is no use. bad_request: the endpoint says that what was
+    asked is wrong.
     """
 
-    def __init__(self, reason: str, after: float | None) -> None:
+    def __init__(self, reason: str, after: float | None, *, bad_request: bool = False) -> None:
         super().__init__(reason)
         self.after = after
+        self.bad_request = bad_request
 
 
 class Endpoint:
@@ -117,6 +120,16 @@ class Endpoint:
                 sleep(max(pause, min(error.after, MOST_PAUSE)))
         return self._ask("POST", "chat/completions", Completion, body)
 
+    def refuses(self, body: dict[str, Any]) -> bool:
+        """Whether a chat with this body is a bad request. Raises BadInputError if nothing of use comes back."""
+        try:
+            self.chat(body)
+        except NoAnswerError as error:
+            if error.bad_request:
+                return True
+            raise BadInputError(f"{self.url}: {error}") from error
+        return False
+
     def _ask(self, verb: str, path: str, kind: type[Answer], body: dict[str, Any] | None = None) -> Answer:
         response = self._send(lambda: self._client.request(verb, f"{self.url}/{path}", json=body))
         if not response.is_success:
@@ -143,7 +156,9 @@ class Endpoint:
             return NoAnswerError(f"{reason}; the key is taken from {' or '.join(_KEYS)}", None)
         said = self._safe(_message(response))
         again = response.is_server_error or response.status_code in _AGAIN
-        return NoAnswerError(f"{reason}: {said}" if said else reason, _after(response) if again else None)
+        wrong = response.status_code in _WRONG
+        text = f"{reason}: {said}" if said else reason
+        return NoAnswerError(text, _after(response) if again else None, bad_request=wrong)
 
     def _safe(self, text: str) -> str:
         line = " ".join(text.split())[:200]

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
-from hyocr_core.errors import CheckpointError, RunError, one_line
+from hyocr_core.contract.decoding import Decoding
+from hyocr_core.errors import RunError
+from hyocr_core.evaluation.reading.early_stop import Decode, EarlyStop
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs, embed_prompts
 
 if TYPE_CHECKING:
     from transformers import HunYuanVLForConditionalGeneration
-
-DEFAULT_MAX_NEW_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,17 @@ class _Watch(LogitsProcessor):
 
 
 class Runner:
-    """A model of `hyocr_core.models.load_model` and how it is run: greedy, at most `max_new_tokens` a page."""
+    """A model of `hyocr_core.models.load_model` and how it is run."""
 
-    def __init__(self, model: HunYuanVLForConditionalGeneration, folder: Path, max_new_tokens: int | None) -> None:
+    def __init__(
+        self, model: HunYuanVLForConditionalGeneration, folder: Path, decoding: Decoding, decode: Decode
+    ) -> None:
+        """decode: the tokenizer's, as the text of answers is made; loops are looked for in what it returns."""
         self.folder = folder
+        self.decoding = decoding
+        self._decode = decode
         self._model: Any = model  # Transformers' annotations refuse right calls of `generate`
-        self._config: Any = greedy_config(folder, self._model.config.text_config, max_new_tokens)
-        self._model.generation_config = self._config
-
-    @property
-    def max_new_tokens(self) -> int:
-        return int(self._config.max_new_tokens)
+        self._model.generation_config = _greedy(decoding)
 
     @property
     def vocabulary(self) -> int:
@@ -86,25 +86,34 @@ class Runner:
 
     @torch.inference_mode()
     def generate(self, prompts: Prompts) -> Written:
-        """The greedy answer to each prompt, end of sequence included unless the limit of tokens cut it."""
+        """The greedy answer to each prompt, end of sequence included unless a limit or a loop cut it."""
         watch = _Watch(self.folder)
+        rows, length = prompts.token_ids.shape
+        stop = EarlyStop(length, rows, self._decode)
         written = self._model.generate(
             prompts.token_ids,
             inputs_embeds=prompts.embeddings,
             position_ids=prompts.positions,
             attention_mask=torch.ones_like(prompts.token_ids),
             logits_processor=LogitsProcessorList([watch]),
+            stopping_criteria=StoppingCriteriaList([stop] if self.decoding.stop_loops else []),
+            max_new_tokens=self.room(length),
         )
-        tokens = [self._until_end(row) for row in written[:, prompts.token_ids.shape[1] :].tolist()]
+        tokens = [self._until_end(row[: stop.written.get(at)]) for at, row in enumerate(written[:, length:].tolist())]
         return Written(tokens, watch.first_token_at)
 
+    def room(self, prompt_tokens: int) -> int:
+        """Most tokens of an answer to such a prompt: the limit, or what is left of the context; 1 at least."""
+        context = int(self._model.config.text_config.max_position_embeddings)
+        return max(min(self.decoding.max_new_tokens, context - prompt_tokens), 1)
+
     def _until_end(self, tokens: list[int]) -> list[int]:
-        end = next((place for place, token in enumerate(tokens) if token in self._config.eos_token_id), len(tokens))
-        return tokens[: end + 1]
+        ends = (place for place, token in enumerate(tokens) if token in self.decoding.stop_token_ids)
+        return tokens[: next(ends, len(tokens)) + 1]
 
     def ended(self, answer: Sequence[int]) -> bool:
         """Whether the answer ends by itself."""
-        return answer[-1] in self._config.eos_token_id
+        return answer[-1] in self.decoding.stop_token_ids
 
     @torch.inference_mode()
     def forced_states(self, prompts: Prompts, answers: Sequence[Sequence[int]]) -> Tensor:
@@ -123,7 +132,8 @@ class Runner:
     def forced(self, prompts: Prompts, answers: Sequence[Sequence[int]]) -> Embedded:
         """Prompts with their answers, but for each last token, at the input of block 0; filled up at their end."""
         longest = max(map(len, answers))
-        fed = torch.full((len(answers), longest - 1), self._config.pad_token_id, device=prompts.token_ids.device)
+        filling = self.decoding.stop_token_ids[0]
+        fed = torch.full((len(answers), longest - 1), filling, device=prompts.token_ids.device)
         for row, answer in enumerate(answers):
             fed[row, : len(answer) - 1] = torch.tensor(answer[:-1])
         after = prompts.positions[..., -1:] + torch.arange(1, longest, device=prompts.positions.device)
@@ -139,24 +149,15 @@ class Runner:
         return logits
 
 
-def greedy_config(folder: Path, text_config: Any, max_new_tokens: int | None) -> GenerationConfig:
-    """The checkpoint's own limits, special tokens and repetition penalty; nothing that samples or searches."""
-    own = GenerationConfig()  # type: ignore[no-untyped-call]
-    if (folder / "generation_config.json").is_file():
-        try:
-            own = GenerationConfig.from_pretrained(folder)
-        except (OSError, ValueError, TypeError) as error:
-            where = folder / "generation_config.json"
-            raise CheckpointError(f"{where}: Transformers refuses it: {one_line(error)}") from error
-    end = own.eos_token_id if own.eos_token_id is not None else text_config.eos_token_id
-    ends = [end] if isinstance(end, int) else list(end or ())
-    if not ends:
-        raise CheckpointError(f"{folder}: no eos_token_id in generation_config.json or config.json")
+def _greedy(decoding: Decoding) -> GenerationConfig:
+    """Nothing that samples or searches, whatever the checkpoint's own generation config says."""
+    ends = list(decoding.stop_token_ids)
     return GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         num_beams=1,
-        repetition_penalty=own.repetition_penalty,
-        max_new_tokens=max_new_tokens or own.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+        repetition_penalty=decoding.repetition_penalty or 1.0,
+        max_new_tokens=decoding.max_new_tokens,
         eos_token_id=ends,
-        pad_token_id=own.pad_token_id if own.pad_token_id is not None else ends[0],
+        # Fills up answers that are done, behind their end.
+        pad_token_id=ends[0],
     )

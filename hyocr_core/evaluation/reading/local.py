@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ import torch
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import ResolvedModel
 from hyocr_core.contract.backend import Forward
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.errors import RunError
 from hyocr_core.evaluation.reading.diagnose import Side, diagnose
+from hyocr_core.evaluation.reading.early_stop import as_decoded
 from hyocr_core.evaluation.reading.generate import Prompts, Runner
 from hyocr_core.evaluation.reading.kept import BatchReading, BatchRecord
 from hyocr_core.evaluation.scores.divergence import Divergence, divergence_of_states
@@ -67,16 +70,16 @@ class Reader:
         entry: Entry,
         tokenizer: Any,
         device: torch.device,
-        max_new_tokens: int | None,
+        decoding: Decoding,
         others: Sequence[Reader] = (),
     ) -> None:
         """others: readers in memory, which lend the parameters that are the same."""
         self.model = load_whole(entry.weights, device, entry.forward, native=entry.native)
         for other in others:
             share_equal(self.model, other.model)
-        self.runner = Runner(self.model.skeleton, entry.weights.folder, max_new_tokens)
+        self._decode = partial(tokenizer.decode, skip_special_tokens=True)
+        self.runner = Runner(self.model.skeleton, entry.weights.folder, decoding, self._decode)
         self._entry = entry
-        self._tokenizer = tokenizer
 
     def read(self, inputs: Sequence[dict[str, Tensor]], seen: Sequence[tuple[Reader, _Read]] = ()) -> _Read:
         """Read one batch of pages of one size.
@@ -99,8 +102,8 @@ class Reader:
         return _Read(prompts, seconds, written.tokens, kept)
 
     def _answer(self, tokens: Sequence[int]) -> Answer:
-        text = self._tokenizer.decode(tokens, skip_special_tokens=True)
-        return Answer(text, len(tokens), self.runner.ended(tokens))
+        written = Answer(self._decode(tokens), len(tokens), self.runner.ended(tokens))
+        return as_decoded(written, self.runner.decoding)
 
     def checkpoint(self, readings: Sequence[BatchReading]) -> Checkpoint:
         """What is said of the checkpoint when `readings` are all its batches."""

@@ -10,10 +10,11 @@ import torch
 
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import ResolvedModel
-from hyocr_core.evaluation.reading.generate import greedy_config
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.models.dequantized import DequantizedCheckpoint
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import unpacked
+from hyocr_core.models.own_decoding import own_decoding
 from hyocr_core.pages.processor import load_processor
 
 
@@ -52,6 +53,6 @@ class Opened:
         return HunYuanVL(self.weights, torch.device("meta"))
 
     @cached_property
-    def generation(self) -> Any:
-        """How it writes, greedily, with its own limits."""
-        return greedy_config(self.folder, self.shape.config.text_config, None)
+    def decoding(self) -> Decoding:
+        """How it is meant to write."""
+        return own_decoding(self.folder, self.shape.config.text_config, self.processor.tokenizer)

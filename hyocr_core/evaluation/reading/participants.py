@@ -9,16 +9,26 @@ from typing import Any
 
 from hyocr_core.checkpoint.resolve import resolve_model
 from hyocr_core.contract.backend import Forward, ModelToRead
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.errors import BadInputError, CheckpointError
 from hyocr_core.evaluation.reading.choice import ChosenBackend, check_runtimes
-from hyocr_core.evaluation.reading.generate import DEFAULT_MAX_NEW_TOKENS
 from hyocr_core.evaluation.reading.in_process import InProcess
 from hyocr_core.evaluation.reading.local import Entry
 from hyocr_core.evaluation.reading.opened import Opened
 from hyocr_core.evaluation.reading.texts import TextReader
 from hyocr_core.evaluation.scores.result import Role
+from hyocr_core.models.own_decoding import MAX_NEW_TOKENS
 from hyocr_core.models.rounded import RoundedCheckpoint
 from hyocr_core.settings.eval_config import EvalConfig
+from hyocr_core.settings.shared import as_asked
+
+ELSEWHERE = Decoding(repetition_penalty=None, max_new_tokens=MAX_NEW_TOKENS, stop_loops=True)
+"""How what serves a checkpoint writes if no files say more; what is None is not asked for."""
+
+WITHOUT = {
+    "repetition_penalty": "give --repetition-penalty 1 to read without, or another backend",
+    "max_new_tokens": "leave --max-new-tokens out, or give another backend",
+}
 
 
 @dataclass(frozen=True)
@@ -27,14 +37,14 @@ class Participants:
 
     sources: the checkpoints whose files are here. entries: those to be read in this process. texts: the others.
     processor: the model's, or that of the baseline if the model's files are elsewhere; None if no files are here.
-    max_new_tokens: the model's limit of tokens, which holds for all.
+    decoding: how the model writes, and so do all; as the baseline does if the model's files are elsewhere.
     """
 
     sources: Mapping[Role, Opened]
     entries: Mapping[Role, Entry]
     texts: Mapping[Role, TextReader]
     processor: Any
-    max_new_tokens: int
+    decoding: Decoding
 
     @property
     def read_from(self) -> list[Opened]:
@@ -81,13 +91,15 @@ def gather(config: EvalConfig, chosen: Mapping[Role, ChosenBackend]) -> Particip
         entries["rounded"] = Entry(
             entries["baseline"].source, weights, entries["model"].stored, forward=forwards["model"]
         )
-    limit = config.max_new_tokens or _own_limit(sources.get("model"))
+    first = next(iter(sources.values()), None)
+    decoding = as_asked(ELSEWHERE if first is None else first.decoding, config)
+    _check_honoured(config, chosen, decoding)
     texts: dict[Role, TextReader] = {}
     for role, backend in chosen.items():
         if backend.only_text:
-            texts[role] = _text_reader(backend, names[role], sources.get(role), limit, config.batch_size)
+            texts[role] = _text_reader(backend, names[role], sources.get(role), decoding, config.batch_size)
     _refuse_itself(texts)
-    return Participants(sources, entries, texts, processor, limit)
+    return Participants(sources, entries, texts, processor, decoding)
 
 
 def _find(name: str, backend: ChosenBackend, revision: str | None, max_pixels: int | None) -> Opened | None:
@@ -122,20 +134,27 @@ def other_tokens(model: Path, baseline: Path) -> CheckpointError:
     return CheckpointError(f"{baseline}: has another vocabulary than {model}; the baseline must have the same tokens")
 
 
-def _own_limit(opened: Opened | None) -> int:
-    return DEFAULT_MAX_NEW_TOKENS if opened is None else int(opened.generation.max_new_tokens)
+def _check_honoured(config: EvalConfig, chosen: Mapping[Role, ChosenBackend], decoding: Decoding) -> None:
+    """Raise BadInputError for a setting that a backend can do nothing about.
+
+    A limit counts if the user gave it, a penalty also if the checkpoint has it; a penalty of 1 asks for nothing.
+    """
+    penalty = None if decoding.repetition_penalty == 1 else decoding.repetition_penalty
+    asked = {"repetition_penalty": penalty, "max_new_tokens": config.max_new_tokens}
+    for backend in chosen.values():
+        for key, value in asked.items():
+            if value is not None and key not in backend.cls.honours:
+                raise BadInputError(f"{backend.who} cannot honour {key}={value:g}: {WITHOUT[key]}")
 
 
 def _text_reader(
-    backend: ChosenBackend, name: str, opened: Opened | None, limit: int, at_once: int | None
+    backend: ChosenBackend, name: str, opened: Opened | None, decoding: Decoding, at_once: int | None
 ) -> TextReader:
-    folder, processor = (None, None) if opened is None else (opened.folder, opened.processor)
-    model = ModelToRead(name, folder, processor, limit, at_once)
-    if backend.needs_files and opened is not None:
-        penalty = opened.generation.repetition_penalty or 1.0
-        model = ModelToRead(name, folder, processor, limit, at_once, opened.shape.max_tokens, penalty)
+    model = ModelToRead(name, None, None, decoding, at_once)
+    if opened is not None:
+        model = ModelToRead(name, opened.folder, opened.processor, decoding, at_once, opened.shape.max_tokens)
     files = opened.source if backend.needs_files and opened is not None else None
-    return TextReader(backend.who, backend.name, backend.start(model), name, files)
+    return TextReader(backend.who, backend.name, backend.start(model), name, files, decoding)
 
 
 def _refuse_itself(texts: Mapping[Role, TextReader]) -> None:

@@ -78,7 +78,7 @@ def _load(participants: Participants, device: torch.device) -> dict[Role, Reader
     readers: dict[Role, Reader] = {}
     for role, entry in participants.entries.items():
         tokenizer, others = participants.processor.tokenizer, list(readers.values())
-        readers[role] = Reader(entry, tokenizer, device, participants.max_new_tokens, others)
+        readers[role] = Reader(entry, tokenizer, device, participants.decoding, others)
         first = next(iter(readers.values())).runner
         if readers[role].runner.vocabulary != first.vocabulary:
             raise other_tokens(first.folder, entry.source.folder)

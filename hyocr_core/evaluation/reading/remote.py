@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from hyocr_core.contract.backend import Backend, BackendConfig, ModelToRead, PageAnswer, PageToRead
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CheckpointError, RunError
 from hyocr_core.evaluation.reading.endpoint import Completion, Endpoint, NoAnswerError, Served
@@ -54,7 +55,7 @@ class Vllm(Backend):
         return {"vllm": self._pair.vllm, "vllm transformers": str(self._pair.transformers)}
 
     def read(self, pages: Sequence[PageToRead], say: Callable[[str], None]) -> Iterator[PageAnswer]:
-        longest = max(page.prompt_tokens or 0 for page in pages) + self.model.max_new_tokens
+        longest = max((page.prompt_tokens or 0) + self.model.room(page) for page in pages)
         if not self._pair.sound:
             say(f"one page at a time: {self._pair.warning}")
         say(f"vLLM {self._pair.vllm} loads {self._folder}")
@@ -66,8 +67,9 @@ class Vllm(Backend):
         return VllmRequest(
             page.prompt or "",
             page.open_image(),
-            self.model.max_new_tokens,
+            self.model.room(page),
             repetition_penalty=self.model.repetition_penalty,
+            stop_token_ids=self.model.decoding.stop_token_ids,
         )
 
     def _page_answer(self, page: PageToRead, found: VllmAnswer) -> PageAnswer:
@@ -104,6 +106,8 @@ class OpenAiEndpoint(Backend):
         super().__init__(config, model)
         self._endpoint = Endpoint(config.url, config.timeout)
         self._served = choose_served(self._endpoint.models(), model.name, model.folder, config.url)
+        self._further = further_fields(model.decoding)
+        self._check_penalty()
         self._doubt = "" if model.at_once == 1 else self._try_concurrency()
         self._at_once = model.at_once or (1 if self._doubt else AT_ONCE)
 
@@ -149,8 +153,18 @@ class OpenAiEndpoint(Backend):
             "model": self._served,
             "messages": for_endpoint(page.messages, url),
             "temperature": 0,
-            "max_tokens": self.model.max_new_tokens,
+            "max_tokens": self.model.room(page),
+            **self._further,
         }
+
+    def _check_penalty(self) -> None:
+        """Raise BadInputError for a server that knows no repetition penalty, as it knows no impossible one."""
+        penalty = self._further.get("repetition_penalty", 1)
+        if penalty != 1 and not self._endpoint.refuses(_probe(self._served)):
+            raise BadInputError(
+                f"{self._endpoint.url} cannot honour repetition_penalty={penalty:g}, it ignores the field: "
+                "give --repetition-penalty 1 to read without, or a server that knows it, such as vLLM"
+            )
 
     def _ask(self, body: dict[str, Any]) -> Completion | str:
         try:
@@ -171,6 +185,22 @@ class OpenAiEndpoint(Backend):
 
 def _to_read(number: int, page: Record) -> PageToRead:
     return PageToRead(number, page.name, chat(page, with_answer=False), None, None, page.open_image)
+
+
+def further_fields(decoding: Decoding) -> dict[str, Any]:
+    """What a request says beside OpenAI's own fields, as vLLM and SGLang call it. Loops are cut in what is returned."""
+    fields: dict[str, Any] = {}
+    if decoding.repetition_penalty is not None:
+        fields["repetition_penalty"] = decoding.repetition_penalty
+    if decoding.stop_token_ids:
+        fields["stop_token_ids"] = list(decoding.stop_token_ids)
+    return fields
+
+
+def _probe(served: str) -> dict[str, Any]:
+    """A request that a server refuses if it looks at the penalty."""
+    messages = [{"role": "user", "content": "."}]
+    return {"model": served, "messages": messages, "max_tokens": 1, "temperature": 0, "repetition_penalty": -1}
 
 
 def choose_served(served: Sequence[Served], model: str, folder: Path | None, url: str) -> str:

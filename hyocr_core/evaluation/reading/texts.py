@@ -10,8 +10,10 @@ from typing import Any
 
 from hyocr_core.checkpoint.resolve import ResolvedModel
 from hyocr_core.contract.backend import Backend, BackendConfig, PageAnswer, PageToRead
+from hyocr_core.contract.decoding import Decoding
 from hyocr_core.errors import HyocrError, RunError, one_line
 from hyocr_core.evaluation.reading.choice import SHARED
+from hyocr_core.evaluation.reading.early_stop import as_decoded
 from hyocr_core.evaluation.reading.kept import BatchReading
 from hyocr_core.evaluation.scores.score import Answer, Checkpoint
 from hyocr_core.models.parts import stored_bytes
@@ -35,7 +37,7 @@ class TextReader:
     """A backend that is ready to read a checkpoint.
 
     who: the backend, as messages call it. runtime: what a result says it was read by. model: what the user calls the
-    checkpoint. files: those that the backend reads; None where it reads none.
+    checkpoint. files: those that the backend reads; None where it reads none. decoding: as the backend was told.
     """
 
     who: str
@@ -43,6 +45,7 @@ class TextReader:
     backend: Backend
     model: str
     files: ResolvedModel | None
+    decoding: Decoding
 
     @property
     def options(self) -> dict[str, Any]:
@@ -66,7 +69,7 @@ class TextReader:
             now = time.perf_counter()
             self._check(answer, waiting)
             del waiting[answer.index]
-            yield _page_text(answer, now - before)
+            yield self._page_text(answer, now - before)
             before = now
         yield from (PageText(index, None, NO_ANSWER) for index in waiting)
 
@@ -90,6 +93,13 @@ class TextReader:
             if not right:
                 raise RunError(f"{self.who}: {waiting[answer.index]}: {field} of its answer is wrong")
 
+    def _page_text(self, answer: PageAnswer, waited: float) -> PageText:
+        if answer.text is None:
+            return PageText(answer.index, None, answer.reason or NO_ANSWER)
+        seconds = waited if answer.seconds is None else answer.seconds
+        read = as_decoded(Answer(answer.text, answer.tokens, answer.ended), self.decoding)
+        return PageText(answer.index, BatchReading(answers=(read,), seconds=seconds, first_token=None))
+
     def checkpoint(self, seconds: float) -> Checkpoint:
         """What is said of the checkpoint when it has been read for this long."""
         weight_bytes, by_part = (None, {}) if self.files is None else stored_bytes(self.files.folder)
@@ -108,11 +118,3 @@ class TextReader:
 def _to_read(page: TextPage) -> PageToRead:
     messages = chat(page.record, with_answer=False)
     return PageToRead(page.index, page.record.name, messages, page.prompt, page.prompt_tokens, page.open_image)
-
-
-def _page_text(answer: PageAnswer, waited: float) -> PageText:
-    if answer.text is None:
-        return PageText(answer.index, None, answer.reason or NO_ANSWER)
-    seconds = waited if answer.seconds is None else answer.seconds
-    read = Answer(answer.text, answer.tokens, answer.ended)
-    return PageText(answer.index, BatchReading(answers=(read,), seconds=seconds, first_token=None))

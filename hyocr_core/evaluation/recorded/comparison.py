@@ -54,7 +54,7 @@ class Several(FrozenModel):
 def side_by_side(folders: Sequence[Path], *, cross_runtime: bool = False) -> Several:
     """Compare quantizations of one model by the evaluations that are recorded with them.
 
-    cross_runtime: also compare what different runtimes, or limits of new tokens, gave.
+    cross_runtime: also compare what different runtimes, or other decoding, gave.
     Raises CheckpointError for a folder that hyocr did not write, BadInputError when one is given twice, has no
     evaluation, or when they are not of the same model and the same pages.
     """
@@ -114,13 +114,14 @@ def _check_same_pages(results: Sequence[EvalResult], names: Sequence[str]) -> No
 
 def _check_same_runtime(results: Sequence[EvalResult], names: Sequence[str]) -> None:
     runtimes: list[tuple[Hashable, ...]] = [
-        (result.model.runtime, result.model.forward or "unknown", result.max_new_tokens, result.max_pixels)
+        (result.model.runtime, result.model.forward or "unknown", result.decoding, result.max_pixels)
         for result in results
     ]
     if len(set(runtimes)) > 1:
+        ends = [list(result.decoding.stop_token_ids) for result in results]
         read = [
-            f"{runtime}, {forward} forward, at most {limit} new tokens, {pixels or 'all'} pixels"
-            for runtime, forward, limit, pixels in runtimes
+            f"{runtime}, {forward} forward, {decoding}, end tokens {end}, {pixels or 'all'} pixels"
+            for (runtime, forward, decoding, pixels), end in zip(runtimes, ends, strict=True)
         ]
         raise BadInputError(
             f"these were not read alike: {_listed(names, read)}; evaluate them alike, or give --cross-runtime"

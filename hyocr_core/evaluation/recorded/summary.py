@@ -13,7 +13,7 @@ def summarize(result: EvalResult, data: str) -> EvaluationRecord:
         data=data,
         seed=result.seed,
         pages=len(pages),
-        max_new_tokens=result.max_new_tokens,
+        decoding=result.decoding,
         max_pixels=result.max_pixels,
         device=result.environment["device"],
         model=_score(result.model, compared, len(pages)),

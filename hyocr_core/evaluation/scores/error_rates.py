@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 from rapidfuzz.distance import Levenshtein
 
 from hyocr_core.contract.metric import Metric, MetricConfig
-from hyocr_core.evaluation.scores.rates import ends_in_loop, normalize, words
+from hyocr_core.evaluation.scores.loops import ends_in_loop
+from hyocr_core.evaluation.scores.rates import normalize, words
 
 
 class CharacterErrorRate(Metric):
@@ -64,7 +65,7 @@ class ExactMatch(Metric):
 
 
 class RepetitionLoops(Metric):
-    """Pages that end in a repetition, as HunyuanOCR's own cleaner finds them."""
+    """Pages that end in a repetition, as HunyuanOCR's own clients find them."""
 
     api_version: ClassVar[int] = 1
     title: ClassVar[str] = "repetition loops"

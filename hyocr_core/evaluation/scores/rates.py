@@ -1,4 +1,4 @@
-"""Error rates, repetition loops and their uncertainty; pure functions on strings and counts."""
+"""Error rates and their uncertainty; pure functions on strings and counts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike
 from rapidfuzz.distance import Levenshtein
 
 RESAMPLES = 10_000
-LOOP_REPEATS = 10
-LOOP_CHARACTERS = 2000
 _CHUNK = 1 << 20  # indices drawn at once: bounds the memory of a bootstrap over many pages
 
 # Han, kana, their punctuation and full-width forms: scripts that put no space between words, and one block of Unicode
@@ -46,33 +44,6 @@ def word_errors(references: Iterable[str], texts: Iterable[str]) -> list[int]:
     """Levenshtein distance of each pair after `normalize`, in `words`."""
     pairs = zip(references, texts, strict=True)
     return [int(Levenshtein.distance(words(normalize(reference)), words(normalize(text)))) for reference, text in pairs]
-
-
-def ends_in_loop(text: str) -> bool:
-    """Whether a text ends in a repetition loop: the same two or more characters, LOOP_REPEATS times or more.
-
-    text: as the model wrote it, trailing whitespace included, since that may be the loop.
-    Defined by HunyuanOCR's own `clean_repeated_substrings` (github.com/Tencent-Hunyuan/HunyuanOCR,
-    inference/utils/output_utils.py): true for the texts that it cuts. It leaves texts below LOOP_CHARACTERS alone
-    (8000 in the model card of v1.0), since short ones may rightly end in a row of dots.
-    """
-    return _loop_length(text) > 0
-
-
-def cut_loop(text: str) -> str:
-    """The text with one round of the repetition loop that it ends in; the same text if it ends in none."""
-    length, end = _loop_length(text), len(text)
-    while length and text.endswith(text[-length:], 0, end - length):
-        end -= length
-    return text[:end]
-
-
-def _loop_length(text: str) -> int:
-    """Characters of one round of the loop that a text ends in, the fewest that repeat; 0 if it ends in none."""
-    if len(text) < LOOP_CHARACTERS:
-        return 0
-    lengths = range(2, len(text) // LOOP_REPEATS + 1)
-    return next((length for length in lengths if text.endswith(text[-length:] * LOOP_REPEATS)), 0)
 
 
 def micro_rate(errors: Sequence[float], sizes: Sequence[float]) -> float:

@@ -9,8 +9,9 @@ from pydantic import Field
 from hyocr_core.checkpoint.quant_report import GateRecord, MetricRecord
 from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
+from hyocr_core.contract.decoding import Decoding
 
-SCHEMA = 3
+SCHEMA = 4
 """Number of the shape of an EvalResult; another one cannot be read."""
 
 Interval = tuple[float, float]
@@ -156,7 +157,7 @@ class EvalResult(FrozenModel):
     hyocr: str
     data: str = Field(description="the source as it was given")
     seed: int
-    max_new_tokens: int
+    decoding: Decoding
     max_pixels: int | None = Field(None, description="most pixels of a page, if fewer than the processor allows")
     reference_characters: int | None
     reference_words: int | None

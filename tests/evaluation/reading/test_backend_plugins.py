@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,43 @@ def test_it_is_told_what_the_checkpoint_says(plugins: PluginFolder, tiny: Path, 
     tokens, name, prompt, role = text.split()
     assert (tokens, name, role) == ("7", "model", "user")
     assert int(prompt) > 10
+
+
+def test_what_a_backend_cannot_honour_is_refused_by_name(
+    plugins: PluginFolder, tiny: Path, folder: Path, tmp_path: Path
+) -> None:
+    install(plugins, "backends", "toy", FIXED.replace("= 1\n", "= 1\n    honours = ()\n", 1))
+    given = refusal(read(tiny, folder, "--repetition-penalty", 1.2))
+    assert given == (
+        "backend toy (hyocr-toys 0.0.1) cannot honour repetition_penalty=1.2: give --repetition-penalty 1 to read "
+        "without, or another backend"
+    )
+    limit = refusal(read(tiny, folder, "--max-new-tokens", 7))
+    assert limit.startswith("backend toy (hyocr-toys 0.0.1) cannot honour max_new_tokens=7: leave --max-new-tokens out")
+    assert read(tiny, folder).exit_code == 0, "nothing is asked"
+    own = tmp_path / "own"
+    shutil.copytree(tiny, own)
+    (own / "generation_config.json").write_text('{"eos_token_id": 260, "repetition_penalty": 1.03}')
+    assert "cannot honour repetition_penalty=1.03" in refusal(read(own, folder))
+    assert read(own, folder, "--repetition-penalty", 1).exit_code == 0
+
+
+def test_one_that_says_nothing_does_what_it_always_did(plugins: PluginFolder, tiny: Path, folder: Path) -> None:
+    """It was written before `honours`, and reads limit and penalty where they always stood."""
+    told = "f'{self.model.max_new_tokens} {self.model.repetition_penalty} {self.model.decoding}'"
+    install(plugins, "backends", "toy", BACKEND.format(ANSWER.format(told)))
+    data = json.loads(read(tiny, folder, "--max-new-tokens", 7, "--repetition-penalty", 1.2).stdout)
+    assert {page["text"] for page in data["pages"]} == {
+        "7 1.2 repetition penalty 1.2, at most 7 new tokens, loops stopped"
+    }
+
+
+def test_loops_of_any_backend_are_cut(plugins: PluginFolder, tiny: Path, folder: Path) -> None:
+    install(plugins, "backends", "toy", BACKEND.format(ANSWER.format("'ab' * 9000")))
+    for given, length in (((), 4000), (("--keep-loops",), 18000)):
+        data = json.loads(read(tiny, folder, *given).stdout)
+        assert {len(page["text"]) for page in data["pages"]} == {length}
+        assert (data["decoding"]["stop_loops"], data["model"]["loop_rate"]) == (length == 4000, 1.0)
 
 
 def test_the_backend_of_the_documentation(plugins: PluginFolder, folder: Path, tmp_path: Path) -> None:

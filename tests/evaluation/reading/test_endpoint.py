@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 import time
@@ -80,7 +81,7 @@ def test_pages_are_read_and_scored(server: Server, folder: Path) -> None:
     assert model["seconds"] > 0
     assert data["environment"]["model endpoint"] == server.url
     assert data["environment"]["model served"] == "ocr"
-    assert data["max_new_tokens"] == 2048
+    assert data["decoding"]["max_new_tokens"] == 32768
     assert len(server.trials) == 16, "asked first whether it may be asked for several at once"
 
 
@@ -133,6 +134,67 @@ def test_pages_that_ask_nothing_are_sent_as_the_official_clients_send_them(
         assert image["type"] == "image_url"
         assert text == {"type": "text", "text": DEFAULT_PROMPT}
         assert [message["role"] for message in body["messages"]] == ["system", "user"]
+
+
+def test_without_files_the_server_decides_on_the_penalty(server: Server, folder: Path) -> None:
+    result = read(server, folder)
+    assert "no files of the checkpoint are here to say its repetition penalty: what reads" in result.stderr
+    assert json.loads(result.stdout)["decoding"] == {
+        "repetition_penalty": None,
+        "max_new_tokens": 32768,
+        "stop_loops": True,
+        "stop_token_ids": [],
+    }
+    assert not any({"repetition_penalty", "stop_token_ids"} & body.keys() for body in server.bodies)
+    asked = read(server, folder, "--repetition-penalty", 1.08)
+    assert "no files" not in asked.stderr
+    assert {body["repetition_penalty"] for body in server.bodies[COUNT:]} == {1.08}
+
+
+def test_the_checkpoints_own_decoding_is_asked_for(server: Server, folder: Path, tiny: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    said = {"eos_token_id": [9, 260], "repetition_penalty": 1.03, "max_new_tokens": 40}
+    (model / "generation_config.json").write_text(json.dumps(said))
+    for given, penalty in (((), 1.03), (("--repetition-penalty", 1.0), 1.0)):
+        server.bodies.clear()
+        data = json.loads(read(server, folder, *given, model=model).stdout)
+        sent = {(b["repetition_penalty"], tuple(b["stop_token_ids"]), b["max_tokens"]) for b in server.bodies}
+        assert sent == {(penalty, (9, 260), 40)}
+        assert data["decoding"]["repetition_penalty"] == penalty
+        assert data["decoding"]["stop_token_ids"] == [9, 260]
+
+
+def test_a_server_that_ignores_the_penalty_is_refused_before_any_page(server: Server, folder: Path) -> None:
+    server.knows_penalty = False
+    result = read(server, folder, "--repetition-penalty", 1.08)
+    assert (result.exit_code, server.bodies) == (2, [])
+    assert f"{server.url} cannot honour repetition_penalty=1.08, it ignores the field" in error(result)
+    assert "--repetition-penalty 1" in error(result)
+    assert read(server, folder, "--repetition-penalty", 1).exit_code == 0
+
+
+def test_no_more_tokens_are_asked_for_than_the_context_has_left(
+    server: Server, folder: Path, tiny: Path, tmp_path: Path
+) -> None:
+    result = read(server, folder, "--max-new-tokens", 9000, model=tiny)
+    assert result.exit_code == 0, result.output
+    config = json.loads((tiny / "config.json").read_text())
+    (asked,) = {body["max_tokens"] for body in server.bodies}
+    assert config["text_config"]["max_position_embeddings"] - 200 < asked < 2048
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_answer_that_repeats_itself_is_cut_where_others_are_stopped(
+    server: Server, folder: Path, keep: bool
+) -> None:
+    """The server goes on to its limit; that does not count as cut."""
+    loop = "".join(map(str, range(1000))) + "<td></td>" * 3000
+    server.reply = lambda page, _: (200, completion(loop if page else "text 0", finish="length" if page else "stop"))
+    data = json.loads(read(server, folder, *(["--keep-loops"] if keep else [])).stdout)
+    assert [len(page["text"]) for page in data["pages"]] == [6] + [len(loop) if keep else 4000] * (COUNT - 1)
+    assert [page["loop"] for page in data["pages"]] == [False] + [True] * (COUNT - 1)
+    assert data["model"]["cut_pages"] == (COUNT - 1 if keep else 0)
 
 
 def test_an_answer_that_was_cut_counts_as_cut(server: Server, folder: Path) -> None:
@@ -361,11 +423,11 @@ def test_the_folder_of_the_only_model_gives_its_limit_and_checks_the_prompt(
     server: Server, folder: Path, tiny: Path
 ) -> None:
     right = json.loads(run(tiny, "--data", folder, "--keep-duplicates", "--json").stdout)
-    assert right["max_new_tokens"] == 12
+    assert right["decoding"]["max_new_tokens"] == 12
     result = read(server, folder, model=tiny)
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)
-    assert (data["model"]["model"], data["max_new_tokens"]) == (str(tiny), 12)
+    assert (data["model"]["model"], data["decoding"]["max_new_tokens"]) == (str(tiny), 12)
     assert {body["max_tokens"] for body in server.bodies} == {12}
     assert {body["model"] for body in server.bodies} == {"ocr"}
     warnings = [line for line in result.stderr.splitlines() if "makes 55 tokens of the prompt" in line]

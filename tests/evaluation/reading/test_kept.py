@@ -219,7 +219,9 @@ def test_time_counts_every_run(tiny: Path, pages: MakePages, run: Evaluation, tm
     assert 250 < result.model.first_token_seconds < 300, "two of four pages waited 500 s"
 
 
-@pytest.mark.parametrize("change", ["model", "baseline", "image", "transcript", "question", "tokens", "batch", "pages"])
+@pytest.mark.parametrize(
+    "change", ["model", "baseline", "image", "transcript", "question", "tokens", "penalty", "batch", "pages"]
+)
 def test_a_change_reads_every_page_again(
     tiny: Path, noisy: Path, pages: MakePages, run: Evaluation, change: str
 ) -> None:
@@ -242,6 +244,7 @@ def test_a_change_reads_every_page_again(
     changed: dict[str, dict[str, Any]] = {
         "baseline": {"baseline": noisy},
         "tokens": {"max_new_tokens": 5},
+        "penalty": {"repetition_penalty": 1.5},
         "batch": {"batch_size": 1},
     }
     _, read = run(model, records, **given | changed.get(change, {}))

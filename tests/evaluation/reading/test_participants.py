@@ -31,7 +31,7 @@ def test_headers_are_read_once_for_each_checkpoint(
     config = EvalConfig(model=str(model), data="pages", baseline=str(tiny), backend=backend, rounded=backend == "auto")
     participants = gather(config, choose_backends(config))
     assert opened == [model, tiny]
-    assert participants.max_new_tokens == 12
+    assert participants.decoding.max_new_tokens == 12
     assert [entry.runtime for entry in participants.entries.values()] == (
         ["dequant", "transformers", "dequant"] if backend == "auto" else ["transformers"] * 2
     )

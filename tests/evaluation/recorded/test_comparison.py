@@ -71,7 +71,9 @@ def test_only_the_same_pages_are_compared(tmp_path: Path) -> None:
 
 def test_other_runtimes_only_when_asked_to(tmp_path: Path) -> None:
     folders = [add(tmp_path, "one", 900), add(tmp_path, "two", 900, runtime="vllm")]
-    with pytest.raises(BadInputError, match=r"2048 new tokens, all pixels; two: vllm, .*--cross-runtime"):
+    with pytest.raises(
+        BadInputError, match=r"one: dequant, unknown forward, repetition .*; two: vllm, .*--cross-runtime"
+    ):
         side_by_side(folders)
     runtimes = [row.runtime for row in side_by_side(folders, cross_runtime=True).candidates]
     assert runtimes == ["transformers", "dequant", "vllm"]
@@ -80,10 +82,31 @@ def test_other_runtimes_only_when_asked_to(tmp_path: Path) -> None:
 def test_pages_of_other_pixels_are_not_compared_unasked(tmp_path: Path) -> None:
     results = [built.evaluation(PAGES, model=built.score(rate(PAGES)), max_pixels=pixels) for pixels in (None, 4096)]
     folders = [built.checkpoint(tmp_path / name, None, result) for name, result in zip("ab", results, strict=True)]
-    with pytest.raises(
-        BadInputError, match=r"new tokens, all pixels; b: .* new tokens, 4096 pixels; .*--cross-runtime"
-    ):
+    with pytest.raises(BadInputError, match=r", all pixels; b: .*, 4096 pixels; .*--cross-runtime"):
         side_by_side(folders)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (
+            {"repetition_penalty": 1.0},
+            "two: dequant, unknown forward, repetition penalty 1, at most 2048 new tokens, loops stopped",
+        ),
+        ({"repetition_penalty": None}, "two: dequant, unknown forward, repetition penalty its own"),
+        ({"max_new_tokens": 64}, "at most 64 new tokens"),
+        ({"stop_loops": False}, "loops kept"),
+        ({"stop_token_ids": (260,)}, r"end tokens \[260\]"),
+    ],
+)
+def test_other_decoding_only_when_asked_to(tmp_path: Path, other: dict[str, Any], named: str) -> None:
+    folders = [add(tmp_path, "one", 900)]
+    result = built.evaluation(PAGES)
+    changed = result.model_copy(update={"decoding": result.decoding.model_copy(update=other)})
+    folders.append(built.checkpoint(tmp_path / "two", None, changed))
+    with pytest.raises(BadInputError, match=rf"these were not read alike: .*{named}.*--cross-runtime"):
+        side_by_side(folders)
+    assert len(side_by_side(folders, cross_runtime=True).candidates) == 3
 
 
 def test_only_quantizations_of_one_model_are_compared(tmp_path: Path) -> None:

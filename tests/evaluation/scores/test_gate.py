@@ -14,6 +14,7 @@ from hyocr_core.evaluation.scores.result import Comparison, EvalResult, ModelSco
 from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.shared import OWN_BOUNDS, Gate, bound_meanings
+from tests.decoding import decoding
 
 RUN = {"model": "m", "output": "o", "method": "gptq"}
 
@@ -45,7 +46,7 @@ def result(loops: tuple[int, int] = (0, 0), **changes: Any) -> EvalResult:
     )
     data = {
         **dict.fromkeys(("reference_characters", "reference_words")),
-        **{"hyocr": "0", "data": "d", "seed": 0, "max_new_tokens": 9, "peak_rss_bytes": 0},
+        **{"hyocr": "0", "data": "d", "seed": 0, "decoding": decoding(), "peak_rss_bytes": 0},
         **{"environment": {}, "failures": {}, "comparison": comparison},
         "model": score(cer=0.0257, wer=0.11, cut_pages=3, loop_rate=loops[0] / 10, edit_distance=0.3, exact_match=0.4),
         "baseline": score(cut_pages=1, loop_rate=loops[1] / 10, edit_distance=0.1, exact_match=0.5),
@@ -182,6 +183,10 @@ def test_a_bad_bound_is_one_line(text: str, message: str) -> None:
         ({"gate": {"cre": 1}, "eval": "pages"}, "gate: cre: unknown key; did you mean cer?"),
         ({"gate": "cer=1"}, "gate needs eval"),
         ({"eval_samples": 3}, "eval_samples needs eval"),
+        ({"repetition_penalty": 1.1}, "repetition_penalty needs something to write: eval, or answers: generate"),
+        ({"max_new_tokens": 9}, "max_new_tokens needs something to write"),
+        ({"keep_loops": True}, "keep_loops needs something to write"),
+        ({"eval": "e", "repetition_penalty": 0.9}, "repetition_penalty = 0.9: should be greater than or equal to 1"),
         ({"metrics": "cer"}, "metrics needs eval"),
         ({"keep": True}, "keep needs a gate"),
         ({"keep": True, "eval": "pages"}, "keep needs a gate"),

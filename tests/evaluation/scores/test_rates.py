@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from hyocr_core.evaluation.scores.rates import (
     bootstrap_interval,
-    cut_loop,
     edit_distances,
-    ends_in_loop,
     micro_rate,
     normalize,
     word_errors,
@@ -74,72 +72,6 @@ def test_words_are_what_stands_between_spaces_or_a_character_where_there_are_non
     text: str, expected: list[str]
 ) -> None:
     assert words(text) == expected
-
-
-def cut_by_the_cleaner(text: str) -> bool:
-    """HunyuanOCR's rule in its own terms: count the copies of every possible unit backwards from the end."""
-    if len(text) < 2000:
-        return False
-    for length in range(2, len(text) // 10 + 1):
-        copies, end = 0, len(text)
-        while end >= length and text[end - length : end] == text[-length:]:
-            copies, end = copies + 1, end - length
-        if copies >= 10:
-            return True
-    return False
-
-
-PROSE = "".join(chr(0x4E00 + 7 * index % 3001) for index in range(3000))  # no unit of it comes twice in a row
-
-
-@pytest.mark.parametrize(
-    ("text", "loop"),
-    [
-        (PROSE, False),
-        (PROSE + "<td></td>" * 10, True),
-        (PROSE + "<td></td>" * 9, False),
-        (PROSE + "<td></td>" * 30 + "end", False),
-        (PROSE + "." * 20, True),  # ten times ".."
-        (PROSE + "." * 19, False),
-        (PROSE + "\n" * 500, True),
-        (PROSE[:200] * 10, True),
-        (PROSE[:199] * 10, False),  # 1990 characters
-        ("ab" * 999 + "c", False),
-        ("a" * 2000, True),
-        ("a" * 1999, False),
-        ("", False),
-    ],
-)
-def test_a_loop_is_what_hunyuans_cleaner_cuts(text: str, loop: bool) -> None:
-    assert ends_in_loop(text) is loop
-    assert cut_by_the_cleaner(text) is loop
-
-
-@given(
-    st.integers(1990, 2100),
-    st.text(alphabet="ab\n", min_size=1, max_size=6),
-    st.integers(7, 14),
-    st.text("ab", max_size=2),
-)
-def test_loops_are_found_as_the_cleaner_finds_them(start: int, unit: str, copies: int, tail: str) -> None:
-    text = PROSE[:start] + unit * copies + tail
-    assert ends_in_loop(text) is cut_by_the_cleaner(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "left"),
-    [
-        (PROSE + "<td></td>" * 30, PROSE + "<td></td>"),
-        (PROSE + "." * 21, PROSE + "..."),  # rounds are of two characters at least
-        (PROSE + "\n" * 500, PROSE + "\n\n"),
-        ("ab" * 1500, "ab"),
-        (PROSE + "<td></td>" * 9, PROSE + "<td></td>" * 9),
-        ("ab" * 999, "ab" * 999),
-        ("", ""),
-    ],
-)
-def test_of_a_loop_one_round_is_left(text: str, left: str) -> None:
-    assert cut_loop(text) == left
 
 
 def test_micro_rate_weighs_characters_not_pages() -> None:
