@@ -62,6 +62,8 @@ def evaluate(
         else:
             check_transcripts(config, records)
     participants = gather(config, backends)
+    for line in participants.other_forwards(config.forward[-1]):
+        progress.say(line)
     pages = pages or check_pages(records or (), participants.processor, progress)
     # Pages with a text may be among those that cannot be used.
     _refuse_empty(pages.records)

@@ -57,7 +57,7 @@ def recompose_in_rotary() -> None:
 
     def recomposition_frequencies(self: Any, freq: Tensor) -> Tensor:
         widths = [2 * width for width in self.mrope_section]
-        sections = torch.cat((freq, freq), dim=-1).split(widths, dim=-1)
+        sections = torch.split(torch.cat((freq, freq), dim=-1), widths, dim=-1)
         return torch.cat([section[axis % len(widths)] for axis, section in enumerate(sections)], dim=-1)
 
     def rotate_recomposed(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, mrope_section: Sequence[int]) -> Any:

@@ -2,7 +2,8 @@
 
 The reference is Tencent's code: `train/modeling_hunyuan_vl.py` in Tencent-Hunyuan/HunyuanOCR, with which vLLM's native
 model (up to 0.28) and llama.cpp agree. Transformers 5.13 to 5.24 differs in the two places below; docs/forward.md tells
-what that does. At run time this file needs torch and Transformers alone, so that clients can import it without the rest.
+what that does. At run time this file needs torch and Transformers alone, so that clients can import it by itself, after
+`recompose_in_rotary` of pages/older_transformers.py.
 """
 
 from __future__ import annotations
@@ -16,12 +17,8 @@ from torch import Tensor, nn
 from transformers import HunYuanVLTextConfig, HunYuanVLVisionConfig
 from transformers.models.hunyuan_vl.modeling_hunyuan_vl import HunYuanVLRotaryEmbedding, HunYuanVLVisionPatchEmbed
 
-from hyocr_core.pages.older_transformers import recompose_in_rotary
-
 if TYPE_CHECKING:
     from hyocr_core.contract.backend import Forward
-
-recompose_in_rotary()
 
 
 class ReferenceRotaryEmbedding(HunYuanVLRotaryEmbedding):

