@@ -137,6 +137,11 @@ class Backend(AnyBackend, ABC):
         """Beside the checkpoint's files and the options, what the answers depend on, such as a version; recorded."""
         return {}
 
+    @property
+    def forward(self) -> Forward | None:
+        """What the model computes in it; None where that is not known. Recorded, and compared only with its like."""
+        return None
+
     @abstractmethod
     def read(self, pages: Sequence[PageToRead], say: Callable[[str], None]) -> Iterator[PageAnswer]:
         """Read these pages, greedily; yield an answer for each, in any order.

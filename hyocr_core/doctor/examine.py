@@ -19,7 +19,8 @@ from hyocr_core.plugin.registry import installed_methods, load_method
 def examine(python: Path | None = None) -> Examination:
     """Look at this machine and this environment; load no model. python: another interpreter to look for vLLM in."""
     found = packages.find_packages()
-    vllm = packages.find_vllm(python)
+    vllm = packages.with_forward(packages.find_vllm(python), python)
+    forward = packages.find_own_forward()
     here, problems = machine.find_machine()
     formats = loads.find_loads(vllm, here)
     caches = storage.find_caches()
@@ -29,6 +30,7 @@ def examine(python: Path | None = None) -> Examination:
         *_check_plugins(plugins),
         *machine.check_machine(here),
         *loads.check_loads(formats, vllm, asked=python is not None),
+        *packages.check_forward(forward),
         *packages.check_vllm(vllm),
         *storage.check_caches(caches),
     ]
@@ -39,6 +41,7 @@ def examine(python: Path | None = None) -> Examination:
         packages=tuple(found),
         extras=tuple(packages.find_extras()),
         plugins=tuple(plugins),
+        forward=forward,
         vllm=vllm,
         machine=here,
         formats=tuple(formats),

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
 
 
@@ -38,6 +39,7 @@ class Vllm(FrozenModel):
     packages: dict[str, str] = Field(
         description="versions beside it: torch, transformers, compressed-tensors, hyocr-vllm"
     )
+    forward: Forward | None = Field(None, description="whose forward of HunyuanOCR it computes, as far as known")
     keeps_apart: bool | None = Field(None, description="whether these versions keep pages apart that are read at once")
 
 
@@ -100,6 +102,7 @@ class Examination(FrozenModel):
     packages: tuple[Package, ...]
     extras: tuple[Extra, ...]
     plugins: tuple[Plugin, ...]
+    forward: Forward | None = Field(description="whose forward of HunyuanOCR this Transformers computes by itself")
     vllm: Vllm
     machine: Machine
     formats: tuple[FormatLoads, ...]

@@ -13,9 +13,11 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from hyocr_core.contract.backend import Forward
 from hyocr_core.doctor.findings import Extra, Package, Problem, Vllm
 from hyocr_core.errors import MissingRuntimeError
 from hyocr_core.runtimes import vllm_pair
+from hyocr_core.runtimes.vllm_forward import REMEDY, find_forward
 from hyocr_core.runtimes.vllm_pair import VllmPair
 
 CORE = "hyocr-core"
@@ -59,10 +61,37 @@ def find_vllm(python: Path | None) -> Vllm:
     return Vllm(python=path, version=found.version, build=build, packages=found.packages, keeps_apart=found.pair.sound)
 
 
+def with_forward(vllm: Vllm, python: Path | None) -> Vllm:
+    """The same, asked whose forward it computes, for which it imports Transformers."""
+    return vllm if vllm.version is None else vllm.model_copy(update={"forward": find_forward(vllm.version, python)})
+
+
+def find_own_forward() -> Forward | None:
+    """Whose forward this Transformers computes by itself; None for neither, or if it cannot be imported."""
+    try:
+        from hyocr_core.pages.older_transformers import recompose_in_rotary
+        from hyocr_core.runtimes.forward import probe
+
+        recompose_in_rotary()
+        return probe()
+    except Exception:  # a broken installation is told of by its packages
+        return None
+
+
+def check_forward(forward: Forward | None) -> Iterator[Problem]:
+    """Say when this Transformers computes what hyocr does not know."""
+    if forward is None and find_spec("transformers") is not None:
+        advice = "its forward of HunyuanOCR is unknown to hyocr: install one from 5.16.1 to 5.24"
+        yield Problem(broken=True, about="transformers", advice=advice)
+
+
 def check_vllm(vllm: Vllm) -> Iterator[Problem]:
     """Say what is wrong with the versions of a vLLM."""
     if vllm.version is not None and not vllm.keeps_apart:
         yield Problem(broken=False, about="vLLM", advice=VllmPair.among(vllm.version, vllm.packages).warning)
+    if vllm.forward == "transformers":
+        advice = f"it computes Transformers' forward of HunyuanOCR, not the reference's; {REMEDY}"
+        yield Problem(broken=False, about="vLLM", advice=advice)
 
 
 def check_packages(packages: list[Package]) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from hyocr_core.contract.backend import Forward
 from hyocr_core.doctor.findings import Cache, Examination, FormatLoads, Load, Machine
 from hyocr_core.resources import GB
 
@@ -26,11 +27,16 @@ def heading(found: Examination) -> Iterator[str]:
 def tables(found: Examination) -> Iterator[Table]:
     """Packages, plugins, formats and caches."""
     shown = [package for package in found.packages if package.name in ALWAYS or package.problem is not None]
-    rows = [(package.name, package.version or "-", package.needed or "-", package.problem or "") for package in shown]
+    notes = {"transformers": _whose(found.forward)}
+    rows = [
+        (package.name, package.version or "-", package.needed or "-", package.problem or notes.get(package.name, ""))
+        for package in shown
+    ]
     beside = ", ".join(f"{name} {version}" for name, version in found.vllm.packages.items())
     build = {"cpu": "CPU build", "cuda": "CUDA build", None: ""}[found.vllm.build]
     apart = {True: "reads pages at once", False: "mixes up pages", None: ""}[found.vllm.keeps_apart]
-    note = "; ".join(filter(None, (" ".join(filter(None, (build, beside and f"beside {beside}"))), apart)))
+    forward = _whose(found.vllm.forward) if found.vllm.version else ""
+    note = "; ".join(filter(None, (" ".join(filter(None, (build, beside and f"beside {beside}"))), apart, forward)))
     yield _table(("package", "version", "needed", ""), [*rows, ("vllm", found.vllm.version or "-", "-", note)])
     yield _table(
         ("plugin", "name", "distribution", "version", "verdict"),
@@ -72,6 +78,11 @@ def _cache_row(cache: Cache) -> tuple[str, ...]:
     parts = ", ".join(f"{name} {_size(size)}" for name, size in cache.parts.items())
     used = f"{_size(cache.used_bytes)}{parts and f' ({parts})'}"
     return cache.name, used, _size(cache.free_bytes), cache.folder
+
+
+def _whose(forward: Forward | None) -> str:
+    whose = {"reference": "the reference's forward", "transformers": "its own forward", None: "an unknown forward"}
+    return f"computes {whose[forward]}"
 
 
 def _size(size: int) -> str:

@@ -72,6 +72,8 @@ def evaluate(
     _say_passed_over(participants, progress)
     if participants.decoding.repetition_penalty is None:
         progress.say(UNKNOWN_PENALTY)
+    for line in participants.other_forwards(config.forward[-1]):
+        progress.say(line)
     batch_size = config.batch_size or BATCH_SIZE
     if pages is None:
         pages = _check(records or (), participants, config, progress)

@@ -22,8 +22,10 @@ from hyocr_core.errors import CheckpointError, one_line
 from hyocr_core.models.spelling import BLOCKS, EMBEDDING, NORM, VISION, memory_name, published_name
 from hyocr_core.models.wiring import DECODER, MERGER, Place, smoothing_of
 from hyocr_core.models.wiring import VISION as VISION_LAYER
-from hyocr_core.pages.older_transformers import one_tensor
+from hyocr_core.pages.older_transformers import one_tensor, recompose_in_rotary
 from hyocr_core.runtimes.forward import set_forward
+
+recompose_in_rotary()
 
 ARCHITECTURE = "HunYuanVLForConditionalGeneration"
 

@@ -16,12 +16,8 @@ from torch import Tensor, nn
 from transformers import HunYuanVLTextConfig, HunYuanVLVisionConfig
 from transformers.models.hunyuan_vl.modeling_hunyuan_vl import HunYuanVLRotaryEmbedding, HunYuanVLVisionPatchEmbed
 
-from hyocr_core.pages.older_transformers import recompose_in_rotary
-
 if TYPE_CHECKING:
     from hyocr_core.contract.backend import Forward
-
-recompose_in_rotary()
 
 
 class ReferenceRotaryEmbedding(HunYuanVLRotaryEmbedding):

@@ -71,7 +71,7 @@ class VllmPair(FrozenModel):
     def remedy(self) -> str:
         """What to do where pages are mixed up."""
         serve = "vllm serve --max-num-seqs 1"
-        return serve if self.sound else f"{INSTALL} beside vLLM, or {serve}"
+        return serve if self.sound else f"{INSTALL} beside vLLM, or pip install hyocr-vllm, or {serve}"
 
     @property
     def warning(self) -> str:

@@ -1,6 +1,7 @@
 """Read images with a checkpoint in vLLM, offline. Stands alone: it runs in an environment that has vLLM and no hyocr.
 
     python vllm_runner.py CHECKPOINT MAX_TOKENS AT_ONCE
+    python vllm_runner.py --forward
 
 Each line of stdin is a request {"number": n, "prompt": text, "image": PNG in base64, "max_tokens": n}; the prompt is
 what the chat template wrote, with one image token. Each line of stdout answers one, as it is done: {"number": n,
@@ -12,6 +13,9 @@ are read at the same time. What vLLM itself prints goes to stderr.
 
 The CPU build of vLLM 0.32 has no kernel that rounds to FP8 with a static scale, which one scale per weight needs:
 HYOCR_FP8_EMU=1 puts an emulation in its place.
+
+The second form only prints whose forward this Transformers computes, hyocr's plugin of vLLM applied if it is there:
+`reference`, `transformers`, or null for neither.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from queue import SimpleQueue
@@ -44,14 +49,15 @@ os.environ.update(
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 OLDER_TRANSFORMERS = Path(__file__).parents[1] / "pages/older_transformers.py"
+FORWARD = Path(__file__).with_name("forward.py")
 LARGEST_FP8 = 448.0
 BATCHED_TOKENS = 8192
 """Tokens of all requests that one step takes, and so of all pages that it encodes together; vLLM's own default."""
 
 
-def older_transformers() -> Any:
-    """hyocr's module of what Transformers lacks, from beside this file: it stands alone too."""
-    spec: Any = spec_from_file_location("older_transformers", OLDER_TRANSFORMERS)
+def beside(path: Path) -> Any:
+    """A module of hyocr that stands alone too."""
+    spec: Any = spec_from_file_location(path.stem, path)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -105,7 +111,7 @@ def emulate_fp8() -> None:
 
 def patch() -> None:
     """Put right what vLLM and Transformers of these versions get wrong with this architecture."""
-    older_transformers().use_pil_image_processor()
+    beside(OLDER_TRANSFORMERS).use_pil_image_processor()
     from vllm.platforms import current_platform  # type: ignore[import-not-found,unused-ignore]
 
     if current_platform.is_cpu():
@@ -202,10 +208,23 @@ def take(requests: SimpleQueue[dict[str, Any] | None]) -> None:
     requests.put(None)
 
 
+def probe_forward() -> Any:
+    """Whose forward models of vLLM compute here."""
+    listed = os.environ.get("VLLM_PLUGINS")
+    beside(OLDER_TRANSFORMERS).recompose_in_rotary()
+    for entry in entry_points(group="vllm.general_plugins", name="hyocr"):
+        if listed is None or entry.name in listed.split(","):
+            entry.load()()
+    return beside(FORWARD).probe()
+
+
 def main() -> None:
     # Libraries print on stdout, where only answers may stand.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    if sys.argv[1:] == ["--forward"]:
+        answers.write(json.dumps(probe_forward()))
+        return
     patch()
     checkpoint, max_tokens, at_once = sys.argv[1:]
     make_room(checkpoint, int(max_tokens))

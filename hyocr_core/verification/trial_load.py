@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError, MissingRuntimeError, RunError, one_line
 from hyocr_core.formats import StoredFormats
@@ -16,7 +17,9 @@ from hyocr_core.formats.runtimes import Shapes
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import build_sample, prompt_text
 from hyocr_core.runtimes.concurrency import MAX_NEW_TOKENS, trial_pages, try_concurrency
+from hyocr_core.runtimes.forward import probe
 from hyocr_core.runtimes.native import check_packages, load_native
+from hyocr_core.runtimes.vllm_forward import find_forward
 from hyocr_core.runtimes.vllm_pair import find_vllm
 from hyocr_core.runtimes.vllm_process import VllmProcess, VllmRequest
 from hyocr_core.verification.verdict import LoadRecord, TogetherRecord
@@ -35,20 +38,26 @@ def read_page(
     pages = trial_pages()
     outcome: Literal["read", "failed", "cannot be tried here"] = "read"
     text = detail = ""
-    together = None
+    together = forward = None
     try:
         processor = load_processor(folder)
         if runtime == "vllm":
-            text, together = _with_vllm(folder, processor, python)
+            text, together, forward = _with_vllm(folder, processor, python)
         else:
             tokens = _with_transformers(folder, formats, shapes, pages[0], processor)
-            text = processor.tokenizer.decode(tokens, skip_special_tokens=True)
+            text, forward = processor.tokenizer.decode(tokens, skip_special_tokens=True), probe()
     except MissingRuntimeError as error:
         outcome, detail = "cannot be tried here", str(error)
     except (CheckpointError, RunError) as error:
         outcome, detail = "failed", str(error)
     return LoadRecord(
-        runtime=runtime, outcome=outcome, detail=detail, page=pages[0].answer or "", text=text, together=together
+        runtime=runtime,
+        outcome=outcome,
+        detail=detail,
+        page=pages[0].answer or "",
+        text=text,
+        forward=forward,
+        together=together,
     )
 
 
@@ -72,15 +81,17 @@ def _generate(model: Any, inputs: dict[str, torch.Tensor]) -> list[int]:
     return tokens
 
 
-def _with_vllm(folder: Path, processor: Any, python: Path | None) -> tuple[str, TogetherRecord]:
-    """The text of the first trial page, and what became of all of them at once."""
-    pair = find_vllm(python).pair
+def _with_vllm(folder: Path, processor: Any, python: Path | None) -> tuple[str, TogetherRecord, Forward | None]:
+    """The text of the first trial page, what became of all of them at once, and whose forward read them."""
+    found = find_vllm(python)
+    pair = found.pair
     pages = trial_pages()
     longest = max(build_sample(page, processor, with_answer=False).prompt_tokens for page in pages) + MAX_NEW_TOKENS
     with VllmProcess(folder, python, longest, len(pages)) as vllm:
         trial = try_concurrency(partial(_texts, vllm, processor))
     finding = f"{trial.finding}: {pair.remedy}" if trial.changed else trial.finding
-    return trial.alone[0], TogetherRecord(versions=str(pair), changed=trial.changed, finding=finding)
+    together = TogetherRecord(versions=str(pair), changed=trial.changed, finding=finding)
+    return trial.alone[0], together, find_forward(found.version, python)
 
 
 def _texts(vllm: VllmProcess, processor: Any, pages: Sequence[Record]) -> list[str]:

@@ -8,7 +8,9 @@ from typing import Literal
 from pydantic import Field
 from rich.table import Table
 
+from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
+from hyocr_core.runtimes.vllm_forward import REMEDY
 
 
 class FaultRecord(FrozenModel):
@@ -45,6 +47,7 @@ class LoadRecord(FrozenModel):
     detail: str = Field(description="why it failed or cannot be tried")
     page: str
     text: str
+    forward: Forward | None = Field(None, description="whose forward it computes; None where that is not known")
     together: TogetherRecord | None = Field(None, description="of a runtime that reads several pages at once")
 
 
@@ -96,6 +99,7 @@ def lines(result: VerifyResult) -> Iterator[str]:
         yield f"note: {note}"
     if result.load is not None and result.load.outcome == "read":
         yield f"{result.load.runtime} read {result.load.text!r} on a page that says {result.load.page!r}"
+        yield from _forward_line(result.load)
         together = result.load.together
         if together is not None and not together.changed:
             yield f"{together.versions}: {together.finding}"
@@ -103,3 +107,13 @@ def lines(result: VerifyResult) -> Iterator[str]:
         yield f"fault: {fault.place}: {fault.problem}"
     count = len(result.faults)
     yield "no faults" if not count else "1 fault" if count == 1 else f"{count} faults"
+
+
+def _forward_line(load: LoadRecord) -> Iterator[str]:
+    if load.forward is None:
+        yield f"note: whose forward {load.runtime} computes is not known"
+    elif load.forward == "reference":
+        yield f"{load.runtime} computes the reference's forward"
+    else:
+        remedy = f": {REMEDY}" if load.runtime == "vllm" else ""
+        yield f"note: {load.runtime} computes Transformers' forward, not the reference's{remedy}"

@@ -147,11 +147,12 @@ def test_a_missing_package_is_no_fault(sound: Path, monkeypatch: pytest.MonkeyPa
 def stub(tmp_path: Path) -> Callable[..., Path]:
     """An interpreter that seems to have vLLM beside this Transformers, and instead of the runner runs this."""
 
-    def make(body: str, transformers: str = "5.20.1") -> Path:
+    def make(body: str, transformers: str = "5.20.1", forward: str = '"transformers"') -> Path:
         versions = json.dumps(["vllm", {"vllm": "0.32.0", "transformers": transformers}])
         path = tmp_path / "python"
         path.write_text(
-            f"#!{sys.executable}\nimport json, sys\nif sys.argv[1] == '-c': sys.exit(print({versions!r}))\n{body}\n"
+            f"#!{sys.executable}\nimport json, sys\nif sys.argv[1] == '-c': sys.exit(print({versions!r}))\n"
+            f"if sys.argv[2:] == ['--forward']: sys.exit(print({forward!r}))\n{body}\n"
         )
         path.chmod(0o755)
         return path
@@ -201,9 +202,32 @@ def test_vllm_reads_several_pages_at_once_as_one_by_one(sound: Path, stub: Calla
 
 
 @pytest.mark.parametrize(
+    ("forward", "line"),
+    [
+        ('"reference"', "vllm computes the reference's forward"),
+        (
+            '"transformers"',
+            "note: vllm computes Transformers' forward, not the reference's: pip install hyocr-vllm beside vLLM gives "
+            "it the reference's",
+        ),
+        ("null", "note: whose forward vllm computes is not known"),
+        ("what?", "note: whose forward vllm computes is not known"),
+    ],
+)
+def test_whose_forward_vllm_computes_is_said(sound: Path, stub: Callable[..., Path], forward: str, line: str) -> None:
+    result = verify(sound, "--load", "vllm", "--python", stub(READS_RIGHT, forward=forward))
+    assert result.exit_code == 0, result.output
+    assert line in result.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
     ("transformers", "remedy"),
     [
-        ("5.19.0", "pip install 'transformers>=5.20.1,<5.21' beside vLLM, or vllm serve --max-num-seqs 1"),
+        (
+            "5.19.0",
+            "pip install 'transformers>=5.20.1,<5.21' beside vLLM, or pip install hyocr-vllm, or "
+            "vllm serve --max-num-seqs 1",
+        ),
         ("5.20.1", "vllm serve --max-num-seqs 1"),
     ],
 )

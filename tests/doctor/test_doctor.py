@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from hyocr_core.cli.main import main
+from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.doctor import loads, machine, packages, storage
 from hyocr_core.doctor.examine import examine
 from hyocr_core.doctor.findings import Cache, Cpu, Examination, Gpu, Machine, Problem, Vllm
@@ -82,6 +83,7 @@ def test_json_is_the_examination(plugins: PluginFolder) -> None:
     assert found.machine.cpu.cores <= (os.cpu_count() or 1)
     assert found.executable == sys.executable
     assert {"torch", "transformers", "pydantic"} <= {package.name for package in found.packages}
+    assert (found.forward, found.vllm.forward) == ("transformers", None)
     assert {extra.name for extra in found.extras} >= {"pdf", "datasets"}
     assert ("observer", "dump-stats", None) in {(item.kind, item.name, item.problem) for item in found.plugins}
 
@@ -349,3 +351,18 @@ def test_what_is_broken_comes_first_and_decides_the_exit(monkeypatch: pytest.Mon
     assert "broken: x: a b\\x1b[31m" in result.stdout.splitlines()
     assert "nothing is broken" not in result.stdout
     assert doctor("--json").exit_code == 1
+
+
+def test_whose_forward_is_computed_is_said() -> None:
+    mended, theirs = (CPU_VLLM.model_copy(update={"keeps_apart": True, "forward": each}) for each in FORWARDS)
+    assert not list(packages.check_vllm(mended))
+    (problem,) = packages.check_vllm(theirs)
+    assert (problem.broken, "pip install hyocr-vllm" in problem.advice) == (False, True)
+    (unknown,) = packages.check_forward(None)
+    assert unknown.broken
+    assert not list(packages.check_forward("transformers"))
+
+
+def test_the_row_of_transformers_says_whose_forward_it_has(plugins: PluginFolder) -> None:
+    row = next(line for line in doctor().stdout.splitlines() if line.startswith("transformers "))
+    assert row.endswith("computes its own forward")

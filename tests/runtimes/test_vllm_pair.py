@@ -32,6 +32,7 @@ def test_pairs(vllm: str, transformers: str | None, sound: bool) -> None:
     pair = VllmPair(vllm=vllm, transformers=transformers)
     assert pair.sound == sound
     assert (INSTALL in pair.remedy) == (not sound)
+    assert pair.model_copy(update={"plugin": True}).sound
     assert "--max-num-seqs 1" in pair.remedy
 
 

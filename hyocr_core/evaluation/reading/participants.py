@@ -19,6 +19,7 @@ from hyocr_core.evaluation.reading.texts import TextReader
 from hyocr_core.evaluation.scores.result import Role
 from hyocr_core.models.own_decoding import MAX_NEW_TOKENS
 from hyocr_core.models.rounded import RoundedCheckpoint
+from hyocr_core.runtimes.vllm_forward import REMEDY
 from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.settings.shared import as_asked
 
@@ -57,12 +58,25 @@ class Participants:
         """The most that all whose files are here take of a prompt and its answer."""
         return min((opened.shape.max_tokens for opened in self.sources.values()), default=None)
 
+    def other_forwards(self, wanted: Forward) -> list[str]:
+        """A line on each runtime that is known to compute another forward."""
+        lines = (_other_forward(reader, wanted) for reader in self.texts.values())
+        return list(dict.fromkeys(line for line in lines if line is not None))
+
     @property
     def identity(self) -> dict[str, str]:
         """Beside files and pages, what the answers depend on."""
         named = {role: {"runtime": entry.runtime, "forward": entry.forward} for role, entry in self.entries.items()}
         known = named | {role: dict(reader.identity) for role, reader in self.texts.items()}
         return {f"{role} {key}": value for role, of_role in known.items() for key, value in of_role.items()}
+
+
+def _other_forward(reader: TextReader, wanted: Forward) -> str | None:
+    found = reader.backend.forward
+    if found is None or found == wanted:
+        return None
+    remedy = f": {REMEDY}" if found == "transformers" else ""
+    return f"{reader.who} computes the {found} forward, not the {wanted} one{remedy}"
 
 
 def gather(config: EvalConfig, chosen: Mapping[Role, ChosenBackend]) -> Participants:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from hyocr_core.contract.backend import Backend, BackendConfig, ModelToRead, PageAnswer, PageToRead
+from hyocr_core.contract.backend import Backend, BackendConfig, Forward, ModelToRead, PageAnswer, PageToRead
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CheckpointError, RunError
@@ -17,6 +17,7 @@ from hyocr_core.evaluation.reading.parallel import as_done
 from hyocr_core.pages.images import png_base64
 from hyocr_core.pages.prompts import chat, for_endpoint
 from hyocr_core.runtimes.concurrency import MAX_NEW_TOKENS, try_concurrency
+from hyocr_core.runtimes.vllm_forward import find_forward
 from hyocr_core.runtimes.vllm_pair import INSTALL, find_vllm
 from hyocr_core.runtimes.vllm_process import VllmAnswer, VllmProcess, VllmRequest
 
@@ -45,14 +46,20 @@ class Vllm(Backend):
             raise CheckpointError(f"{model.name}: vLLM needs the checkpoint's files")
         self._folder, self._most = model.folder, model.max_tokens
         self._python = config.python
-        self._pair = find_vllm(config.python).pair
+        found = find_vllm(config.python)
+        self._pair, self._forward = found.pair, find_forward(found.version, config.python)
         if not self._pair.sound and (model.at_once or 1) > 1:
             raise BadInputError(f"{self._pair.warning}, here --batch-size 1")
         self._at_once = model.at_once or (AT_ONCE if self._pair.sound else 1)
 
     @property
     def identity(self) -> Mapping[str, str]:
-        return {"vllm": self._pair.vllm, "vllm transformers": str(self._pair.transformers)}
+        versions = {"vllm": self._pair.vllm, "vllm transformers": str(self._pair.transformers)}
+        return versions | {"vllm forward": str(self._forward)}
+
+    @property
+    def forward(self) -> Forward | None:
+        return self._forward
 
     def read(self, pages: Sequence[PageToRead], say: Callable[[str], None]) -> Iterator[PageAnswer]:
         longest = max((page.prompt_tokens or 0) + self.model.room(page) for page in pages)

@@ -108,6 +108,7 @@ class TextReader:
             revision=None if self.files is None else self.files.revision,
             subfolder=None if self.files is None else self.files.subfolder,
             runtime=self.runtime,
+            forward=self.backend.forward,
             weight_bytes=weight_bytes,
             part_bytes=by_part,
             seconds=seconds,

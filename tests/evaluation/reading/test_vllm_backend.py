@@ -23,6 +23,8 @@ import json, sys
 from pathlib import Path
 if sys.argv[1] == "-c":
     sys.exit(print(json.dumps(["vllm", {"vllm": "0.32.0", "transformers": "TRANSFORMERS"}])))
+if sys.argv[-1] == "--forward":
+    sys.exit(print('"transformers"'))
 at_once = int(sys.argv[-1])
 Path(__file__).with_name("at_once").write_text(str(at_once))
 waiting = []
@@ -103,6 +105,8 @@ def test_pages_at_once(
     expected = [tokenizer.decode([10 + number], skip_special_tokens=True) for number in range(COUNT)]
     assert [page["text"] for page in found["pages"]] == expected, "each page has its own answer"
     assert found["environment"]["model vllm transformers"] == transformers
+    assert found["model"]["forward"] == "transformers"
+    assert "vllm computes the transformers forward, not the reference one: pip install hyocr-vllm" in result.stderr
     notice = "one page at a time: vLLM 0.32.0 with Transformers 5.19.0 mixes up pages that it encodes together: pip"
     assert (notice in " ".join(result.stderr.split())) == (transformers == "5.19.0")
 

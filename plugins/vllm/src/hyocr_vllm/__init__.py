@@ -18,9 +18,11 @@ def register() -> None:
     if os.environ.get(SWITCH, "reference") == "transformers":
         _log.info("hyocr: HunyuanOCR's forward is left to Transformers (%s)", SWITCH)
         return
+    from hyocr_core.pages.older_transformers import recompose_in_rotary
     from hyocr_core.runtimes.forward import override_everywhere
     from hyocr_vllm.pages import split_pages
 
+    recompose_in_rotary()
     split_pages()
     forward = override_everywhere()
     if forward == "reference":
