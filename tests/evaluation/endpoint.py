@@ -6,13 +6,14 @@ import base64
 import io
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from PIL import Image
+
+from hyocr_core.runtimes.concurrency import TEXTS
 
 Reply = tuple[int, bytes | None]
 """HTTP status and body; no body: the connection is closed without an answer."""
@@ -53,7 +54,8 @@ class Server:
     def __init__(self) -> None:
         self.trial: Callable[[int, int], Reply] = lambda which, _at_once: (200, completion(f"{which} " * 9))
         self.trials: list[dict[str, Any]] = []
-        self._lines: list[bytes] = []
+        self._lines: Counter[bytes] = Counter()
+        self._met = threading.Barrier(len(TEXTS))
         self.served: Any = {"object": "list", "data": [{"id": "ocr", "object": "model"}]}
         self.reply: Callable[[int, int], Reply] = lambda page, _attempt: (200, completion(f"text {page}"))
         self.asked: Counter[int] = Counter()
@@ -61,7 +63,7 @@ class Server:
         self.keys: set[str | None] = set()
         self.retry_after: str | None = None
         self.knows_penalty = True
-        self.at_once = self.most_at_once = self._trying = 0
+        self.at_once = self.most_at_once = 0
         self._lock = threading.Lock()
         self._http = QuietHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
@@ -72,22 +74,15 @@ class Server:
         self._http.server_close()
 
     def _try(self, body: dict[str, Any]) -> Reply:
-        """Lets several that are asked together meet."""
+        """The first time a line comes alone, the second time all of them together, and so on."""
         line = picture(body).convert("L").point(lambda value: 255 * (value > 128)).tobytes()
         with self._lock:
             self.trials.append(body)
-            self._trying += 1
-            if line not in self._lines:
-                self._lines.append(line)
-        time.sleep(0.02)
-        with self._lock:
-            at_once = self._trying
-        try:
-            return self.trial(self._lines.index(line), at_once)
-        finally:
-            time.sleep(0.02)
-            with self._lock:
-                self._trying -= 1
+            self._lines[line] += 1
+            which, together = list(self._lines).index(line), self._lines[line] % 2 == 0
+        if together:
+            self._met.wait(60)
+        return self.trial(which, len(TEXTS) if together else 1)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
