@@ -80,9 +80,9 @@ def test_pages_are_drawn_and_checked_once_for_all_runs(
         drawn.append(Path(spec).name)
         return draw_pages(spec, *arguments, **options)
 
-    def check(records: Any, *arguments: Any) -> Any:
+    def check(records: Any, *arguments: Any, **options: Any) -> Any:
         checked.append(len(records))
-        return check_pages(records, *arguments)
+        return check_pages(records, *arguments, **options)
 
     for module in ("hyocr_core.run.job", "hyocr_core.evaluation.evaluate"):
         monkeypatch.setattr(f"{module}.draw_pages", draw)
