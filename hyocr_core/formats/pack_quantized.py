@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hyocr_core.formats.base import Format, TensorLayout
 from hyocr_core.formats.compressed import NEEDED, UNPACKED, CompressedFormat
 from hyocr_core.formats.integer import BITS, SIXTEEN_BIT_FIRST, IntegerFormat, words
-from hyocr_core.formats.runtimes import TRANSFORMERS, Runtime
+from hyocr_core.formats.runtimes import TRANSFORMERS, Runtime, in_vision
 from hyocr_core.formats.settings_read import group_size, mapping, one_of
 
 if TYPE_CHECKING:
@@ -139,9 +139,16 @@ class PackQuantizedFormat(IntegerFormat, CompressedFormat):
         if stored != list(shape):
             yield "weight_shape", f"says {stored}, the linear is {list(shape)}"
 
-    def must_unpack(self, shapes: Mapping[str, tuple[int, int]]) -> bool:  # noqa: ARG002
-        """compressed-tensors lays models out with unpacked zero points, and refuses packed ones."""
-        return not self.sym
+    def runtimes(self, shapes: Mapping[str, tuple[int, int]]) -> Iterable[Runtime]:
+        """Say of each runtime whether it loads it, and of Transformers how."""
+        *vllm, transformers = super().runtimes(shapes)
+        unpacked = transformers.loads == "yes" and self.must_unpack(shapes)
+        return *vllm, Runtime(TRANSFORMERS, "yes", UNPACKED) if unpacked else transformers
+
+    def must_unpack(self, shapes: Mapping[str, tuple[int, int]]) -> bool:
+        """compressed-tensors lays models out with unpacked zero points, and refuses packed ones; what it takes packed it
+        unpacks when the whole model is called, and the vision tower is called before that."""
+        return not self.sym or in_vision(shapes)
 
     @property
     def _vllm_refusal(self) -> str | None:
@@ -155,4 +162,4 @@ class PackQuantizedFormat(IntegerFormat, CompressedFormat):
     def _transformers(self) -> Runtime:
         if self.permuted or (self.bits == 8 and not self.sym):
             return Runtime(TRANSFORMERS, "unsure", f"not tried; {NEEDED}")
-        return Runtime(TRANSFORMERS, "yes", NEEDED if self.sym else UNPACKED)
+        return Runtime(TRANSFORMERS, "yes", NEEDED)

@@ -21,6 +21,11 @@ FUSED = (
     "them than their parts have"
 )
 
+ONE_GROUP = (
+    "it has to unpack zero points and the vision tower's integers as it loads them, and takes the first config group for "
+    "all layers; `ignore` those of the others"
+)
+
 
 class Catalogue(Protocol):
     """The formats that are installed."""
@@ -85,6 +90,8 @@ class StoredFormats:
         """Say of each runtime whether it loads such a checkpoint; shapes: the quantized linears', by name."""
         parts = self._by_format(shapes)
         found = together(written.runtimes(part) for written, part in parts.items())
+        if len(parts) > 1 and self.must_unpack(shapes):
+            found = [Runtime(TRANSFORMERS, "no", ONE_GROUP) if each.name == TRANSFORMERS else each for each in found]
         if len({rule.format for rule in self.rules}) == 1 or all(rule.target != EVERY for rule in self.rules):
             return found
         return [

@@ -92,6 +92,10 @@ def test_what_no_group_divides_is_stored_per_channel_or_left(
     [line] = read_report(run.output).exceptions
     assert line in (run.output / "README.md").read_text()
     assert verify(run.output, original=str(model)).faults == ()
+    loads = {runtime.name: runtime.loads for runtime in plan.runtimes}
+    assert loads["vLLM CUDA"] == "yes"
+    # compressed-tensors can unpack the tower's integers only by one config group for all layers.
+    assert loads["Transformers"] == ("no" if stored else "yes")
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,12 @@ def test_both_ways_are_read(method: str, options: dict[str, Any], model: Path, t
     assert bits(UP) < 5
     if options:
         assert 4 < bits(DOWN) < 4.5
+
+
+def test_transformers_loads_it_without_the_layers_of_the_other_group(model: Path, tmp_path: Path) -> None:
+    run = run_of(model, tmp_path / "out", "rtn", {**PACKED, "ignore": ["*.fc2"]})
+    quantize(run)
+    assert verify(run.output, load="transformers").faults == ()
 
 
 def test_fp8_needs_no_groups(model: Path, tmp_path: Path) -> None:
