@@ -69,7 +69,7 @@ def _library() -> Any:
 def _ask(library: Any, name: HubName) -> tuple[Any, list[dict[str, Any]]]:
     """The client of the site that has the model, and every file of the revision as that site lists it."""
     # The library's own client, so that proxies and certificates are the same; but the library tries again for minutes.
-    import requests  # type: ignore[import-untyped,unused-ignore]
+    import requests
 
     endpoint = library.get_default_config().endpoint
     requests.head(endpoint, timeout=(CONNECT_SECONDS, ANSWER_SECONDS), allow_redirects=False)

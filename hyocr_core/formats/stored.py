@@ -22,8 +22,8 @@ FUSED = (
 )
 
 ONE_GROUP = (
-    "it has to unpack zero points and the vision tower's integers as it loads them, and takes the first config group for "
-    "all layers; `ignore` those of the others"
+    "it has to unpack zero points and the vision tower's integers as it loads them, and takes the first config group "
+    "for all layers; `ignore` those of the others"
 )
 
 
