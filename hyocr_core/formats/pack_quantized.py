@@ -146,8 +146,8 @@ class PackQuantizedFormat(IntegerFormat, CompressedFormat):
         return *vllm, Runtime(TRANSFORMERS, "yes", UNPACKED) if unpacked else transformers
 
     def must_unpack(self, shapes: Mapping[str, tuple[int, int]]) -> bool:
-        """Packed zero points compressed-tensors refuses: it lays models out with unpacked ones. What else it takes packed
-        it unpacks when the whole model is called, and the vision tower is called before that."""
+        """Zero points: compressed-tensors lays models out with unpacked ones, and refuses them packed. The vision tower:
+        what it takes packed, it unpacks when the whole model is called, and the tower is called before that."""
         return not self.sym or in_vision(shapes)
 
     @property
