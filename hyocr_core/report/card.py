@@ -19,7 +19,7 @@ from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.formats import TRANSFORMERS
 from hyocr_core.models.known_formats import known_formats, known_runtimes
-from hyocr_core.pages.prompts import TASKS
+from hyocr_core.pages.prompts import DEFAULT_PROMPT
 from hyocr_core.report.numbers import measured, number, percent, points, signed_span, size, span
 
 FILE_NAME = "README.md"
@@ -78,8 +78,6 @@ print(answer.choices[0].message.content)"""
 PENALTY = 1.08
 """On repetition, of the official clients."""
 
-OFFICIAL_PROMPT = TASKS["parsing"]["zh"]
-
 _PAGE = "@"
 """Stands for the pixels while the request around them is written."""
 
@@ -119,7 +117,7 @@ def model_card(
         accuracy=_accuracy(report, name),
         runtimes=known_runtimes(quantization_config, _shapes(report)),
         curl=_curl(name),
-        openai=OPENAI.format(name=json.dumps(name), prompt=_quoted(OFFICIAL_PROMPT), penalty=PENALTY),
+        openai=OPENAI.format(name=json.dumps(name), prompt=_quoted(DEFAULT_PROMPT), penalty=PENALTY),
         snippet=_snippet(name, quantization_config, report),
     )
     return str(card).rstrip() + "\n"
@@ -251,7 +249,7 @@ def _curl(name: str) -> str:
                 "role": "user",
                 "content": [
                     {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_PAGE}"}},
-                    {"type": "text", "text": OFFICIAL_PROMPT},
+                    {"type": "text", "text": DEFAULT_PROMPT},
                 ],
             },
         ],

@@ -18,7 +18,8 @@ from huggingface_hub import ModelCard
 
 from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord, read_report
 from hyocr_core.errors import CheckpointError
-from hyocr_core.report.card import OFFICIAL_PROMPT, model_card, record_numbers
+from hyocr_core.pages.prompts import DEFAULT_PROMPT
+from hyocr_core.report.card import model_card, record_numbers
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.shared import Gate
@@ -102,7 +103,7 @@ def test_the_requests_of_the_card_are_those_of_the_official_clients(
                             "type": "image_url",
                             "image_url": {"url": f"data:image/png;base64,{base64.b64encode(page).decode()}"},
                         },
-                        {"type": "text", "text": OFFICIAL_PROMPT},
+                        {"type": "text", "text": DEFAULT_PROMPT},
                     ],
                 },
             ],
