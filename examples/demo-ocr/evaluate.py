@@ -14,6 +14,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, HunYuanVLForConditionalGeneration
 
+from hyocr_core.contract.backend import FORWARDS, Forward
+from hyocr_core.runtimes.forward import set_forward
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -27,18 +30,21 @@ def edit_distance(first: str, second: str) -> int:
     return row[-1]
 
 
-def _conversation(folder: Path, row: dict[str, str]) -> list[dict[str, Any]]:
+def _conversation(folder: Path, row: dict[str, str], question: str | None) -> list[dict[str, Any]]:
+    """What the official clients send."""
     with Image.open(folder / row["img_path"]) as opened:
         image = opened.convert("RGB")
-    content = [{"type": "image", "image": image}, {"type": "text", "text": row["question"]}]
-    return [{"role": "user", "content": content}]
+    content = [{"type": "image", "image": image}, {"type": "text", "text": question or row["question"]}]
+    return [{"role": "system", "content": ""}, {"role": "user", "content": content}]
 
 
-def read_lines(checkpoint: Path, model: Any, data: Path, rows: list[dict[str, str]], batch: int) -> Iterator[str]:
-    """Greedy answers, in order."""
+def read_lines(
+    checkpoint: Path, model: Any, data: Path, rows: list[dict[str, str]], batch: int, question: str | None
+) -> Iterator[str]:
+    """Greedy answers, in order. question: None asks what each row says."""
     processor = AutoProcessor.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
     for start in range(0, len(rows), batch):
-        conversations = [_conversation(data.parent, row) for row in rows[start : start + batch]]
+        conversations = [_conversation(data.parent, row, question) for row in rows[start : start + batch]]
         inputs = processor.apply_chat_template(
             conversations, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
@@ -74,17 +80,28 @@ def _bootstrap(errors: Tensor, lengths: Tensor, rounds: int = 2000) -> list[floa
 @click.option("--data", type=click.Path(path_type=Path, exists=True), default=HERE / "data" / "heldout.jsonl")
 @click.option("--limit", default=None, type=int, help="Read only the first lines.")
 @click.option("--batch", default=1, show_default=True, help="Lines per generate call.")
+@click.option("--forward", type=click.Choice(FORWARDS), default=FORWARDS[0], show_default=True)
+@click.option("--question", help="Ask this instead of what each line says.")
 @click.option("--rtn", is_flag=True, help="Emulate round-to-nearest int4 in groups of 128 first.")
 @click.option("--show", default=0, help="Print this many wrong lines.")
-def main(checkpoint: Path, data: Path, limit: int | None, batch: int, rtn: bool, show: int) -> None:
+def main(
+    checkpoint: Path,
+    data: Path,
+    limit: int | None,
+    batch: int,
+    forward: Forward,
+    question: str | None,
+    rtn: bool,
+    show: int,
+) -> None:
     """Measure the character error rate."""
     rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()][:limit]
     model: Any = HunYuanVLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.bfloat16)
-    model.eval()
+    set_forward(model.eval(), forward)
     if rtn:
         quantize_decoder(model)
     begun = time.monotonic()
-    answers = list(read_lines(checkpoint, model, data, rows, batch))
+    answers = list(read_lines(checkpoint, model, data, rows, batch, question))
     pairs = [(row["answer"], answer) for row, answer in zip(rows, answers, strict=True)]
     errors = torch.tensor([float(edit_distance(*pair)) for pair in pairs])
     lengths = torch.tensor([float(len(right)) for right, _ in pairs])

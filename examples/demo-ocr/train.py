@@ -86,7 +86,7 @@ class Progress:
 
 
 @click.command()
-@click.option("--steps", default=7000, show_default=True, help="Length of the run; its last 40 % cool down.")
+@click.option("--steps", default=8500, show_default=True, help="Length of the run; its last 40 % cool down.")
 @click.option("--out", type=click.Path(path_type=Path), default=HERE / "checkpoint", help="Checkpoint folder.")
 @click.option("--state", type=click.Path(path_type=Path), default=Path("train-state"), help="Training state folder.")
 @click.option("--resume", is_flag=True, help="Continue from the training state.")
