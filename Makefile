@@ -105,10 +105,11 @@ $(BENCH_MODEL)/config.json: .venv/run.stamp
 	.venv-release/bin/pip install --quiet -r tools/requirements.txt
 	@touch $@
 
-.venv-vllm/run.stamp: tests/clients/requirements.txt Makefile
+.venv-vllm/run.stamp: tests/clients/requirements.txt plugins/vllm/pyproject.toml Makefile
 	rm -rf .venv-vllm
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet $(TORCH) -c tests/clients/requirements.txt
 	.venv-vllm/bin/pip install --quiet --no-deps -r tests/clients/requirements.txt
+	.venv-vllm/bin/pip install --quiet --no-deps -e . -e plugins/vllm
 	.venv-vllm/bin/pip install --quiet --no-deps --target .venv-vllm/unsound $(UNSOUND)
 	@touch $@

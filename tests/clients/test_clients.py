@@ -166,7 +166,7 @@ def test_transformers_loads_compressed_tensors(
         checkpoint, dtype=torch.bfloat16, quantization_config=how
     )
     found = read_with_transformers(loaded)
-    expected = read_with_transformers(load_model(checkpoint, CPU))
+    expected = read_with_transformers(load_model(checkpoint, CPU, "transformers"))
     assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]
 
 

@@ -35,7 +35,7 @@ def register():
     spec.loader.exec_module(runner)
     runner.patch()
 """
-ENTRY_POINT = "[vllm.general_plugins]\nhyocr = hyocr_serve:register\n"
+ENTRY_POINT = "[vllm.general_plugins]\nhyocr-serve = hyocr_serve:register\n"
 VERSION = "Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n"
 OPTIONS = ["--enforce-eager", "--max-model-len", "512", "--max-num-seqs", "8"]
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
