@@ -98,11 +98,11 @@ class Server:
             def do_POST(self) -> None:
                 assert self.path == "/v1/chat/completions"
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if page_of(body) == WHITE:
-                    self._send(*server._try(body))
-                    return
                 if body.get("repetition_penalty", 1) <= 0:
                     self._send(*((400, IMPOSSIBLE) if server.knows_penalty else (200, completion("."))))
+                    return
+                if page_of(body) == WHITE:
+                    self._send(*server._try(body))
                     return
                 with server._lock:
                     server.keys.add(self.headers["Authorization"])
