@@ -10,8 +10,8 @@ from typing import Any
 
 CHANNELS = 3
 FLOAT = 4
-PREPROCESSED = 14
-"""Bytes per value of an image that the image processor holds at its peak."""
+PREPROCESSED = 16
+"""Bytes per value of an image: 14 that the image processor holds at its peak, the image itself, and one copy of it."""
 
 
 def prepared_bytes(vision: Any, patches: int) -> int:

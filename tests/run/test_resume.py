@@ -79,6 +79,8 @@ CHANGED: dict[str, World] = {
     "method.distribution": another_method(distribution="other"),
     "method.version": another_method(version="0"),
     "keep_head": World({"keep_head": True}),
+    "forward": World({"forward": "transformers"}),
+    "decoding": World({"answers": "generate"}),
     "device": World(patch=lambda patch: patch.setattr(job, "pick_device", lambda _name: torch.device("cpu:0"))),
     "threads": World(patch=lambda patch: patch.setattr(torch, "get_num_threads", lambda: 77)),
     "versions.hyocr-core": World(patch=lambda patch: patch.setattr("hyocr_core.resources.__version__", "0")),
