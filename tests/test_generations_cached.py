@@ -9,7 +9,6 @@ import pytest
 from huggingface_hub import constants
 
 from hyocr_core.checkpoint.quant_report import QuantReport, read_report
-from hyocr_core.evaluation.reading import generate
 from hyocr_core.testing.generations import write_generation
 from tests.conftest import COMMIT, lay_out_hub
 from tests.published import READ, done, hyocr, quant
@@ -90,13 +89,13 @@ def test_the_revision_picks_the_generation(tmp_path: Path) -> None:
     assert "no whole copy of revision v9" in wrong.stderr
 
 
-def test_a_sweep_and_what_compares_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A random model never ends of itself, and a sweep has no option for that.
-    monkeypatch.setattr(generate, "DEFAULT_MAX_NEW_TOKENS", 4)
+def test_a_sweep_and_what_compares_its_results(tmp_path: Path) -> None:
     runs = [{"method": "fp8"}, {"method": "gptq", "options": {"group_size": 32}}]
     settings = {"model": NAMES["1.0"], "calib": "synthetic:3", "eval": "synthetic:2", "output": str(tmp_path / "runs")}
     file = tmp_path / "sweep.yaml"
-    file.write_text(json.dumps(settings | {"run": {"device": "cpu", "revision": "main"}, "runs": runs}))
+    file.write_text(
+        json.dumps(settings | {"run": {"device": "cpu", "revision": "main", "max_new_tokens": 4}, "runs": runs})
+    )
     compared = json.loads(done("sweep", file, "--json").stdout)
     assert compared["failed"] == {}
     folders = [tmp_path / "runs" / name for name in ("fp8", "gptq")]

@@ -130,7 +130,9 @@ _EDGE, _SIDE = 4, 6
 @torch.no_grad()
 def _probe_grid(patches: type[HunYuanVLVisionPatchEmbed]) -> Forward | None:
     config = HunYuanVLVisionConfig(hidden_size=1, patch_size=2, max_image_size=2 * _EDGE, num_channels=1)
-    module: Any = patches(config)
+    # What a module is filled with at first must not move the random numbers of whoever asks.
+    with torch.random.fork_rng(devices=[]):
+        module: Any = patches(config)
     # The learned position of a cell is its column, so that what is interpolated says which column was looked at.
     columns = torch.arange(_EDGE).repeat(_EDGE).float()
     module.position_embedding.weight.copy_(torch.cat([torch.zeros(1), columns])[:, None])

@@ -47,6 +47,8 @@ def merge_run_config(
         data, notes = translate(data, where, file.stem)
     given = {key: value for key, value in flags.items() if value is not None}
     data = data | given
+    if "calib" in given:  # then nothing of the file's dataset is honoured
+        notes = tuple(note for note in notes if not note.startswith("dataset.data_path:"))
     options = data.get("options")
     data["options"] = {} if options is None else deepcopy(options)
     fixed = _name_method(data)

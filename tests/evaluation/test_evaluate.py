@@ -47,16 +47,20 @@ def by_hand(folder: Path, baseline: Path, records: list[Record]) -> dict[str, An
     for each in loaded:
         set_forward(each, "reference")
     processor = load_processor(baseline)
+    # Multiples of 6 end an answer of the tiny models, and the tokenizer's own end does.
+    ends = [*model.generation_config.eos_token_id, processor.tokenizer.eos_token_id]
     texts: list[tuple[str, str]] = []
     kls: list[list[float]] = []
     agreeing = cut = 0
     for record in records:
         inputs = build_sample(record, processor, with_answer=False).inputs
         ids = inputs["input_ids"]
-        whole = [each.generate(**inputs, attention_mask=torch.ones_like(ids)) for each in (model, other)]
+        whole = [
+            each.generate(**inputs, attention_mask=torch.ones_like(ids), eos_token_id=ends) for each in (model, other)
+        ]
         decoded = [processor.tokenizer.decode(one[0, ids.shape[1] :], skip_special_tokens=True) for one in whole]
         texts.append((decoded[0], decoded[1]))
-        cut += int(whole[0][0, -1]) % 6 != 0  # multiples of 6 end an answer of the tiny models
+        cut += int(whole[0][0, -1]) not in ends
         kls.append([])
         for end in range(ids.shape[1], whole[1].shape[1]):
             kinds = torch.zeros(1, end, dtype=torch.long)

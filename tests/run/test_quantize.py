@@ -322,7 +322,9 @@ def test_too_little_memory_is_said_before_the_start(
     run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10**6}))
-    with pytest.raises(BadInputError, match=r"needs about .* GB of memory, 0.0 GB are free; use fewer samples, or"):
+    with pytest.raises(
+        BadInputError, match=r"needs about .* GB of memory, 0.0 GB are free; use fewer samples, --spill, or"
+    ):
         quantize(run_config())
     assert list(tmp_path.iterdir()) == []
 

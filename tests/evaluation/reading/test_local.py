@@ -25,10 +25,11 @@ pytestmark = pytest.mark.needs_methods
 STUB = """#!{python}
 import base64, io, json, os, sys, time
 if sys.argv[1] == "-c":
-    print("9.9.9")
-    sys.exit(0)
+    sys.exit(print(json.dumps(["vllm", {{"vllm": "9.9.9", "transformers": "5.20.1"}}])))
+if sys.argv[2] == "--forward":
+    sys.exit(print('"reference"'))
 from PIL import Image
-runner, checkpoint, most = sys.argv[1:]
+runner, checkpoint, most, at_once = sys.argv[1:]
 print("loading", file=sys.stderr)
 for line in sys.stdin:
     request = json.loads(line)
@@ -39,7 +40,7 @@ for line in sys.stdin:
     {body}
     tokens = [{letters}[page], {letters}[1], 260]
     answer = {{"prompt": [0] * {prompt}, "tokens": tokens, "ended": page != 1, "seconds": 0.25}}
-    print(json.dumps(answer), flush=True)
+    print(json.dumps(answer | {{"number": request["number"]}}), flush=True)
 """
 COUNT = 4
 

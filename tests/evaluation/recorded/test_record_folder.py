@@ -146,8 +146,8 @@ def test_nothing_recorded_is_nothing(tmp_path: Path) -> None:
     [
         ("{", "eval.json: cannot be read as JSON"),
         ("[]", "eval.json: must hold a JSON object, not list"),
-        ("{}", "eval.json: has schema None, this hyocr reads 3; evaluate again"),
-        ('{"schema_version": 2}', "eval.json: has schema 2, this hyocr reads 3; evaluate again"),
+        ("{}", "eval.json: has schema None, this hyocr reads 4; evaluate again"),
+        ('{"schema_version": 2}', "eval.json: has schema 2, this hyocr reads 4; evaluate again"),
         ('{"schema_version": 3, "hyocr": 7}', "eval.json: "),
     ],
 )

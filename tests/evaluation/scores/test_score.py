@@ -118,7 +118,7 @@ def test_without_transcripts_speed_loops_and_sizes_remain() -> None:
     result = score(CHECKPOINT, measure(ANSWERS, UNKNOWN), UNKNOWN)
     unknown = {name for name, value in result.model_dump().items() if value is None}
     rates = {"cer", "page_cer", "wer", "page_wer"}
-    missing = {"edit_distance", "exact_match", "length_ratio", "revision", "subfolder"}
+    missing = {"edit_distance", "exact_match", "length_ratio", "revision", "subfolder", "forward"}
     assert unknown == rates | {f"{rate}_interval" for rate in rates} | missing
 
 
