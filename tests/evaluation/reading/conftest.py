@@ -1,0 +1,36 @@
+"""An endpoint on loopback, and pages to ask it for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.evaluation.asking import COUNT
+from tests.evaluation.endpoint import Server, colour
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyocr_core.evaluation.reading.endpoint.PAUSE", 0.01)
+    for name in ("HYOCR_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    data = tmp_path / "pages"
+    data.mkdir()
+    for index in range(COUNT):
+        Image.new("RGB", (256, 32), colour(index)).save(data / f"{index}.png")
+        (data / f"{index}.txt").write_text(f"text {index}\n")
+    return data
