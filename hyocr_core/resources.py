@@ -16,7 +16,7 @@ from hyocr_core._version import __version__
 from hyocr_core.errors import BadInputError
 
 GB = 10**9
-RUNTIME_BYTES = 700 * 10**6
+RUNTIME_BYTES = 800 * 10**6
 """What Python, torch and transformers take before any weight is loaded, measured on Linux."""
 
 

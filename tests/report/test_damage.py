@@ -14,7 +14,7 @@ from hyocr_core.cli.main import main
 pytestmark = pytest.mark.needs_methods
 
 
-@pytest.mark.parametrize("layer", ["model.layers.1.mlp.up_proj", "model.layers.2.self_attn.q_proj"])
+@pytest.mark.parametrize("layer", ["model.layers.1.mlp.up_proj", "model.layers.2.mlp.gate_proj"])
 def test_the_block_of_a_damaged_layer_comes_first(demo: Path, heldout: str, tmp_path: Path, layer: str) -> None:
     folder = tmp_path / "rtn"
     made = CliRunner().invoke(main, ["quant", "--method", "rtn", "--model", str(demo), "--output", str(folder)])

@@ -22,6 +22,7 @@ from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import load_model
 from hyocr_core.pages.samples import build_sample
 from hyocr_core.progress import Silent
+from hyocr_core.resources import RUNTIME_BYTES
 from hyocr_core.run import own_answers as module
 from hyocr_core.run.job import Job, check_resources, prepare
 from hyocr_core.run.own_answers import OwnAnswer, answers_folder, own_answers
@@ -241,7 +242,7 @@ def test_the_memory_of_the_whole_model_is_asked_for(job: Prepare, monkeypatch: p
     whole = sum(info.nbytes for info in made.reader.tensors.values())
     # Keys and values in 4 layers of 2 heads of 64 in bf16, of 16384 tokens or what the pages can have at most.
     tokens = min(16384, len(made.records) * made.model.max_tokens)
-    page = generating - (700e6 + whole + tokens * 2 * 4 * 2 * 64 * 2)
+    page = generating - (RUNTIME_BYTES + whole + tokens * 2 * 4 * 2 * 64 * 2)
     assert 0 < page < 10e6, "what one page takes on its way through the model"
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": (plain + generating) // 2}))
     check_resources(job(answers="none"))

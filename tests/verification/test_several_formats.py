@@ -20,7 +20,7 @@ from hyocr_core.models.known_formats import stored_formats
 from hyocr_core.models.load import load_whole, open_weights
 from hyocr_core.models.rounded import RoundedCheckpoint
 from hyocr_core.pages.samples import build_sample
-from hyocr_core.runtimes.concurrency import trial_pages
+from hyocr_core.pages.sources import open_source
 from hyocr_core.verification.verify import verify
 
 if TYPE_CHECKING:
@@ -49,16 +49,16 @@ def test_each_layer_is_held_to_the_bound_of_its_format(
 
 @pytest.mark.parametrize(("written", "others"), [*MIXES.values(), (INT8, ())], ids=[*MIXES, "int8"])
 def test_transformers_loads_what_hyocr_dequantizes(
-    written: Format, others: tuple[tuple[str, Format], ...], write: Write, processor: Any
+    written: Format, others: tuple[tuple[str, Format], ...], write: Write, processor: Any, heldout: str
 ) -> None:
     pytest.importorskip("compressed_tensors")
     weights = open_weights(write(written, others=others))
     ours, theirs = (load_whole(weights, torch.device("cpu"), native=native).skeleton for native in (False, True))
-    inputs = build_sample(trial_pages()[0], processor, with_answer=False).inputs
+    inputs = build_sample(open_source(heldout)[0], processor, with_answer=False).inputs
     with torch.inference_mode():
         found, expected = (model(**inputs).logits.float() for model in (ours, theirs))
     # compressed-tensors computes the scales of tokens in bf16, and from 127.5 instead of 127.
-    assert ((found - expected).norm() / expected.norm()).item() < 0.015
+    assert ((found - expected).norm() / expected.norm()).item() < 0.03
     own = dict(ours.named_parameters())
     # Its first forward decompressed what Transformers loaded.
     for name, parameter in theirs.named_parameters():
