@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hyocr_core.pages.processor import load_processor
-from hyocr_core.runtimes.vllm_pair import find_vllm
+from hyocr_core.runtimes.vllm_pair import SWITCH, find_vllm
 from hyocr_core.runtimes.vllm_process import VllmProcess, VllmRequest
 
 if TYPE_CHECKING:
@@ -81,8 +81,10 @@ def test_versions_that_mix_up_pages_are_found_out(
     quantize: Quantize,
     unsound_python: Path,
     read: Callable[..., list[tuple[int, ...]]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They do mix them up, `verify` sees that by reading and says what to install, and `eval` reads one by one."""
+    monkeypatch.setenv(SWITCH, "transformers")  # hyocr-vllm would mend them
     pair = find_vllm(unsound_python).pair
     assert not pair.sound
     assert read(unsound_python, demo, AT_ONCE) != read(unsound_python, demo, 1)
@@ -98,6 +100,14 @@ def test_versions_that_mix_up_pages_are_found_out(
     done = hyocr(*arguments)
     assert done.returncode == 0, done.stderr[-4000:]
     assert f"one page at a time: {pair} mixes up pages" in done.stderr
+
+
+def test_hyocr_vllm_mends_them(
+    demo: Path, unsound_python: Path, read: Callable[..., list[tuple[int, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(SWITCH, raising=False)
+    assert find_vllm(unsound_python).pair.sound
+    assert read(unsound_python, demo, AT_ONCE) == read(unsound_python, demo, 1)
 
 
 def test_sound_versions_pass_verification(demo: Path, quantize: Quantize, vllm_python: Path) -> None:
