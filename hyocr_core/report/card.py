@@ -19,7 +19,8 @@ from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.formats import TRANSFORMERS
 from hyocr_core.models.known_formats import known_formats, known_runtimes
-from hyocr_core.pages.prompts import DEFAULT_PROMPT
+from hyocr_core.models.own_decoding import PENALTY
+from hyocr_core.pages.prompts import DEFAULT_PROMPT, conversation, for_endpoint
 from hyocr_core.report.numbers import measured, number, percent, points, signed_span, size, span
 
 FILE_NAME = "README.md"
@@ -74,9 +75,6 @@ answer = client.chat.completions.create(
     extra_body={{"repetition_penalty": {penalty}}},
 )
 print(answer.choices[0].message.content)"""
-
-PENALTY = 1.08
-"""On repetition, of the official clients."""
 
 _PAGE = "@"
 """Stands for the pixels while the request around them is written."""
@@ -243,16 +241,7 @@ def _curl(name: str) -> str:
         "model": name,
         "temperature": 0,
         "repetition_penalty": PENALTY,
-        "messages": [
-            {"role": "system", "content": ""},
-            {
-                "role": "user",
-                "content": [
-                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_PAGE}"}},
-                    {"type": "text", "text": DEFAULT_PROMPT},
-                ],
-            },
-        ],
+        "messages": for_endpoint(conversation("", DEFAULT_PROMPT), f"data:image/png;base64,{_PAGE}"),
     }
     before, after = json.dumps(body, ensure_ascii=False).split(_PAGE)
     return CURL.format(before=shlex.quote(before), after=shlex.quote(after))
