@@ -31,8 +31,12 @@ class PageSize:
 
     @property
     def tokens(self) -> int:
-        """Of the merged cells, the newline after each row of them, begin and end."""
-        return self.rows // self.merge * (self.columns // self.merge + 1) + 2
+        return image_tokens(self.rows, self.columns, self.merge)
+
+
+def image_tokens(rows: int, columns: int, merge: int) -> int:
+    """Of an image of so many patches: the merged cells, the newline after each row of them, begin and end."""
+    return rows // merge * (columns // merge + 1) + 2
 
 
 def page_size(image_processor: Any, width: int, height: int, max_pixels: int | None = None) -> PageSize:

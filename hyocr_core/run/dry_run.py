@@ -19,6 +19,7 @@ from hyocr_core.models.known_formats import known_formats, known_runtimes
 from hyocr_core.models.parts import HEAD, parts
 from hyocr_core.models.servable import servable
 from hyocr_core.models.serving_memory import ServedLoad
+from hyocr_core.pages.page_size import page_size
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import Failure, check_failures, iter_samples
 from hyocr_core.progress import Progress, Silent
@@ -271,10 +272,8 @@ def _without_limit(job: Job, records: Sequence[Record], sizes: Sequence[Size]) -
 def _free_size(job: Job, free: Any, record: Record, size: Size) -> Size:
     """The size of a sample without `max_pixels`. free: the image processor as it is."""
     image, lowered = record.open_image(), job.processor.image_processor
-    grids = [each.get_number_of_image_patches(image.height, image.width) for each in (lowered, free)]
-    merge = lowered.merge_size
-    before, after = ((rows // merge) * (columns // merge + 1) for rows, columns in grids)
-    return Size(size.tokens + after - before, grids[1][0] * grids[1][1])
+    before, after = (page_size(each, image.width, image.height) for each in (lowered, free))
+    return Size(size.tokens + after.tokens - before.tokens, after.patches)
 
 
 def _linears(job: Job, formats: StoredFormats | None) -> Iterator[LinearsPlan]:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers.models.hunyuan_vl.modeling_hunyuan_vl import HunYuanVLModel
 
+from hyocr_core.pages.page_size import image_tokens
+
 _DONE = "_hyocr_splits_pages"
 
 
@@ -27,15 +29,9 @@ def _splitting(theirs: Callable[..., Any]) -> Callable[..., Any]:
     def get_image_features(self: Any, pixel_values: Tensor, image_grid_thw: Tensor, **kwargs: Any) -> Any:
         outputs = theirs(self, pixel_values, image_grid_thw, **kwargs)
         if isinstance(outputs.pooler_output, Tensor):
-            sizes = image_sizes(image_grid_thw, self.config.vision_config.spatial_merge_size)
+            merge = self.config.vision_config.spatial_merge_size
+            sizes = [image_tokens(rows, columns, merge) for _, rows, columns in image_grid_thw.tolist()]
             outputs.pooler_output = torch.split(outputs.pooler_output.flatten(0, -2), sizes)
         return outputs
 
     return get_image_features
-
-
-def image_sizes(grids: Tensor, merge: int) -> list[int]:
-    """Tokens of each image of grids (images, 3): a newline after each row, a mark at the beginning and at the end."""
-    rows, columns = (grids[:, 1:] // merge).unbind(-1)
-    sizes: list[int] = (rows * (columns + 1) + 2).tolist()
-    return sizes
