@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self
@@ -128,10 +128,11 @@ def is_reference(data: Mapping[str, Any]) -> bool:
     return any(key in data for key in REFERENCE_KEYS)
 
 
-def translate(data: Mapping[str, Any], where: str, name: str) -> Translation:
+def translate(data: Mapping[str, Any], where: str, name: str, given: Collection[str]) -> Translation:
     """Read a file in the reference's schema; ConfigError of one line for unknown keys and contradictions.
 
-    name: of the file, without its suffix; the reference writes into a folder of that name.
+    name: of the file, without its suffix; the reference writes into a folder of that name. given: keys of a RunConfig
+    that flags say, whatever the file does.
     """
     file = parse_config(ReferenceFile, data, where)
     quantization = file.compression.quantization
@@ -146,7 +147,7 @@ def translate(data: Mapping[str, Any], where: str, name: str) -> Translation:
         "num_samples": file.dataset.num_samples,
         "options": _without_none(options) | {"ignore": list(_ignore(quantization))},
     }
-    return Translation(_without_none(run), tuple(_notes(file)))
+    return Translation(_without_none(run), tuple(_notes(file, given)))
 
 
 def _source(data_path: str | None) -> str | None:
@@ -221,7 +222,7 @@ def _is_embedding(layer: str) -> bool:
     return layer.endswith("embed_tokens")
 
 
-def _notes(file: ReferenceFile) -> Iterator[str]:
+def _notes(file: ReferenceFile, given: Collection[str]) -> Iterator[str]:
     for section, key, ours, text in (
         ("model", "trust_remote_code", False, "no code of a checkpoint is ever run"),
         ("model", "low_cpu_mem_usage", True, "weights are always streamed block by block"),
@@ -239,7 +240,7 @@ def _notes(file: ReferenceFile) -> Iterator[str]:
         part = getattr(file, section)
         if key in part.model_fields_set and getattr(part, key) != ours:
             yield f"{section}.{key}: {text}"
-    if _source(file.dataset.data_path) != file.dataset.data_path:
+    if "calib" not in given and _source(file.dataset.data_path) != file.dataset.data_path:
         yield f"dataset.data_path: calibrates on the split test of {file.dataset.data_path}: evaluate on other pages"
     yield from _quantization_notes(file.compression.quantization)
 

@@ -42,13 +42,11 @@ def merge_run_config(
     """
     where = f"run configuration ({file})" if file else "run configuration"
     data = load_yaml(file) if file else {}
+    given = {key: value for key, value in flags.items() if value is not None}
     notes: tuple[str, ...] = ()
     if file and is_reference(data):
-        data, notes = translate(data, where, file.stem)
-    given = {key: value for key, value in flags.items() if value is not None}
+        data, notes = translate(data, where, file.stem, given)
     data = data | given
-    if "calib" in given:  # then nothing of the file's dataset is honoured
-        notes = tuple(note for note in notes if not note.startswith("dataset.data_path:"))
     options = data.get("options")
     data["options"] = {} if options is None else deepcopy(options)
     fixed = _name_method(data)
