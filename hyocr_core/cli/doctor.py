@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hyocr_core.cli.common import one_line, print_json, print_table
-from hyocr_core.cli.serving_options import bytes_of, print_serving, served_load, serving_options
+from hyocr_core.cli.serving_options import NAMES, Asked, print_serving, serving_options
 from hyocr_core.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ def doctor(
     /,
     model: str | None,
     python: Path | None,
-    fits: str | None,
-    page_size: str | None,
-    pages_at_once: int | None,
-    answer_tokens: int | None,
+    asked: Asked,
     as_json: bool,
 ) -> None:
     """Say what this machine can do, and what is broken.
@@ -51,7 +48,7 @@ def doctor(
         # Imported here: torch takes seconds, and --help must not wait for it.
         from hyocr_core.doctor.examine import examine
 
-        memory = _memory(model, (page_size, pages_at_once, answer_tokens), bytes_of(fits))
+        memory = _memory(model, asked)
         found = examine(python)
     except ImportError as error:
         raise RunError(f"a package is missing ({error}): pip install --force-reinstall hyocr-core") from error
@@ -65,18 +62,17 @@ def doctor(
     context.exit(1 if found.broken or (memory is not None and memory.refused) else 0)
 
 
-def _memory(
-    model: str | None, asked: tuple[str | None, int | None, int | None], limit: int | None
-) -> ServingMemory | None:
+def _memory(model: str | None, asked: Asked) -> ServingMemory | None:
+    limit = asked.limit
     if model is None:
-        if limit is not None or any(given is not None for given in asked):
-            raise ConfigError("--fits, --page-size, --pages-at-once and --answer-tokens ask about a model; name it")
+        if asked:
+            raise ConfigError(f"{NAMES} ask about a model; name it")
         return None
     from hyocr_core.checkpoint.resolve import resolve_model
     from hyocr_core.models.fitting import serving_memory
     from hyocr_core.models.servable import open_servable
 
-    return serving_memory(open_servable(resolve_model(model).folder), served_load(*asked), limit)
+    return serving_memory(open_servable(resolve_model(model).folder), asked.load, limit)
 
 
 def _print(found: Examination) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core.cli.common import command_line, one_line, print_json, print_table, stderr_console
-from hyocr_core.cli.serving_options import bytes_of, print_serving, served_load, serving_options
+from hyocr_core.cli.serving_options import NAMES, Asked, print_serving, serving_options
 from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.errors import ConfigError
 from hyocr_core.settings.run_config import RunConfig
@@ -121,10 +121,7 @@ def quant(
     format_: str | None,
     resume: bool,
     dry_run: bool,
-    fits: str | None,
-    page_size: str | None,
-    pages_at_once: int | None,
-    answer_tokens: int | None,
+    asked: Asked,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -148,13 +145,12 @@ def quant(
     run, notes = merge_run_config(file, flags, overrides, observers, metrics, layers)
     for note in notes:
         click.echo(one_line(f"{file}: {note}"), err=True)
-    asked = (page_size, pages_at_once, answer_tokens)
     if dry_run:
-        plan = _plan(run, resume, asked, bytes_of(fits))
+        plan = _plan(run, asked, resume=resume)
         _print_plan(plan, as_json=as_json)
         context.exit(1 if plan.serving is not None and plan.serving.refused else 0)
-    if any(given is not None for given in (*asked, fits)):
-        raise ConfigError("--fits, --page-size, --pages-at-once and --answer-tokens are questions to --dry-run; add it")
+    if asked:
+        raise ConfigError(f"{NAMES} are questions to --dry-run; add it")
     # Imported late, for a quick --help.
     from hyocr_core.run.publish import refuse_shortcomings
 
@@ -201,13 +197,14 @@ def _draw_page(place: Path) -> str:
         return f"warning: the report page could not be drawn ({reason}); `hyocr report {place}` tries again"
 
 
-def _plan(run: RunConfig, resume: bool, asked: tuple[str | None, int | None, int | None], limit: int | None) -> DryRun:
+def _plan(run: RunConfig, asked: Asked, *, resume: bool) -> DryRun:
     # Imported here as above.
     from hyocr_core.run.dry_run import plan_run
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
+    limit, load = asked.limit, asked.load
     with TerminalProgress(stderr_console()) as progress:
-        return plan_run(run, resume=resume, progress=progress, load=served_load(*asked), limit=limit)
+        return plan_run(run, resume=resume, progress=progress, load=load, limit=limit)
 
 
 def _print_plan(plan: DryRun, *, as_json: bool) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,13 +18,51 @@ if TYPE_CHECKING:
     from hyocr_core.models.fitting import ServingMemory
     from hyocr_core.models.serving_memory import ServedLoad
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-def serving_options(command: Command) -> Command:
-    """Add the options, all of them None when they are not given."""
+@dataclass(frozen=True)
+class Asked:
+    """The options as they were given; None where they were not."""
+
+    fits: str | None
+    page_size: str | None
+    pages_at_once: int | None
+    answer_tokens: int | None
+
+    def __bool__(self) -> bool:
+        return self != Asked(None, None, None, None)
+
+    @property
+    def limit(self) -> int | None:
+        """Bytes that there are; ConfigError for what is no size."""
+        return bytes_of(self.fits)
+
+    @property
+    def load(self) -> ServedLoad:
+        """What is to be served; ConfigError for a value that makes no sense."""
+        # Imported here: --help must not wait for torch.
+        from hyocr_core.models.serving_memory import ServedLoad
+
+        given = {
+            "page": None if self.page_size is None else _sides(self.page_size),
+            "pages_at_once": self.pages_at_once,
+            "answer_tokens": self.answer_tokens,
+        }
+        return parse_config(ServedLoad, {key: value for key, value in given.items() if value is not None}, "serving")
+
+
+NAMES = "--fits, --page-size, --pages-at-once and --answer-tokens"
+
+
+def serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options; the command gets them as `asked`."""
+
+    @wraps(command)
+    def gathered(*args: Any, **given: Any) -> Any:
+        asked = Asked(*(given.pop(field.name) for field in fields(Asked)))
+        return command(*args, asked=asked, **given)
+
     options = (
         click.option(
             "--fits", metavar="SIZE", help="Ask whether serving it fits into such a memory, as 8GB; 1 if not."
@@ -33,22 +73,10 @@ def serving_options(command: Command) -> Command:
         click.option("--pages-at-once", type=int, help="Pages read together, for the memory.  [default: 8]"),
         click.option("--answer-tokens", type=int, help="Tokens of an answer, for the memory.  [default: 8192]"),
     )
+    added: Callable[..., Any] = gathered
     for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def served_load(page_size: str | None, pages_at_once: int | None, answer_tokens: int | None) -> ServedLoad:
-    """What is to be served; ConfigError for a value that makes no sense."""
-    # Imported here: --help must not wait for torch.
-    from hyocr_core.models.serving_memory import ServedLoad
-
-    given = {
-        "page": None if page_size is None else _sides(page_size),
-        "pages_at_once": pages_at_once,
-        "answer_tokens": answer_tokens,
-    }
-    return parse_config(ServedLoad, {key: value for key, value in given.items() if value is not None}, "serving")
+        added = option(added)
+    return added
 
 
 def bytes_of(size: str | None) -> int | None:
