@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,28 +69,20 @@ def evaluate(
         else:
             check_transcripts(config, records)
     participants = gather(config, backends)
-    _say_passed_over(participants, progress)
-    if participants.decoding.repetition_penalty is None:
-        progress.say(UNKNOWN_PENALTY)
-    for line in participants.other_forwards(config.forward[-1]):
+    for line in _notices(participants, config):
         progress.say(line)
     batch_size = config.batch_size or BATCH_SIZE
     if pages is None:
         pages = _check(records or (), participants, config, progress)
-        if device.type == "cpu":
-            _check_memory(participants, pages, batch_size)
+        _check_memory(participants, pages, batch_size, device)
     # Pages with a text may be among those that cannot be used.
     _refuse_empty(pages.records)
     if "model" in participants.sources:
         _say_seen(participants.sources["model"].folder, pages, progress)
-    reading: dict[str, Any] = {
-        "decoding": participants.decoding.model_dump(),
-        "max_pixels": config.max_pixels,
-        "device": str(device),
-    }
+    how = {"max_pixels": config.max_pixels, "device": str(device)}
     if participants.entries:
-        reading["batch_size"] = batch_size
-    fingerprint = {} if state is None else reading | _content(participants, pages)
+        how["batch_size"] = batch_size
+    fingerprint = {} if state is None else how | _content(participants, pages)
     with keeping(state, fingerprint, resume=resume, progress=progress) as kept:
         read = read_pages(pages, participants, kept, batch_size, device, progress)
         kept.whole = not read.unread
@@ -121,9 +113,9 @@ def _check(records: Sequence[Record], participants: Participants, config: EvalCo
     return check_pages(records, participants.processor, progress, **limits)
 
 
-def _check_memory(participants: Participants, pages: Pages, batch_size: int) -> None:
-    """Raise BadInputError when those who read in this process need more than is free, all of them at once."""
-    if not participants.entries:
+def _check_memory(participants: Participants, pages: Pages, batch_size: int, device: torch.device) -> None:
+    """Raise BadInputError when those who read on this CPU need more than is free, all of them at once."""
+    if device.type != "cpu" or not participants.entries:
         return
     entries = participants.entries.values()
     weights = sum(info.nbytes for entry in entries for info in entry.weights.tensors.values())
@@ -188,16 +180,20 @@ def _say_seen(folder: Path, pages: Pages, progress: Progress) -> None:
         progress.say(warning)
 
 
-def _say_passed_over(participants: Participants, progress: Progress) -> None:
+def _notices(participants: Participants, config: EvalConfig) -> Iterator[str]:
+    """What is to be known of those who read, a line each."""
     for opened in participants.read_from:
-        for line in passed_over(opened.shape):
-            progress.say(f"{opened.source.name}: {line}")
+        yield from (f"{opened.source.name}: {line}" for line in passed_over(opened.shape))
+    if participants.decoding.repetition_penalty is None:
+        yield UNKNOWN_PENALTY
+    yield from participants.other_forwards(config.forward[-1])
 
 
 def _content(participants: Participants, pages: Pages) -> dict[str, Any]:
     """Digests of what is read by what, for the fingerprint of what was read."""
     named = [[record.name, digest] for record, digest in zip(pages.records, pages.digests, strict=True)]
     return {
+        "decoding": participants.decoding.model_dump(),
         "readers": participants.identity,
         "options": {role: reader.options for role, reader in participants.texts.items()},
         "checkpoints": {role: opened.reader.digests() for role, opened in participants.sources.items()},
