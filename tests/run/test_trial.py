@@ -24,6 +24,8 @@ from hyocr_core.evaluation.reading.local import Reader
 from hyocr_core.evaluation.recorded.record_folder import load_evaluation
 from hyocr_core.pages import samples
 from hyocr_core.plugin.method import Method
+from hyocr_core.progress import Silent
+from hyocr_core.run.job import estimate, prepare
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from tests.evaluating import evaluate
@@ -227,7 +229,8 @@ def test_too_little_memory_for_the_reading_is_said_before_the_start(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # Enough for the run, which never holds the model, and not for three of it.
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 715 * 10**6}))
+    enough = estimate(prepare(make_run(), Silent())).memory
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": enough}))
     with pytest.raises(BadInputError, match=r"GB of memory.*leave --eval out"):
         quantize(make_run())
     assert names(tmp_path) == []
