@@ -53,6 +53,11 @@ class MethodConfig(FrozenModel):
         return True
 
     @property
+    def needs_reference(self) -> bool:
+        """Whether these options need the full-precision path; asked only where MethodSpec says `reference_inputs`."""
+        return True
+
+    @property
     def misread(self) -> tuple[str, ...]:
         """In-memory names of linears that a runtime would read wrong in this format, so that they stay as they are."""
         return ()

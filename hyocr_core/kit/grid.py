@@ -52,33 +52,32 @@ def join_columns(layers: Sequence[Layer]) -> Tensor:
     return torch.cat([layer.weight.detach() for layer in layers]).T.contiguous().float()
 
 
-def fit_grid(
-    columns: Tensor,
-    dtype: torch.dtype,
-    *,
-    bits: int,
-    group_size: int,
-    sym: bool,
-    mse: bool,
-    importance: Tensor | None = None,
-) -> Grid:
+def fit_grid(columns: Tensor, dtype: torch.dtype, *, bits: int, group_size: int, sym: bool, mse: bool) -> Grid:
     """Choose the grid of `columns` (K, N) fp32 with scales rounded to `dtype`.
 
     group_size: -1 for one group per output. mse: search the clipping range with the least squared error.
-    importance: (K,) weights of the input channels in that error; None for equal ones.
     """
+    if not mse:
+        return clipped_grid(columns, dtype, bits=bits, group_size=group_size, sym=sym)
     groups = _grouped(columns, len(columns) if group_size == -1 else group_size)
-    weights = columns.new_ones(groups.shape[:2]) if importance is None else importance.view(groups.shape[:2])
-    ratios = CLIP_RATIOS if mse else CLIP_RATIOS[:1]
     scales = torch.empty(len(groups), columns.shape[1], dtype=dtype, device=columns.device)
     zeros = torch.empty(scales.shape, dtype=torch.uint8, device=columns.device)
     with one_thread():
         for index, group in enumerate(groups):
             for start in range(0, columns.shape[1], OUTPUTS_AT_ONCE):
                 part = slice(start, start + OUTPUTS_AT_ONCE)
-                fitted = _search(group[:, part], weights[index], dtype, 2**bits - 1, sym, ratios)
-                scales[index, part], zeros[index, part] = fitted
+                scales[index, part], zeros[index, part] = _search(group[:, part], dtype, 2**bits - 1, sym)
     return Grid(scales, zeros, 2**bits - 1)
+
+
+def clipped_grid(
+    columns: Tensor, dtype: torch.dtype, *, bits: int, group_size: int, sym: bool, ratio: float = 1.0
+) -> Grid:
+    """The grid of `columns` (K, N) fp32 that reaches as far as this share of each group's range; else as `fit_grid`."""
+    groups = _grouped(columns, len(columns) if group_size == -1 else group_size)
+    low, high = _range(groups, 1, sym)
+    scales, zeros = _span(low * ratio, high * ratio, dtype, 2**bits - 1, sym)
+    return Grid(scales, zeros.to(torch.uint8), 2**bits - 1)
 
 
 def round_to_nearest(columns: Tensor, grid: Grid) -> Tensor:
@@ -99,22 +98,24 @@ def _grouped(columns: Tensor, size: int) -> Tensor:
     return columns.reshape(-1, size, columns.shape[1])
 
 
-def _search(
-    group: Tensor, weights: Tensor, dtype: torch.dtype, max_code: int, sym: bool, ratios: tuple[float, ...]
-) -> tuple[Tensor, Tensor]:
-    """Return scales and zeros, (N,) each, of the ratio with the least error on a group (g, N); weights: (g,)."""
-    low, high = group.amin(0).clamp_(max=0), group.amax(0).clamp_(min=0)
+def _range(values: Tensor, dim: int, sym: bool) -> tuple[Tensor, Tensor]:
+    """The least and the largest value along a dimension, zero always between them."""
+    low, high = values.amin(dim).clamp_(max=0), values.amax(dim).clamp_(min=0)
     if sym:
         high = torch.maximum(-low, high)
         low = -high
+    return low, high
+
+
+def _search(group: Tensor, dtype: torch.dtype, max_code: int, sym: bool) -> tuple[Tensor, Tensor]:
+    """Return scales and zeros, (N,) each, of the clipping ratio with the least squared error on a group (g, N)."""
+    low, high = _range(group, 0, sym)
     scales, zeros = _span(low, high, dtype, max_code, sym)
-    if len(ratios) == 1:
-        return scales, zeros
     scratch = torch.empty_like(group)
-    least = _error(group, weights, scales, zeros, max_code, scratch)
-    for ratio in ratios[1:]:
+    least = _error(group, scales, zeros, max_code, scratch)
+    for ratio in CLIP_RATIOS[1:]:
         other_scales, other_zeros = _span(low * ratio, high * ratio, dtype, max_code, sym)
-        error = _error(group, weights, other_scales, other_zeros, max_code, scratch)
+        error = _error(group, other_scales, other_zeros, max_code, scratch)
         better = error < least
         least = torch.where(better, error, least)
         scales = torch.where(better, other_scales, scales)
@@ -123,7 +124,7 @@ def _search(
 
 
 def _span(low: Tensor, high: Tensor, dtype: torch.dtype, max_code: int, sym: bool) -> tuple[Tensor, Tensor]:
-    """Return scales (N,) in `dtype` and zeros (N,) fp32 of grids from `low` to `high`, (N,) each."""
+    """Return scales in `dtype` and zeros fp32 of grids from `low` to `high`, all of one shape."""
     scales = ((high - low) / max_code).to(dtype)
     # All values of such a group are zero (or vanish in `dtype`): any scale will do, but 0 / 0 would not.
     scales = torch.where(scales == 0, 1, scales)
@@ -132,9 +133,9 @@ def _span(low: Tensor, high: Tensor, dtype: torch.dtype, max_code: int, sym: boo
     return scales, (-low / scales.float()).round_().clamp_(0, max_code)
 
 
-def _error(group: Tensor, weights: Tensor, scales: Tensor, zeros: Tensor, max_code: int, scratch: Tensor) -> Tensor:
-    """Return the weighted sums of squared rounding errors, (N,), of a group (g, N); overwrites `scratch` (g, N)."""
+def _error(group: Tensor, scales: Tensor, zeros: Tensor, max_code: int, scratch: Tensor) -> Tensor:
+    """Return the sums of squared rounding errors, (N,), of a group (g, N); overwrites `scratch` (g, N)."""
     steps = scales.float()
     torch.div(group, steps, out=scratch).round_().clamp_(-zeros, max_code - zeros)
     torch.addcmul(group, scratch, steps, value=-1, out=scratch)
-    return weights @ scratch.square_()
+    return scratch.square_().sum(0)

@@ -1,11 +1,12 @@
 """The second moments of layers' inputs, H = 2 / n * sum of w x x^T over the n calibration tokens, w a token's weight.
 
-The output error of a linear over all those tokens is tr(dW H dW^T) (Frantar et al. 2022, arXiv 2210.17323).
+The output error of a linear over all those tokens is tr(dW H dW^T) (Frantar et al. 2022, arXiv 2210.17323). Where the
+full-precision path is known too, G = 2 / n * sum of w x y^T, y the same input there, goes beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from hyocr_core.contract.types import Batches, Block, Collected, Stat, Stats
 from hyocr_core.errors import RunError
 from hyocr_core.kit.checks import is_finite
-from hyocr_core.kit.inputs import observe_weighted
+from hyocr_core.kit.inputs import observe_paired
 from hyocr_core.kit.threads import exact_matmul
 
 if TYPE_CHECKING:
@@ -26,19 +27,23 @@ STRIPE = 256
 def collect_hessians(block: Block, batches: Batches) -> dict[str, Collected]:
     """Return {"hessian": (K, K) fp32, "tokens": ()}, both sums, for each layer; layers with one input share one object.
 
-    hessian: the lower half of the sum of w x x^T; `settle_hessians` makes the Hessian of it. For `calibrate`.
+    hessian: the lower half of the sum of w x x^T; `settle_hessians` makes the Hessian of it. For `calibrate`. Where the
+    batches bring the inputs of the full-precision path, also "cross": (K, K) fp32, the sum of w x y^T.
     """
     sums: dict[tuple[str, ...], Stats] = {}
 
-    def observe(names: tuple[str, ...], inputs: Tensor, weights: Tensor | None) -> None:
+    def observe(names: tuple[str, ...], inputs: Tensor, reference: Tensor | None, weights: Tensor | None) -> None:
         if names not in sums:
-            size = inputs.shape[1]
-            hessian = torch.zeros(size, size, dtype=torch.float32, device=inputs.device)
-            sums[names] = {"hessian": hessian, "tokens": torch.zeros((), dtype=torch.int64)}
+            size = inputs.shape[1], inputs.shape[1]
+            wanted = ("hessian",) if reference is None else ("hessian", "cross")
+            sums[names] = {name: torch.zeros(size, dtype=torch.float32, device=inputs.device) for name in wanted}
+            sums[names]["tokens"] = torch.zeros((), dtype=torch.int64)
         add_outer(sums[names]["hessian"], inputs, weights)
+        if reference is not None:
+            add_cross(sums[names]["cross"], inputs, reference, weights)
         sums[names]["tokens"] += len(inputs)
 
-    observe_weighted(block, batches, observe)
+    observe_paired(block, batches, observe)
     return by_layer(block.groups, {names: summed(own) for names, own in sums.items()})
 
 
@@ -72,32 +77,42 @@ def add_outer(total: Tensor, inputs: Tensor, weights: Tensor | None = None) -> N
 
     inputs: (tokens, K). weights: (tokens,), not negative and of few different values; None: all 1.
     """
+    for weight, (rows,) in _by_weight(weights, inputs):
+        values = rows.float()
+        with exact_matmul(inputs.dtype):
+            for start in range(0, len(total), STRIPE):
+                stop = start + STRIPE
+                total[start:stop, :stop].addmm_(values[:, start:stop].T, values[:, :stop], alpha=weight)
+
+
+def add_cross(total: Tensor, inputs: Tensor, others: Tensor, weights: Tensor | None = None) -> None:
+    """Add the sum of w x y^T over rows x of `inputs` and y of `others`, (tokens, K) each, to `total` (K, K) fp32."""
+    for weight, (rows, paired) in _by_weight(weights, inputs, others):
+        with exact_matmul(inputs.dtype):
+            total.addmm_(rows.float().T, paired.float(), alpha=weight)
+
+
+def _by_weight(weights: Tensor | None, *matrices: Tensor) -> Iterator[tuple[float, list[Tensor]]]:
+    """Rows of one weight together: scaled, they would be no values of their dtype, which is what makes sums fast."""
     if weights is None:
-        _add_outer(total, inputs, 1)
+        yield 1, list(matrices)
         return
-    # Rows of one weight together: scaled, they would be no values of their dtype, which is what makes the sum fast.
     for weight in torch.unique(weights).tolist():
-        _add_outer(total, inputs[weights == weight], weight)
-
-
-def _add_outer(total: Tensor, inputs: Tensor, weight: float) -> None:
-    values = inputs.float()
-    with exact_matmul(inputs.dtype):
-        for start in range(0, len(total), STRIPE):
-            stop = start + STRIPE
-            total[start:stop, :stop].addmm_(values[:, start:stop].T, values[:, :stop], alpha=weight)
+        yield weight, [matrix[weights == weight] for matrix in matrices]
 
 
 def _settle(name: str, stats: Stats) -> None:
-    """Turn the lower half of the sum into the Hessian, in place."""
+    """Turn the lower half of the sum into the Hessian, and what goes with it, in place."""
     hessian, tokens = stats["hessian"], int(stats["tokens"].item())
     if tokens == 0:
         raise _unreached(name)
     for start in range(0, len(hessian), STRIPE):
         stop = start + STRIPE
         hessian[start:stop, stop:] = hessian[stop:, start:stop].T
-    hessian.mul_(2 / tokens)
-    if not is_finite(hessian):
+    sums = [hessian, *([stats["cross"]] if "cross" in stats else [])]
+    for each in sums:
+        each.mul_(2 / tokens)
+    if not all(map(is_finite, sums)):
         raise RunError(f"{name}: its inputs are so large that their squares overflow float32")
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 InputsObserver = Callable[[tuple[str, ...], "Tensor"], None]
 WeightedObserver = Callable[[tuple[str, ...], "Tensor", "Tensor | None"], None]
+PairedObserver = Callable[[tuple[str, ...], "Tensor", "Tensor | None", "Tensor | None"], None]
 
 
 def observe_inputs(block: Block, batches: Batches, observe: InputsObserver) -> None:
@@ -28,18 +29,29 @@ def observe_inputs(block: Block, batches: Batches, observe: InputsObserver) -> N
     observe_weighted(block, batches, lambda names, inputs, _weights: observe(names, inputs))
 
 
-@torch.no_grad()
 def observe_weighted(block: Block, batches: Batches, observe: WeightedObserver) -> None:
     """The same with `observe(names, inputs, weights)`, for methods that weigh tokens; weights: see `Batch`."""
+    observe_paired(block, batches, lambda names, inputs, _reference, weights: observe(names, inputs, weights))
+
+
+@torch.no_grad()
+def observe_paired(block: Block, batches: Batches, observe: PairedObserver) -> None:
+    """The same with `observe(names, inputs, reference, weights)`.
+
+    reference: (tokens, in_features), the same input on the full-precision path; None unless the method's spec asks for
+    it and for groups.
+    """
     batch: Batch
     if block.of_group:
+        [names] = block.groups
         for batch in batches:
-            observe(block.groups[0], _finite(batch.hidden_states, block.groups[0][0], batch), batch.weights)
+            reference = None if batch.reference is None else _finite(batch.reference, names[0], batch)
+            observe(names, _finite(batch.hidden_states, names[0], batch), reference, batch.weights)
         return
 
     def watch(names: tuple[str, ...]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            observe(names, _finite(args[0].detach(), names[0], batch), batch.weights)
+            observe(names, _finite(args[0].detach(), names[0], batch), None, batch.weights)
 
         return hook
 

@@ -11,7 +11,7 @@ e = w - q are the errors made so far (LDLQ, Chee et al. 2023, arXiv 2307.13304):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,12 +44,34 @@ class Solution:
 class Factor:
     """What GPTQ needs of a damped Hessian H = (U + I) D (U + I)^T.
 
-    feedback: U^T, (K, K) strictly lower triangular. condition: max D / min D, which costs nothing: a lower bound of the
-    ratio of H's largest eigenvalue to its smallest.
+    feedback: U^T, (K, K) strictly lower triangular. pivots: D, (K,). damping: the share of the mean diagonal that was
+    added. order: (K,) the sequence of the input channels in U; None for their own.
     """
 
     feedback: Tensor
-    condition: float
+    pivots: Tensor
+    damping: float
+    order: Tensor | None = None
+
+    @property
+    def condition(self) -> float:
+        """max D / min D, which costs nothing: a lower bound of the ratio of H's largest eigenvalue to its smallest."""
+        return (self.pivots.max() / self.pivots.min()).item()
+
+    def solve(self, right: Tensor) -> Tensor:
+        """Return H^-1 B, (K, N), of B = `right`, both with the input channels in their own order."""
+        taken = right if self.order is None else right[self.order]
+        above = torch.linalg.solve_triangular(self.feedback.T, taken, upper=True, unitriangular=True)
+        above.div_(self.pivots[:, None])
+        solved = torch.linalg.solve_triangular(self.feedback, above, upper=False, unitriangular=True)
+        if self.order is None:
+            return solved
+        return torch.empty_like(solved).index_copy_(0, self.order, solved)
+
+    def losses(self, errors: Tensor) -> Tensor:
+        """Return e^T H e, (N,), of each column e of `errors` (K, N), the input channels in their own order."""
+        taken = errors if self.order is None else errors[self.order]
+        return torch.mv(torch.addmm(taken, self.feedback, taken).square_().T, self.pivots)
 
 
 def solve(
@@ -57,16 +79,26 @@ def solve(
 ) -> Solution | None:
     """Quantize `columns` (K, N) fp32 on `grid`, minimising tr(E^T H E); no argument is modified.
 
-    hessian: (K, K) fp32. desc_act: quantize the columns in falling order of its diagonal, each on its own group's grid.
+    hessian: (K, K) fp32. desc_act: see `damped_factor`.
     Return None when the Hessian cannot be factorized even with the most damping.
+    """
+    factor = damped_factor(hessian, damp_percent=damp_percent, desc_act=desc_act)
+    if factor is None:
+        return None
+    return Solution(quantize_columns(columns, factor, grid, block_size), factor.damping, factor.condition)
+
+
+def damped_factor(hessian: Tensor, *, damp_percent: float, desc_act: bool) -> Factor | None:
+    """Factorize a (K, K) fp32 Hessian, with more damping than asked for where it takes more; None if none is enough.
+
+    desc_act: take the columns in falling order of its diagonal; each is quantized on its own group's grid.
     """
     order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if desc_act else None
     ordered = hessian if order is None else hessian[order][:, order]
     for step in DAMPING_STEPS:
         factor = factorize(ordered, damp_percent * step)
         if factor is not None:
-            codes = quantize_columns(columns, factor.feedback, grid, block_size, order)
-            return Solution(codes, damp_percent * step, factor.condition)
+            return replace(factor, order=order)
     return None
 
 
@@ -87,15 +119,12 @@ def factorize(hessian: Tensor, damping: float) -> Factor | None:
     roots = lower.diagonal().clone()
     lower.div_(roots[:, None])
     lower.diagonal().zero_()
-    return Factor(lower, (roots.max() / roots.min()).item() ** 2) if is_finite(lower) else None
+    return Factor(lower, roots.square_(), damping) if is_finite(lower) else None
 
 
-def quantize_columns(columns: Tensor, feedback: Tensor, grid: Grid, block_size: int, order: Tensor | None) -> Tensor:
-    """Round (K, N) columns one after the other, each corrected for the errors before it; return codes, (K, N) uint8.
-
-    order: the sequence in which `feedback` takes the columns; None for their own.
-    """
-    count, outputs = columns.shape
+def quantize_columns(columns: Tensor, factor: Factor, grid: Grid, block_size: int) -> Tensor:
+    """Round (K, N) columns one after the other, each corrected for the errors before it; return codes, (K, N) uint8."""
+    (count, outputs), feedback, order = columns.shape, factor.feedback, factor.order
     errors = columns.clone() if order is None else columns[order]
     places: Sequence[int] = range(count) if order is None else order.tolist()
     codes = torch.empty(columns.shape, dtype=torch.uint8, device=columns.device)

@@ -11,8 +11,8 @@ from typing import Any
 CHANNELS = 3
 FLOAT = 4
 PREPROCESSED = 18
-"""Bytes per value of an image: 14 that the image processor holds at its peak, the image itself, one copy of it, and what
-the allocator keeps back where several threads asked for memory (0 to 2, from run to run)."""
+"""Bytes per value of an image: 14 that the image processor holds at its peak, the image itself, one copy of it, and
+what the allocator keeps back where several threads asked for memory (0 to 2, from run to run)."""
 
 
 def prepared_bytes(vision: Any, patches: int) -> int:

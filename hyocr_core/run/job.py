@@ -122,6 +122,11 @@ class Job:
         return as_asked(own_decoding(self.source.folder, self.model.config.text_config, processor.tokenizer), self.run)
 
     @property
+    def follows_reference(self) -> bool:
+        """Whether the samples also go the full-precision path."""
+        return self.method.spec.reference_inputs and any(own.needs_reference for own in self.options.values())
+
+    @property
     def balances_tokens(self) -> bool:
         """Whether the method is to count some tokens for more than others."""
         return isinstance(self.config, WeightedConfig) and self.config.weighting == "balanced"
@@ -259,7 +264,7 @@ def _activation_bytes(job: Job, tokens: int, patches: int) -> int:
     if job.config.quant_vit:
         width = job.model.config.vision_config.hidden_size
         sizes += patches * _token_values(job, job.model.vision_blocks, width)
-    streams = 2 if job.method.spec.reference_inputs else 1
+    streams = 2 if job.follows_reference else 1
     return int(streams * len(job.records) * sizes * job.model.dtype.itemsize)
 
 

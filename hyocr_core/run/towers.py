@@ -86,7 +86,7 @@ class Towers:
 
     @property
     def _streams(self) -> tuple[str, ...]:
-        return (QUANTIZED, REFERENCE) if self.job.method.spec.reference_inputs else (QUANTIZED,)
+        return (QUANTIZED, REFERENCE) if self.job.follows_reference else (QUANTIZED,)
 
     def _embed(self, folder: str, key: str, vision: ActivationCache | None) -> EmbeddedSamples:
         """Bring every sample to the input of the decoder; vision: the features of a quantized vision tower."""

@@ -117,7 +117,7 @@ class Bench:
 
     def _given(self, block: Block, batches: Sequence[Batch]) -> tuple[Block, Sequence[Batch]]:
         """The block with the options of its layers; the samples with what the method asks for, and nothing more."""
-        if not self.method.spec.reference_inputs:
+        if not (self.method.spec.reference_inputs and self.config.needs_reference):
             batches = [replace(batch, reference=None) for batch in batches]
         elif not block.of_group:
             batches = [replace(batch, reference=batch.hidden_states) for batch in batches]

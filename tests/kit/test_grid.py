@@ -92,13 +92,10 @@ def test_values_that_vanish_in_the_stored_dtype_do_not_divide_by_zero() -> None:
 
 
 @pytest.mark.parametrize("sym", [False, True])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_the_search_finds_the_ratio_with_the_least_error(sym: bool, weighted: bool) -> None:
+def test_the_search_finds_the_ratio_with_the_least_error(sym: bool) -> None:
     columns = sample(64, 9, 5)
     columns[7] *= 6
-    importance = torch.rand(64, generator=torch.Generator().manual_seed(2)) ** 4 if weighted else None
-    weights = torch.ones(64) if importance is None else importance
-    grid = fit_grid(columns, torch.bfloat16, bits=4, group_size=64, sym=sym, mse=True, importance=importance)
+    grid = fit_grid(columns, torch.bfloat16, bits=4, group_size=64, sym=sym, mse=True)
     for output in range(9):
         column, errors = columns[:, output : output + 1], []
         for ratio in CLIP_RATIOS:
@@ -108,9 +105,9 @@ def test_the_search_finds_the_ratio_with_the_least_error(sym: bool, weighted: bo
             other = fit_grid(ends, torch.bfloat16, bits=4, group_size=-1, sym=sym, mse=False)
             scale, zero = other.scales.double(), other.zeros.double()
             values = ((column.double() / scale).round() + zero).clamp(0, 15).sub(zero) * scale
-            errors.append((weights.double() @ (values - column.double()).square()).item())
+            errors.append((values - column.double()).square().sum().item())
         values = decode(round_to_nearest(column, slim := grid.split([1] * 9)[output]), slim).double()
-        found = (weights.double() @ (values - column.double()).square()).item()
+        found = (values - column.double()).square().sum().item()
         assert found == pytest.approx(min(errors), rel=0.02)
 
 

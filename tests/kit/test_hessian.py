@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,6 +80,31 @@ def test_a_weighted_hessian_counts_each_token_with_its_weight(dtype: torch.dtype
     expected = 2 / 39 * tokens.T @ (factors[:, None] * tokens)
     assert stats["b.first"]["tokens"].item() == 39
     assert (stats["b.first"]["hessian"] - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_beside_it_stands_what_the_full_precision_path_has_in_common_with_it(
+    dtype: torch.dtype, weighted: bool
+) -> None:
+    torch.manual_seed(0)
+    module, lengths = TwoLayers(300, dtype), (5, 1, 33)
+    states = [torch.randn(1, tokens, 300).to(dtype) for tokens in lengths]
+    others = [(each.float() + 0.1 * torch.randn(each.shape)).to(dtype) for each in states]
+    weights = [torch.tensor([0.0, 0.3, 1.7])[torch.randint(3, (tokens,))] for tokens in lengths]
+    batches = [
+        Batch("s", own, {}, weight if weighted else None, other)
+        for own, other, weight in zip(states, others, weights, strict=True)
+    ]
+    whole = block_of(module)
+    group = replace(whole, layers={"b.last": module.last}, groups=(("b.last",),), of_group=True)
+    stats = hessians(group, batches)["b.last"]
+    factors = torch.cat(weights).double() if weighted else torch.ones(39, dtype=torch.float64)
+    tokens, paired = (torch.cat(each, 1)[0].double() for each in (states, others))
+    expected = 2 / 39 * tokens.T @ (factors[:, None] * paired)
+    assert (stats["cross"] - expected).abs().max() <= 1e-6 * expected.abs().max()
+    # The input of a block is no layer's: there the full-precision path says nothing of it.
+    assert "cross" not in hessians(whole, batches)["b.first"]
 
 
 def test_weights_of_one_change_nothing() -> None:

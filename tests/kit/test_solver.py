@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from hyocr_core.kit.grid import Grid, decode, fit_grid, round_to_nearest
-from hyocr_core.kit.solver import factorize, solve
+from hyocr_core.kit.solver import damped_factor, factorize, solve
+from tests.kit.problems import hessian_of, inputs_of, weights_of
 
 
 def paper(columns: Tensor, hessian: Tensor, grid: Grid, damp: float, order: list[int]) -> Tensor:
@@ -29,12 +30,7 @@ def paper(columns: Tensor, hessian: Tensor, grid: Grid, damp: float, order: list
 
 def problem(inputs: int, outputs: int, seed: int = 0, tokens: int = 400) -> tuple[Tensor, Tensor]:
     """Return columns (K, N) with bf16 values and the Hessian of strongly correlated inputs with outlier channels."""
-    gen = torch.Generator().manual_seed(seed)
-    mix = torch.randn(max(inputs // 4, 1), inputs, generator=gen)
-    x = torch.randn(tokens, len(mix), generator=gen) @ mix + 0.3 * torch.randn(tokens, inputs, generator=gen)
-    x[:, : max(inputs // 16, 1)] *= 8
-    columns = (0.05 * torch.randn(inputs, outputs, generator=gen)).bfloat16().float()
-    return columns, 2 / tokens * x.T @ x
+    return weights_of(inputs, outputs, seed), hessian_of(inputs_of(inputs, tokens, seed))
 
 
 def grid_of(columns: Tensor, bits: int = 4, group_size: int = 32, sym: bool = True, mse: bool = False) -> Grid:
@@ -183,6 +179,17 @@ def test_the_factor_is_one_of_the_damped_hessian() -> None:
     assert off.abs().max() < 1e-4 * damped.abs().max()
     pivots = diagonal.diagonal()
     assert factor.condition == pytest.approx((pivots.max() / pivots.min()).item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("desc_act", [False, True])
+def test_the_factor_solves_and_measures_in_the_channels_own_order(desc_act: bool) -> None:
+    columns, hessian = problem(48, 7)
+    factor = damped_factor(hessian, damp_percent=0.01, desc_act=desc_act)
+    assert factor is not None
+    damped = hessian.double() + 0.01 * hessian.diagonal().double().mean() * torch.eye(48, dtype=torch.float64)
+    solved, wide = factor.solve(columns), columns.double()
+    torch.testing.assert_close(solved.double(), torch.linalg.solve(damped, wide), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(factor.losses(columns).double(), (wide * (damped @ wide)).sum(0), rtol=1e-5, atol=0)
 
 
 def test_the_condition_is_a_lower_bound_and_exact_for_a_diagonal() -> None:

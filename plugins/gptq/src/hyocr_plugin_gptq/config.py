@@ -64,6 +64,27 @@ class GptqConfig(RtnConfig, WeightedConfig):
     damp_percent: Annotated[
         float, Field(gt=0, lt=1, description="share of the Hessian's mean diagonal added to its diagonal")
     ] = 0.01
+    mse: bool = Field(
+        True,
+        description="search each group's clipping range for the least error that GPTQ itself makes inside the group",
+    )
+    target_strength: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="how far weights first move to where quantized inputs give the full-precision model's outputs "
+            "(GPTAQ); 0: plain GPTQ, which takes one pass less",
+        ),
+    ] = 0.75
+    refine: Annotated[
+        int, Field(ge=0, description="rounds of scales refitted to the codes and codes to the scales, after GPTQ")
+    ] = 0
     block_size: Annotated[
         int, Field(ge=1, description="columns between two updates of the whole weight; changes speed, not the result")
     ] = 128
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether weights move at all."""
+        return self.target_strength > 0
