@@ -63,10 +63,8 @@ class Factor:
         taken = right if self.order is None else right[self.order]
         above = torch.linalg.solve_triangular(self.feedback.T, taken, upper=True, unitriangular=True)
         above.div_(self.pivots[:, None])
-        solved = torch.linalg.solve_triangular(self.feedback, above, upper=False, unitriangular=True)
-        if self.order is None:
-            return solved
-        return torch.empty_like(solved).index_copy_(0, self.order, solved)
+        solved: Tensor = torch.linalg.solve_triangular(self.feedback, above, upper=False, unitriangular=True)
+        return solved if self.order is None else torch.empty_like(solved).index_copy_(0, self.order, solved)
 
     def losses(self, errors: Tensor) -> Tensor:
         """Return e^T H e, (N,), of each column e of `errors` (K, N), the input channels in their own order."""

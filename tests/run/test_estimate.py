@@ -57,12 +57,25 @@ def test_samples_are_in_memory_unless_spilled(
     prepared: Callable[..., Job], demo_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "sample_size", lambda *_arguments: (TOKENS, 0))
-    kept, spilled = prepared("gptq"), prepared("gptq", spill=True)
+    kept, spilled = prepared("fp8"), prepared("fp8", spill=True)
     samples = 3 * TOKENS * demo_config["text_config"]["hidden_size"] * 2
     assert memory(kept) >= samples + 4 * block_weights(kept)
     # What a block makes of one sample is in memory at any rate.
     assert memory(kept) - memory(spilled) == samples
     assert estimate(spilled).disk - estimate(kept).disk == samples
+
+
+def test_groups_hold_more_of_a_sample_and_a_second_path_all_of_it_once_more(
+    prepared: Callable[..., Job], demo_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "sample_size", lambda *_arguments: (TOKENS, 0))
+    text = demo_config["text_config"]
+    # The block's input, the outputs of attention and MLP once they are known, and the widest input of a linear.
+    samples = 3 * TOKENS * (3 * text["hidden_size"] + text["intermediate_size"]) * 2
+    plain = {"options": {"target_strength": 0}}
+    one, two = (memory(prepared("gptq", **own)) - memory(prepared("gptq", spill=True, **own)) for own in (plain, {}))
+    assert one == samples
+    assert two == 2 * samples
 
 
 def test_a_calibrated_run_has_all_but_the_linears_in_memory_before_its_first_block(

@@ -46,6 +46,8 @@ OPTIONS: dict[str, Any] = {
     "damp_percent": 0.02,
     "block_size": 64,
     "desc_act": False,
+    "target_strength": 0.5,
+    "refine": 1,
 }
 TOGETHER: dict[str, dict[str, Any]] = {"sym": {"format": "compressed-tensors"}, "quant_vit": {"group_size": 64}}
 """What else has to change for an option to be one that a run takes."""

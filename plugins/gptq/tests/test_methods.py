@@ -101,24 +101,38 @@ def test_layers_solved_together_are_those_solved_alone() -> None:
 
 def test_the_grid_fits_the_channels_that_inputs_are_large_in() -> None:
     """With a diagonal Hessian no error is passed on, so that only the grid tells GPTQ from rounding to nearest."""
-    from hyocr_plugin_gptq import plugin, rtn
+    layer, few = layer_of("l", 48, 128), torch.where(torch.arange(128) % 8 == 0, 100.0, 1.0)
+    stats = {"hessian": torch.diag(few), "tokens": torch.tensor(9)}
 
-    layer = layer_of("l", 48, 128)
-    options: dict[str, Any] = {"format": "gptq", "group_size": 32}
-    nearest = rtn.quantize_layer(layer, RtnConfig(**options)).dequantized
+    def error(quantized: QuantizedLayer) -> float:
+        return float(((layer.weight - quantized.dequantized).float().square() @ few).sum())
 
-    def errors(diagonal: Tensor) -> tuple[Tensor, float, float]:
-        stats = {"hessian": torch.diag(diagonal), "tokens": torch.tensor(9)}
-        found = plugin.quantize_layer(layer, stats, GptqConfig(**options)).dequantized
-        own, other = (((layer.weight - values).float().square() @ diagonal).sum().item() for values in (found, nearest))
-        return found, own, other
+    whole, searched = (quantize_gptq([layer], stats, GptqConfig(group_size=32, mse=mse))[0] for mse in (False, True))
+    nearest, fitted = (quantize_rtn(layer, RtnConfig(group_size=32, mse=mse)) for mse in (False, True))
+    assert torch.equal(whole.dequantized, nearest.dequantized)
+    assert error(searched) < 0.8 * min(error(nearest), error(fitted))
 
-    found, own, other = errors(torch.ones(128))
-    assert torch.equal(found, nearest)
-    few = torch.where(torch.arange(128) % 8 == 0, 100.0, 1.0)
-    found, own, other = errors(few)
-    assert not torch.equal(found, nearest)
-    assert own < 0.8 * other
+
+def test_weights_move_towards_the_outputs_of_the_full_precision_model() -> None:
+    layer, gen = layer_of("l", 24, 64), torch.Generator().manual_seed(3)
+    full = torch.randn(400, 64, generator=gen)
+    quantized = full + 0.3 * full.roll(1, 1) + 0.1 * torch.randn(400, 64, generator=gen)
+    stats = {"hessian": 2 / 400 * quantized.T @ quantized, "cross": 2 / 400 * quantized.T @ full}
+
+    def lost(**options: Any) -> float:
+        [found] = quantize_gptq([layer], stats, GptqConfig(group_size=32, **options))
+        return float((full @ layer.weight.float().T - quantized @ found.dequantized.float().T).norm())
+
+    plain, default, refined = lost(target_strength=0), lost(), lost(refine=2)
+    assert default < 0.5 * plain
+    assert refined < 0.5 * plain
+    del stats["cross"]
+    assert lost() == plain
+
+
+@pytest.mark.parametrize("strength", [0, 0.5])
+def test_without_targets_no_second_path_is_asked_for(strength: float) -> None:
+    assert GptqConfig(target_strength=strength).needs_reference == bool(strength)
 
 
 def test_a_hopeless_hessian_degrades_to_rounding_to_nearest() -> None:
