@@ -21,7 +21,7 @@ from hyocr_core.models.own_decoding import own_decoding
 from hyocr_core.models.passed_over import passed_over
 from hyocr_core.models.tied import tied_copies
 from hyocr_core.models.wiring import Place
-from hyocr_core.models.working_memory import cache_bytes, decoder_bytes, prepared_bytes, vision_bytes
+from hyocr_core.models.working_memory import Shapes
 from hyocr_core.pages.checked import Pages
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.prompts import task_prompt
@@ -242,14 +242,14 @@ def estimate(job: Job, largest: tuple[int, int] | None = None) -> Needs:
     on_disk += activations * (2 if job.run.spill else 1)
     if job.model.device.type != "cpu":
         return Needs(None, on_disk)
-    text, vision, itemsize = job.model.config.text_config, job.model.config.vision_config, job.model.dtype.itemsize
-    seen = max(prepared_bytes(vision, patches), vision_bytes(vision, patches, itemsize))
-    read = decoder_bytes(text, tokens, itemsize)
+    shapes = Shapes.of(job.model.config, job.model.dtype.itemsize)
+    seen = max(shapes.prepared(patches), shapes.vision(patches))
+    read = shapes.decoder(tokens, pages=0)
     front = sum(info.nbytes for info in job.reader.tensors.values()) - linears + seen if job.records else 0
     blocks = job.model.vision_blocks + job.model.decoder_blocks if job.config.quant_vit else job.model.decoder_blocks
     block = 6 * linears // len(blocks) + (0 if job.run.spill else activations)
     block += max(read, seen if job.config.quant_vit else 0)
-    whole = _generating_bytes(job, tokens) + max(seen, read) if job.lacks_answers else 0
+    whole = _generating_bytes(job, shapes, tokens) + max(seen, read) if job.lacks_answers else 0
     return Needs(RUNTIME_BYTES + max(front, block, whole), on_disk)
 
 
@@ -271,11 +271,11 @@ def _token_values(job: Job, places: Sequence[Place], hidden_size: int) -> int:
     return int(hidden_size * (1 + max(len(place.wiring.last) for place in places)) + widest)
 
 
-def _generating_bytes(job: Job, tokens: int) -> int:
+def _generating_bytes(job: Job, shapes: Shapes, tokens: int) -> int:
     """The whole model, and the keys and values of the largest batch of pages, whose prompts have these tokens."""
     weights = sum(info.nbytes for info in job.reader.tensors.values())
     kept = min(max(BATCH_TOKENS, 2 * tokens), len(job.records) * job.model.max_tokens)
-    return weights + cache_bytes(job.model.config.text_config, kept, job.model.dtype.itemsize)
+    return weights + shapes.cache(kept)
 
 
 def check_resources(job: Job) -> Needs:
