@@ -291,8 +291,9 @@ def test_vllm_of_an_interpreter(
         assert (found.version, found.build, found.packages["transformers"]) == (version, build, "5.19.0")
         assert distribution not in found.packages
         assert found.keeps_apart is False
-    (problem,) = packages.check_vllm(found)
+    problem, other = packages.check_vllm(found)
     assert not problem.broken
+    assert other.advice.startswith("it computes Transformers' forward of HunyuanOCR, not the reference's: pip install ")
     assert problem.advice == (
         f"vLLM {version} with Transformers 5.19.0 mixes up pages that it encodes together: "
         "pip install 'transformers>=5.20.1,<5.21' beside vLLM, or pip install hyocr-vllm, or "
