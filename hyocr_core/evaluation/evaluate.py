@@ -93,6 +93,8 @@ def evaluate(
             seed=config.seed,
             decoding=participants.decoding,
             max_pixels=config.max_pixels,
+            task=config.task,
+            system=config.system,
             reference_characters=asked.characters,
             reference_words=asked.words,
             **_numbers(read, asked),

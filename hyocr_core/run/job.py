@@ -17,7 +17,7 @@ from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import pick_device
-from hyocr_core.models.own_decoding import own_decoding
+from hyocr_core.models.own_decoding import own_decoding, own_penalty
 from hyocr_core.models.passed_over import passed_over
 from hyocr_core.models.tied import tied_copies
 from hyocr_core.models.wiring import Place
@@ -121,6 +121,11 @@ class Job:
         processor = self.processor or load_processor(self.source.folder)
         return as_asked(own_decoding(self.source.folder, self.model.config.text_config, processor.tokenizer), self.run)
 
+    @cached_property
+    def penalty(self) -> float:
+        """The repetition penalty that the checkpoint is meant to be read with. Raises CheckpointError."""
+        return own_penalty(self.source.folder, self.model.config.text_config)
+
     @property
     def balances_tokens(self) -> bool:
         """Whether the method is to count some tokens for more than others."""
@@ -196,8 +201,9 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
         progress=progress,
         drawn=drawn,
     )
+    # What is wrong with them is said now, and not when the work is done.
+    _ = job.penalty
     if job.lacks_answers or run.eval is not None:
-        # What is wrong with it is said now, and not when the work is done.
         _ = job.decoding
     return job
 

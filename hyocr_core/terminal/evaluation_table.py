@@ -24,6 +24,7 @@ from hyocr_core.report.numbers import (
     size,
     span,
 )
+from hyocr_core.report.text import visible
 
 
 def eval_table(result: EvalResult) -> Table:
@@ -45,6 +46,9 @@ def eval_table(result: EvalResult) -> Table:
     table.add_row("peak memory", size(result.peak_rss_bytes))
     for row in _decoding(result.decoding):
         table.add_row(*row)
+    for label, said in (("task", result.task), ("system message", result.system)):
+        if said is not None:
+            table.add_row(label, escape(visible(said)))
     compared = {"model": result.comparison, "baseline": None, "rounded": result.rounded_comparison}
     for field, label, show in _CLOSENESS if result.comparison else ():
         table.add_row(label, *(_shown(compared[title], field, show) for title in known))
