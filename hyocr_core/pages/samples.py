@@ -144,7 +144,8 @@ def _process(processor: Any, text: str, image: Image) -> dict[str, Tensor]:
         )
     except ValueError as error:
         raise CalibrationError(f"the processor refuses it: {one_line(error)}") from error
-    check_pixels(processor.image_processor, inputs["image_grid_thw"][0].tolist())
+    rows, columns = (side * processor.image_processor.patch_size for side in inputs["image_grid_thw"][0, 1:].tolist())
+    check_pixels(processor.image_processor, image.size, (columns, rows))
     return {name: inputs[name] for name in _INPUTS}
 
 
