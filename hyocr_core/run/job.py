@@ -29,7 +29,7 @@ from hyocr_core.pages.sources import draw_pages
 from hyocr_core.plugin.registry import Method, load_method
 from hyocr_core.plugin.watch import Chosen, choose_observers
 from hyocr_core.progress import Progress
-from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory
+from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory, size
 from hyocr_core.run.embedding import sample_size
 from hyocr_core.run.overrides import Overrides, by_options, differences, layer_options
 from hyocr_core.run.plan import Plan, leave, make_plan
@@ -220,8 +220,8 @@ def written_config(
 def _say_copies(reader: CheckpointReader, copies: Mapping[str, str], run: RunConfig, progress: Progress) -> None:
     fate = "kept" if run.keep_head else "left out; --keep-head keeps it"
     for name, other in copies.items():
-        size = reader.tensors[name].nbytes / 1e6
-        progress.say(f"{name} is a copy of {other}, to which config.json ties it ({size:.1f} MB): {fate}")
+        room = size(reader.tensors[name].nbytes)
+        progress.say(f"{name} is a copy of {other}, to which config.json ties it ({room}): {fate}")
 
 
 def _draw(run: RunConfig, progress: Progress) -> list[Record]:

@@ -209,7 +209,7 @@ def test_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (computer(cuda="13.0"), "GPU", "torch is built for CUDA 13.0 and sees none"),
         (computer(cuda="13.0", gpus=(H100,)), None, ""),
-        (computer(free=10**9), "memory", "1.0 GB are free, quantizing HunyuanOCR takes about 2"),
+        (computer(free=10**9), "memory", "1.00 GB are free, quantizing HunyuanOCR takes about 2.00 GB"),
     ],
 )
 def test_advice_on_the_machine(
@@ -343,7 +343,7 @@ def test_advice_on_caches(monkeypatch: pytest.MonkeyPatch) -> None:
         (False, "cache of Hugging Face hub"),
         (True, "cache of hyocr"),
     ]
-    assert "has 1.0 GB left, HunyuanOCR alone takes 2: hf cache prune, or set HF_HUB_CACHE" in problems[0].advice
+    assert "has 1.00 GB left, HunyuanOCR alone takes 2.00 GB: hf cache prune, or set HF_HUB_CACHE" in problems[0].advice
     assert "or set XDG_CACHE_HOME" in problems[1].advice
 
 
