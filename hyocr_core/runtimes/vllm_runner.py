@@ -15,8 +15,8 @@ The CPU build of vLLM 0.32 has no kernel that rounds to FP8 with a static scale,
 HYOCR_FP8_EMU=1 puts an emulation in its place.
 
 The second form loads nothing and prints two lines: the vLLM that is here and the versions beside it, of which nothing
-is imported, or null; and whose forward this Transformers computes, hyocr's plugin of vLLM applied if it is there:
-`reference`, `transformers`, or null for neither.
+is imported, or null and no second line; and whose forward this Transformers computes, hyocr's plugin of vLLM applied if
+it is there: `reference`, `transformers`, or null for neither.
 """
 
 from __future__ import annotations
@@ -240,8 +240,10 @@ def main() -> None:
     os.dup2(2, 1)
     if sys.argv[1:] == ["--installed"]:
         # The first line arrives even if the second takes too long or fails.
-        print(json.dumps(installed()), file=answers, flush=True)
-        print(json.dumps(probe_forward()), file=answers, flush=True)
+        found = installed()
+        print(json.dumps(found), file=answers, flush=True)
+        if found is not None:
+            print(json.dumps(probe_forward()), file=answers, flush=True)
         return
     patch()
     checkpoint, max_tokens, at_once = sys.argv[1:]
