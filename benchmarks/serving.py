@@ -16,7 +16,7 @@ from hyocr_core.contract.page_source import Record
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import prompt_text
 from hyocr_core.pages.sources import open_source, select
-from hyocr_core.runtimes.vllm_pair import find_vllm
+from hyocr_core.runtimes.vllm_installed import find_vllm
 from hyocr_core.runtimes.vllm_process import VllmProcess, VllmRequest
 
 DEMO = Path(__file__).parents[1] / "examples/demo-ocr"

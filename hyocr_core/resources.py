@@ -20,6 +20,14 @@ RUNTIME_BYTES = 800 * 10**6
 """What Python, torch and transformers take before any weight is loaded, measured on Linux."""
 
 
+def size(count: float) -> str:
+    """Bytes as text, in decimal units."""
+    for unit, scale, digits in (("GB", GB, 2), ("MB", 10**6, 1), ("kB", 10**3, 1)):
+        if count >= scale:
+            return f"{count / scale:.{digits}f} {unit}"
+    return f"{count:.0f} bytes"
+
+
 def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -33,9 +41,7 @@ def check_memory(needed: int, advice: str) -> None:
     """Raise BadInputError when `needed` bytes are more than the machine has free."""
     free = free_memory()
     if needed > free:
-        raise BadInputError(
-            f"this run needs about {needed / GB:.1f} GB of memory, {free / GB:.1f} GB are free; {advice}"
-        )
+        raise BadInputError(f"this run needs about {size(needed)} of memory, {size(free)} are free; {advice}")
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -15,6 +15,14 @@ from hyocr_core.contract.decoding import Decoding
 from hyocr_core.errors import CheckpointError
 
 FILE_NAME = "hyocr_report.json"
+
+
+Task: TypeAlias = Annotated[
+    str | None, Field(description="official prompt that pages without a question were asked, if not the default one")
+]
+System: TypeAlias = Annotated[
+    str | None, Field(description="system message of all pages, if another than their own or the empty one")
+]
 
 
 class MethodRecord(FrozenModel):
@@ -42,6 +50,8 @@ class CalibrationRecord(FrozenModel):
     samples: int
     tokens: int
     max_pixels: int | None = Field(None, description="most pixels of a page, if fewer than the processor allows")
+    task: Task = None
+    system: System = None
     answers: str = Field("data", description="what answers the pages had: data, generate or none; see RunConfig")
     forward: Forward = Field("transformers", description="what the model computed; see RunConfig")
     decoding: Decoding | None = Field(None, description="how the model wrote them, if it did")
@@ -96,6 +106,8 @@ class EvaluationRecord(FrozenModel):
     pages: int
     decoding: Decoding
     max_pixels: int | None = Field(None, description="most pixels of a page, if fewer than the processor allows")
+    task: Task = None
+    system: System = None
     device: str
     model: ScoreRecord
     baseline: ScoreRecord | None = Field(description="the checkpoint it was made from")

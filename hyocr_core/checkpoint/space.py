@@ -9,6 +9,7 @@ from pathlib import Path
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.writer import existing_folder, stage_folder
 from hyocr_core.errors import OutputError
+from hyocr_core.resources import size
 
 _MARGIN_BYTES = 16 * 2**20
 
@@ -33,8 +34,8 @@ def check_disk(target: Path, needed_bytes: int) -> None:
     free = free_disk(target)
     if needed_bytes - held > free:
         raise OutputError(
-            f"{folder}: the run needs {(needed_bytes - held) / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free: "
-            "free some, or choose another output"
+            f"{folder}: the run needs {size(needed_bytes - held)} of disk, {size(free)} are free: free some, or "
+            "choose another output"
         )
 
 

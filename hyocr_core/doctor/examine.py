@@ -19,7 +19,7 @@ from hyocr_core.plugin.registry import installed_methods, load_method
 def examine(python: Path | None = None) -> Examination:
     """Look at this machine and this environment; load no model. python: another interpreter to look for vLLM in."""
     found = packages.find_packages()
-    vllm = packages.with_forward(packages.find_vllm(python), python)
+    vllm = packages.find_vllm(python)
     forward = packages.find_own_forward()
     here, problems = machine.find_machine()
     formats = loads.find_loads(vllm, here)

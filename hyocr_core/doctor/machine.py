@@ -12,7 +12,7 @@ import psutil
 
 from hyocr_core.doctor.findings import Cpu, Gpu, Machine, Problem
 from hyocr_core.errors import one_line
-from hyocr_core.resources import GB, free_memory
+from hyocr_core.resources import GB, free_memory, size
 
 CPU_INFO = Path("/proc/cpuinfo")
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -91,8 +91,8 @@ def check_machine(machine: Machine) -> Iterator[Problem]:
         advice = "there is one, but torch is built for the CPU: install one for CUDA, see https://pytorch.org"
         yield Problem(broken=False, about="GPU", advice=advice)
     if machine.free_memory_bytes < JOB_BYTES:
-        free = machine.free_memory_bytes / GB
-        advice = f"{free:.1f} GB are free, quantizing HunyuanOCR takes about {JOB_BYTES / GB:.0f}: close other programs"
+        free = size(machine.free_memory_bytes)
+        advice = f"{free} are free, quantizing HunyuanOCR takes about {size(JOB_BYTES)}: close other programs"
         yield Problem(broken=False, about="memory", advice=advice)
 
 

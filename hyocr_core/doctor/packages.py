@@ -16,9 +16,9 @@ from packaging.specifiers import SpecifierSet
 from hyocr_core.contract.backend import Forward
 from hyocr_core.doctor.findings import Extra, Package, Problem, Vllm
 from hyocr_core.errors import MissingRuntimeError
-from hyocr_core.runtimes import vllm_pair
-from hyocr_core.runtimes.vllm_forward import REMEDY, find_forward
+from hyocr_core.runtimes import vllm_installed
 from hyocr_core.runtimes.vllm_pair import VllmPair
+from hyocr_core.runtimes.whose_forward import other_forward
 
 CORE = "hyocr-core"
 OPTIONAL = ("compressed-tensors", "gptqmodel", "optimum", "accelerate")
@@ -48,22 +48,24 @@ def find_extras() -> list[Extra]:
 
 
 def find_vllm(python: Path | None) -> Vllm:
-    """The vLLM of another interpreter, or of this one. Its packages are not imported."""
+    """The vLLM of another interpreter, or of this one, in a process of its own."""
     path = str(python or sys.executable)
     none = Vllm(python=path, version=None, build=None, packages={})
     if python is None and find_spec("vllm") is None:
         return none
     try:
-        found = vllm_pair.find_vllm(python)
+        found = vllm_installed.find_vllm(python)
     except MissingRuntimeError:
         return none
     build: Literal["cpu", "cuda"] = "cpu" if "cpu" in found.distribution + found.version else "cuda"
-    return Vllm(python=path, version=found.version, build=build, packages=found.packages, keeps_apart=found.pair.sound)
-
-
-def with_forward(vllm: Vllm, python: Path | None) -> Vllm:
-    """The same, asked whose forward it computes, for which it imports Transformers."""
-    return vllm if vllm.version is None else vllm.model_copy(update={"forward": find_forward(vllm.version, python)})
+    return Vllm(
+        python=path,
+        version=found.version,
+        build=build,
+        packages=found.packages,
+        keeps_apart=found.pair.sound,
+        forward=found.forward,
+    )
 
 
 def find_own_forward() -> Forward | None:
@@ -90,8 +92,7 @@ def check_vllm(vllm: Vllm) -> Iterator[Problem]:
     if vllm.version is not None and not vllm.keeps_apart:
         yield Problem(broken=False, about="vLLM", advice=VllmPair.among(vllm.version, vllm.packages).warning)
     if vllm.forward == "transformers":
-        advice = f"it computes Transformers' forward of HunyuanOCR, not the reference's; {REMEDY}"
-        yield Problem(broken=False, about="vLLM", advice=advice)
+        yield Problem(broken=False, about="vLLM", advice=other_forward("it", vllm.forward, is_vllm=True))
 
 
 def check_packages(packages: list[Package]) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.doctor.findings import Cache, Examination, FormatLoads, Load, Machine
-from hyocr_core.resources import GB
+from hyocr_core.resources import size
 
 ALWAYS = ("torch", "transformers", "safetensors", "compressed-tensors")
 """Packages that are shown even if nothing is wrong with them."""
@@ -59,8 +59,8 @@ def _machine_lines(machine: Machine) -> Iterator[str]:
     cpu = machine.cpu
     threads = "" if cpu.threads is None else f", torch threads: {cpu.threads}"
     yield f"{machine.platform}: {cpu.model}, cores: {cpu.cores}{threads}, {' '.join(cpu.features) or 'no vector units'}"
-    gpus = [f"{gpu.name}, {gpu.memory_bytes / GB:.1f} GB, compute capability {gpu.capability}" for gpu in machine.gpus]
-    memory = f"memory {machine.memory_bytes / GB:.1f} GB, {machine.free_memory_bytes / GB:.1f} GB free"
+    gpus = [f"{gpu.name}, {size(gpu.memory_bytes)}, compute capability {gpu.capability}" for gpu in machine.gpus]
+    memory = f"memory {size(machine.memory_bytes)}, {size(machine.free_memory_bytes)} free"
     yield f"{memory}; {'; '.join(gpus) or 'no GPU'}"
 
 
@@ -75,18 +75,14 @@ def _answer(load: Load) -> str:
 
 
 def _cache_row(cache: Cache) -> tuple[str, ...]:
-    parts = ", ".join(f"{name} {_size(size)}" for name, size in cache.parts.items())
-    used = f"{_size(cache.used_bytes)}{parts and f' ({parts})'}"
-    return cache.name, used, _size(cache.free_bytes), cache.folder
+    parts = ", ".join(f"{name} {size(used)}" for name, used in cache.parts.items())
+    used = f"{size(cache.used_bytes)}{parts and f' ({parts})'}"
+    return cache.name, used, size(cache.free_bytes), cache.folder
 
 
 def _whose(forward: Forward | None) -> str:
     whose = {"reference": "the reference's forward", "transformers": "its own forward", None: "an unknown forward"}
     return f"computes {whose[forward]}"
-
-
-def _size(size: int) -> str:
-    return f"{size / GB:.1f} GB" if size >= GB / 10 else f"{size / 1e6:.1f} MB"
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

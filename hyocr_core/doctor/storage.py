@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hyocr_core.doctor.findings import Cache, Problem
 from hyocr_core.evaluation.reading.kept import default_state
-from hyocr_core.resources import GB
+from hyocr_core.resources import GB, size
 
 HUB, OWN = "Hugging Face hub", "hyocr"
 MODEL_BYTES = 2 * GB
@@ -33,8 +33,8 @@ def check_caches(caches: list[Cache]) -> Iterator[Problem]:
         elif cache.free_bytes < MODEL_BYTES:
             mend = "hf cache prune" if cache.name == HUB else "delete what you do not need"
             advice = (
-                f"the disk of {cache.folder} has {cache.free_bytes / GB:.1f} GB left, HunyuanOCR alone takes "
-                f"{MODEL_BYTES / GB:.0f}: {mend}, or set {variable} to a folder on another disk"
+                f"the disk of {cache.folder} has {size(cache.free_bytes)} left, HunyuanOCR alone takes "
+                f"{size(MODEL_BYTES)}: {mend}, or set {variable} to a folder on another disk"
             )
             yield Problem(broken=False, about=f"cache of {cache.name}", advice=advice)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,37 @@ def evaluate(
     keeps the others.
     """
     progress, device = progress or Silent(), pick_device(config.device)
+    ready = _prepare(config, records, pages, device, progress)
+    fingerprint = {} if state is None else _fingerprint(config, ready)
+    with keeping(state, fingerprint, resume=resume, progress=progress) as kept:
+        read = read_pages(ready.pages, ready.participants, kept, ready.batch_size, device, progress)
+        kept.whole = not read.unread
+        result = _result(config, ready, read)
+        # An evaluation with a hole proves nothing.
+        if config.gate is None or result.unread:
+            return result
+        return result.model_copy(update={"gate": judge(config.gate, result)})
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What is read by whom, where, and what measures it."""
+
+    pages: Pages
+    participants: Participants
+    metrics: Mapping[str, ChosenMetric]
+    batch_size: int
+    device: torch.device
+
+
+def _prepare(
+    config: EvalConfig,
+    records: Sequence[Record] | None,
+    pages: Pages | None,
+    device: torch.device,
+    progress: Progress,
+) -> _Ready:
+    """Everything that can be refused before weights are read, and what is to be said; raises as `evaluate`."""
     metrics, backends = _choose(config)
     if pages is None:
         if records is None:
@@ -79,33 +111,38 @@ def evaluate(
     _refuse_empty(pages.records)
     if "model" in participants.sources:
         _say_seen(participants.sources["model"].folder, pages, progress)
-    how = {"max_pixels": config.max_pixels, "device": str(device)}
-    if participants.entries:
-        how["batch_size"] = batch_size
-    fingerprint = {} if state is None else how | _content(participants, pages)
-    with keeping(state, fingerprint, resume=resume, progress=progress) as kept:
-        read = read_pages(pages, participants, kept, batch_size, device, progress)
-        kept.whole = not read.unread
-        asked = _asked([pages.records[index] for index in read.pages], config.seed, metrics)
-        result = EvalResult(
-            hyocr=__version__,
-            data=config.data,
-            seed=config.seed,
-            decoding=participants.decoding,
-            max_pixels=config.max_pixels,
-            reference_characters=asked.characters,
-            reference_words=asked.words,
-            **_numbers(read, asked),
-            peak_rss_bytes=peak_rss_bytes(),
-            environment=versions() | {"device": str(device)} | participants.identity,
-            failures=pages.failures,
-            unread={pages.records[index].name: reason for index, reason in sorted(read.unread.items())},
-            metrics={name: named.record for name, named in metrics.items()},
-        )
-        # An evaluation with a hole proves nothing.
-        if config.gate is None or result.unread:
-            return result
-        return result.model_copy(update={"gate": judge(config.gate, result)})
+    return _Ready(pages, participants, metrics, batch_size, device)
+
+
+def _fingerprint(config: EvalConfig, ready: _Ready) -> dict[str, Any]:
+    """What the answers depend on."""
+    how = {"max_pixels": config.max_pixels, "device": str(ready.device)}
+    if ready.participants.entries:
+        how["batch_size"] = ready.batch_size
+    return how | _content(ready.participants, ready.pages)
+
+
+def _result(config: EvalConfig, ready: _Ready, read: Read) -> EvalResult:
+    """What came of it, without a verdict."""
+    pages, participants = ready.pages, ready.participants
+    asked = _asked([pages.records[index] for index in read.pages], config.seed, ready.metrics)
+    return EvalResult(
+        hyocr=__version__,
+        data=config.data,
+        seed=config.seed,
+        decoding=participants.decoding,
+        max_pixels=config.max_pixels,
+        task=config.task,
+        system=config.system,
+        reference_characters=asked.characters,
+        reference_words=asked.words,
+        **_numbers(read, asked),
+        peak_rss_bytes=peak_rss_bytes(),
+        environment=versions() | {"device": str(ready.device)} | participants.identity,
+        failures=pages.failures,
+        unread={pages.records[index].name: reason for index, reason in sorted(read.unread.items())},
+        metrics={name: named.record for name, named in ready.metrics.items()},
+    )
 
 
 def _check(records: Sequence[Record], participants: Participants, config: EvalConfig, progress: Progress) -> Pages:

@@ -43,14 +43,23 @@ def own_decoding(folder: Path, text_config: Any, tokenizer: Any) -> Decoding:
     published file lack the one or the other. Raises CheckpointError for a file that cannot be used, or without any end.
     """
     said = _read(folder / FILE_NAME)
-    context = int(text_config.max_position_embeddings)
-    usual = PENALTY if context == POSITIONS else 1.0
     return Decoding(
-        repetition_penalty=usual if said.repetition_penalty is None else said.repetition_penalty,
-        max_new_tokens=said.max_new_tokens or min(MAX_NEW_TOKENS, context),
+        repetition_penalty=_penalty(said, text_config),
+        max_new_tokens=said.max_new_tokens or min(MAX_NEW_TOKENS, text_config.max_position_embeddings),
         stop_loops=True,
         stop_token_ids=_ends(folder, said, text_config, tokenizer),
     )
+
+
+def own_penalty(folder: Path, text_config: Any) -> float:
+    """The repetition penalty of that decoding alone. Raises CheckpointError for a file that cannot be used."""
+    return _penalty(_read(folder / FILE_NAME), text_config)
+
+
+def _penalty(said: _Said, text_config: Any) -> float:
+    if said.repetition_penalty is not None:
+        return said.repetition_penalty
+    return PENALTY if text_config.max_position_embeddings == POSITIONS else 1.0
 
 
 def _read(path: Path) -> _Said:

@@ -13,8 +13,9 @@ from hyocr_core.formats import VLLM_CPU, VLLM_CUDA, PackQuantizedFormat, Runtime
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.known_formats import known_formats, known_runtimes
 from hyocr_core.models.load import unpacked
-from hyocr_core.models.serving_memory import TRANSFORMERS, RuntimeName, Servable, Shapes
+from hyocr_core.models.serving_memory import TRANSFORMERS, RuntimeName, Servable
 from hyocr_core.models.tied import tied_copies
+from hyocr_core.models.working_memory import Shapes
 from hyocr_core.pages.processor import load_processor
 
 FOUR_BITS = PackQuantizedFormat(4, 128, sym=True)

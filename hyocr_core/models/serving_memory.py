@@ -5,9 +5,8 @@ Where the numbers come from:
 - weights: the bytes of the checkpoint's tensors. vLLM and GPTQModel compute with packed ones; compressed-tensors
   unpacks all of them at the first forward pass in Transformers (its class ModelCompressor, version 0.20).
 - KV cache: a key and a value of every layer and key/value head for each token; vLLM in blocks of 16 tokens.
-- vision: the tensors that are alive at once in a block of the tower, read off Transformers' module and held against
-  what PyTorch allocates (tests/models/test_serving_memory.py). Attention is SDPA or flash, which keeps no matrix of
-  patches times patches. vLLM tries the largest page that the processor lets through when it starts, whatever is sent.
+- vision: see `working_memory`. vLLM tries the largest page that the processor lets through when it starts, whatever is
+  sent.
 - decoder: likewise, for the tokens of one forward pass: in vLLM 2,048 of a chunked prefill (its default for a server on
   cards below 70 GiB), in Transformers all of the prompts; and the logits of one token of each page.
 - rest: on a GPU. A process of PyTorch takes 0.8 GB before it holds a tensor (pytorch/pytorch#34323); logs of vLLM show
@@ -25,6 +24,7 @@ from pydantic import Field
 
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.errors import BadInputError
+from hyocr_core.models.working_memory import Shapes
 from hyocr_core.pages.page_size import PageSize, page_size
 
 VLLM, TRANSFORMERS = "vLLM", "Transformers"
@@ -38,8 +38,6 @@ KV_BLOCK = 16
 BATCHED_TOKENS = 2048
 PYTORCH_BYTES = 800 * 10**6
 VLLM_BYTES = 700 * 10**6
-PIXEL_BYTES = 3 * 4
-"""Of one pixel as the processor gives it: three channels, fp32."""
 
 NOT_SHOWN = (
     "estimated, not measured; not shown: eager attention (patches times patches), pages of several sizes in one batch "
@@ -74,61 +72,6 @@ class RuntimeMemory(FrozenModel):
     def total(self) -> int:
         """At the peak: the activations of the tower or of the decoder, whichever are more."""
         return self.weights + self.kv_cache + max(self.vision, self.decoder) + self.rest
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """The widths that memory depends on. itemsize: bytes of an activation."""
-
-    layers: int
-    hidden: int
-    intermediate: int
-    head: int
-    queries: int
-    keys: int
-    vocabulary: int
-    context: int
-    vision_hidden: int
-    vision_intermediate: int
-    patch: int
-    itemsize: int
-
-    @classmethod
-    def of(cls, config: Any, itemsize: int) -> Shapes:
-        """Of Transformers' HunYuanVLConfig."""
-        text, vision = config.text_config, config.vision_config
-        return cls(
-            layers=text.num_hidden_layers,
-            hidden=text.hidden_size,
-            intermediate=text.intermediate_size,
-            head=text.head_dim,
-            queries=text.num_attention_heads * text.head_dim,
-            keys=text.num_key_value_heads * text.head_dim,
-            vocabulary=text.vocab_size,
-            context=text.max_position_embeddings,
-            vision_hidden=vision.hidden_size,
-            vision_intermediate=vision.intermediate_size,
-            patch=vision.patch_size,
-            itemsize=itemsize,
-        )
-
-    def cache(self, tokens: int, itemsize: int) -> int:
-        """Bytes of the keys and values of so many tokens."""
-        return 2 * self.layers * self.keys * itemsize * tokens
-
-    def vision(self, patches: int) -> int:
-        """Bytes alive in the tower at its peak: three states and both sides of the activation in the MLP, or seven
-        states in the attention; and the pixels."""
-        states = max(3 * self.vision_hidden + 2 * self.vision_intermediate, 7 * self.vision_hidden)
-        return patches * (states * self.itemsize + self.patch**2 * PIXEL_BYTES)
-
-    def decoder(self, tokens: int, pages: int) -> int:
-        """Bytes alive in the decoder at its peak: the MLP, or queries and keys turned in fp32 by a cosine and a sine;
-        and the logits, also in fp32."""
-        mlp = (3 * self.hidden + 3 * self.intermediate) * self.itemsize
-        projected = (2 * self.hidden + self.queries + 2 * self.keys + 2 * self.head) * self.itemsize
-        turned = 4 * (4 * self.queries + self.keys)
-        return tokens * max(mlp, projected + turned) + pages * self.vocabulary * (self.itemsize + 4)
 
 
 @dataclass(frozen=True)
@@ -176,7 +119,7 @@ def _in_vllm(served: Servable, load: ServedLoad) -> RuntimeMemory:
     shapes = served.shapes
     largest = page_size(served.image_processor, 10_000, 10_000, load.max_pixels)
     blocks = -(-served.tokens(load) // KV_BLOCK)
-    per_page = shapes.cache(blocks * KV_BLOCK, 1 if load.fp8_cache or served.fp8_cache else shapes.itemsize)
+    per_page = shapes.cache(blocks * KV_BLOCK, 1 if load.fp8_cache or served.fp8_cache else None)
     return RuntimeMemory(
         name="vLLM",
         weights=served.stored,
@@ -190,7 +133,7 @@ def _in_vllm(served: Servable, load: ServedLoad) -> RuntimeMemory:
 
 def _in_transformers(served: Servable, load: ServedLoad) -> RuntimeMemory:
     shapes, page, pages = served.shapes, served.page(load), load.pages_at_once
-    per_page = shapes.cache(served.tokens(load), shapes.itemsize)
+    per_page = shapes.cache(served.tokens(load))
     return RuntimeMemory(
         name="Transformers",
         weights=served.stored if served.keeps_packed else served.unpacked,

@@ -1,11 +1,13 @@
-"""Memory that a page takes while it is computed on, by its size; attention itself keeps no matrix of all its pairs.
+"""Memory that pages take while they are computed on, by their size and the widths of the model.
 
-Counted from what a block of Transformers' model holds at its peak, in the dtype of the weights if not said otherwise;
-measured at the published shape with 4,096 to 9,216 patches and tokens: within a tenth of that.
+Read off Transformers' modules, as the tensors that are alive at once in a block, and held against what PyTorch
+allocates (tests/models/test_working_memory.py); at the published widths, with 4,096 to 9,216 patches and tokens, the
+peak of a process was within a tenth of that. Attention is SDPA or flash, which keeps no matrix of all its pairs.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 CHANNELS = 3
@@ -15,24 +17,60 @@ PREPROCESSED = 18
 what the allocator keeps back where several threads asked for memory (0 to 2, from run to run)."""
 
 
-def prepared_bytes(vision: Any, patches: int) -> int:
-    """An image on its way through the image processor; vision: the config of the vision tower."""
-    return int(PREPROCESSED * CHANNELS * vision.patch_size**2 * patches)
+@dataclass(frozen=True)
+class Shapes:
+    """The widths that memory depends on. itemsize: bytes of an activation."""
 
+    layers: int
+    hidden: int
+    intermediate: int
+    head: int
+    queries: int
+    keys: int
+    vocabulary: int
+    context: int
+    vision_hidden: int
+    vision_intermediate: int
+    patch: int
+    itemsize: int
 
-def vision_bytes(vision: Any, patches: int, itemsize: int) -> int:
-    """A block of the vision tower: what its MLP makes, before and after the activation; and the pixels, fp32."""
-    block = itemsize * (2 * vision.intermediate_size + 3 * vision.hidden_size)
-    return int((block + FLOAT * CHANNELS * vision.patch_size**2) * patches)
+    @classmethod
+    def of(cls, config: Any, itemsize: int) -> Shapes:
+        """Of Transformers' HunYuanVLConfig."""
+        text, vision = config.text_config, config.vision_config
+        return cls(
+            layers=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            intermediate=text.intermediate_size,
+            head=text.head_dim,
+            queries=text.num_attention_heads * text.head_dim,
+            keys=text.num_key_value_heads * text.head_dim,
+            vocabulary=text.vocab_size,
+            context=text.max_position_embeddings,
+            vision_hidden=vision.hidden_size,
+            vision_intermediate=vision.intermediate_size,
+            patch=vision.patch_size,
+            itemsize=itemsize,
+        )
 
+    def prepared(self, patches: int) -> int:
+        """Bytes of an image on its way through the image processor."""
+        return PREPROCESSED * CHANNELS * self.patch**2 * patches
 
-def decoder_bytes(text: Any, tokens: int, itemsize: int) -> int:
-    """A block of the decoder: queries and keys while they are turned, in fp32, or what its MLP makes."""
-    queries, keys = text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
-    attention = FLOAT * (4 * queries + keys) + itemsize * (queries + 2 * keys)
-    return int((max(attention, 3 * itemsize * text.intermediate_size) + 2 * itemsize * text.hidden_size) * tokens)
+    def vision(self, patches: int) -> int:
+        """Bytes alive in the tower at its peak: three states and both sides of the activation in the MLP, or seven
+        states in the attention; and the pixels, in fp32."""
+        states = max(3 * self.vision_hidden + 2 * self.vision_intermediate, 7 * self.vision_hidden)
+        return patches * (states * self.itemsize + FLOAT * CHANNELS * self.patch**2)
 
+    def decoder(self, tokens: int, pages: int) -> int:
+        """Bytes alive in the decoder at its peak: the MLP, or queries and keys turned in fp32 by a cosine and a sine;
+        and the logits of one token of each page, also in fp32."""
+        mlp = (3 * self.hidden + 3 * self.intermediate) * self.itemsize
+        projected = (2 * self.hidden + self.queries + 2 * self.keys + 2 * self.head) * self.itemsize
+        turned = FLOAT * (4 * self.queries + self.keys)
+        return tokens * max(mlp, projected + turned) + pages * self.vocabulary * (self.itemsize + FLOAT)
 
-def cache_bytes(text: Any, tokens: int, itemsize: int) -> int:
-    """Keys and values of all blocks."""
-    return int(2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * itemsize * tokens)
+    def cache(self, tokens: int, itemsize: int | None = None) -> int:
+        """Bytes of the keys and values of so many tokens in all blocks; itemsize: of one, None for an activation's."""
+        return 2 * self.layers * self.keys * (itemsize or self.itemsize) * tokens

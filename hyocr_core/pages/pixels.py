@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core.errors import CalibrationError, ConfigError, one_line
+from hyocr_core.pages.page_size import page_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,18 +27,26 @@ def lower_pixels(image_processor: Any, max_pixels: int) -> None:
     image_processor.size = {"shortest_edge": least, "longest_edge": max_pixels}
 
 
-def check_pixels(image_processor: Any, grid: Sequence[int]) -> None:
+def check_pixels(image_processor: Any, page: tuple[int, int], shown: tuple[int, int]) -> None:
     """Raise CalibrationError for a page that a lowered processor has left fewer pixels than its least.
 
-    Any other processor would enlarge it again, so that a runtime would see another page. grid: (1, rows, columns) of
-    patches.
+    Any other processor would enlarge it again, so that a runtime would see another page. page: width and height of the
+    page; shown: of what the processor makes of it.
     """
-    height, width = (side * image_processor.patch_size for side in grid[1:])
-    if height * width < image_processor.size["shortest_edge"]:
+    least, most = image_processor.size["shortest_edge"], image_processor.size["longest_edge"]
+    if prod(shown) < least:
         raise CalibrationError(
-            f"of max_pixels {image_processor.size['longest_edge']:,} it gets {width}x{height}, fewer pixels than the "
-            f"{image_processor.size['shortest_edge']:,} that the model's image processor takes; allow more"
+            f"of max_pixels {most:,} it gets {shown[0]}x{shown[1]}, fewer pixels than the {least:,} that the model's "
+            f"image processor takes: give --max-pixels {_enough(image_processor, page)} or more"
         )
+
+
+def _enough(image_processor: Any, page: tuple[int, int]) -> int:
+    """The least max_pixels of which a page gets as many pixels as the processor takes."""
+    least, most = image_processor.size["shortest_edge"], image_processor.size["longest_edge"]
+    # Sides are cut to whole cells, and by no more than half.
+    tried = range(most, 4 * most + 1)
+    return tried[bisect_left(tried, least, key=lambda pixels: prod(page_size(image_processor, *page, pixels).pixels))]
 
 
 @dataclass(frozen=True)
@@ -66,9 +76,10 @@ class Resizing:
             rows, columns = self.image_processor.get_number_of_image_patches(image.height, image.width)
         except ValueError as error:
             raise CalibrationError(f"the processor refuses it: {one_line(error)}") from error
-        check_pixels(self.image_processor, (1, rows, columns))
         patch = self.image_processor.patch_size
-        return columns * patch, rows * patch
+        shown = columns * patch, rows * patch
+        check_pixels(self.image_processor, image.size, shown)
+        return shown
 
     def resize(self, image: Image) -> Image:
         """The very pixels that the processor makes of it. Raises as `size`."""

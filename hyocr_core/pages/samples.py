@@ -138,10 +138,14 @@ def _refuse_control_tokens(text: str | None, processor: Any) -> None:
 
 def _process(processor: Any, text: str, image: Image) -> dict[str, Tensor]:
     try:
-        inputs = processor(text=[text], images=[image], return_tensors="pt", padding=False, truncation=False)
+        # Not verbose: what counts is not the tokenizer's own limit but the model's, which is checked here.
+        inputs = processor(
+            text=[text], images=[image], return_tensors="pt", padding=False, truncation=False, verbose=False
+        )
     except ValueError as error:
         raise CalibrationError(f"the processor refuses it: {one_line(error)}") from error
-    check_pixels(processor.image_processor, inputs["image_grid_thw"][0].tolist())
+    rows, columns = (side * processor.image_processor.patch_size for side in inputs["image_grid_thw"][0, 1:].tolist())
+    check_pixels(processor.image_processor, image.size, (columns, rows))
     return {name: inputs[name] for name in _INPUTS}
 
 
@@ -161,7 +165,7 @@ def _count_prompt(processor: Any, prompt: str, ids: Tensor) -> int:
     image_token = processor.image_token_id
     images = int((ids == image_token).sum())
     expected: list[int] = []
-    for token in processor.tokenizer(prompt, add_special_tokens=False)["input_ids"]:
+    for token in processor.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]:
         expected += [token] * (images if token == image_token else 1)
     if ids[: len(expected)].tolist() != expected:
         raise CheckpointError(

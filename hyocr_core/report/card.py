@@ -19,9 +19,9 @@ from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.formats import TRANSFORMERS
 from hyocr_core.models.known_formats import known_formats, known_runtimes
-from hyocr_core.models.own_decoding import PENALTY
-from hyocr_core.pages.prompts import DEFAULT_PROMPT, conversation, for_endpoint
+from hyocr_core.report.example_requests import with_curl, with_openai
 from hyocr_core.report.numbers import measured, number, percent, points, signed_span, size, span
+from hyocr_core.report.text import told
 
 FILE_NAME = "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.j2")
@@ -46,47 +46,19 @@ processor = HunYuanVLProcessor.from_pretrained({name})
 model = HunYuanVLForConditionalGeneration.from_pretrained({name}, dtype="auto"{how})"""
 
 
-CURL = """\
-(printf %s {before}; base64 < page.png | tr -d '\\n'; printf %s {after}) |
-  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d @-"""
-"""The page goes through the pipe: it is too long for an argument."""
-
-OPENAI = """\
-import base64
-from pathlib import Path
-
-from openai import OpenAI
-
-page = base64.b64encode(Path("page.png").read_bytes()).decode()
-client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
-answer = client.chat.completions.create(
-    model={name},
-    messages=[
-        {{"role": "system", "content": ""}},
-        {{
-            "role": "user",
-            "content": [
-                {{"type": "image_url", "image_url": {{"url": f"data:image/png;base64,{{page}}"}}}},
-                {{"type": "text", "text": {prompt}}},
-            ],
-        }},
-    ],
-    temperature=0,
-    extra_body={{"repetition_penalty": {penalty}}},
-)
-print(answer.choices[0].message.content)"""
-
-_PAGE = "@"
-"""Stands for the pixels while the request around them is written."""
-
-
 def model_card(
-    report: QuantReport, name: str, quantization_config: Mapping[str, Any], base_card: Path, *, from_hub: bool
+    report: QuantReport,
+    name: str,
+    quantization_config: Mapping[str, Any],
+    base_card: Path,
+    *,
+    penalty: float,
+    from_hub: bool,
 ) -> str:
     """Return the text of the checkpoint's README.md.
 
-    name: of the checkpoint's folder. base_card: the base model's own card, if there is one. from_hub: the base model
-    is named by its hub id.
+    name: of the checkpoint's folder. base_card: the base model's own card, if there is one. penalty: the repetition
+    penalty to ask for. from_hub: the base model is named by its hub id.
     """
     source = report.model.source
     # The hub knows models of its own only.
@@ -110,12 +82,12 @@ def model_card(
         before=size(report.weight_bytes_before),
         after=size(report.weight_bytes_after),
         ratio=f"{report.weight_bytes_before / report.weight_bytes_after:.2f}",
-        scaled=_scaled(report.calibration.max_pixels if report.calibration else None),
+        asked=report.calibration and _cell(_scaled(report.calibration.max_pixels) + told(report.calibration)),
         options=json.dumps(report.method.config, indent=2),
         accuracy=_accuracy(report, name),
         runtimes=known_runtimes(quantization_config, _shapes(report)),
-        curl=_curl(name),
-        openai=OPENAI.format(name=json.dumps(name), prompt=_quoted(DEFAULT_PROMPT), penalty=PENALTY),
+        curl=with_curl(name, penalty),
+        openai=with_openai(name, penalty),
         snippet=_snippet(name, quantization_config, report),
     )
     return str(card).rstrip() + "\n"
@@ -166,7 +138,7 @@ def _accuracy(report: QuantReport, name: str) -> str:
 
 def _measured(numbers: EvaluationRecord) -> Iterator[str]:
     """A sentence on how, a table of what, a sentence on the difference. No times: the card is the same each run."""
-    pages = f"{numbers.pages} pages of {numbers.data}{_scaled(numbers.max_pixels)}"
+    pages = f"{numbers.pages} pages of {numbers.data}{_scaled(numbers.max_pixels)}{told(numbers)}"
     yield f"{pages}, read greedily ({numbers.decoding}, seed {numbers.seed}, device {numbers.device}):"
     rows = {"original": numbers.baseline, "rounded to nearest": numbers.rounded, "this checkpoint": numbers.model}
     found = {label: score for label, score in rows.items() if score is not None}
@@ -233,22 +205,6 @@ def _verdict(report: QuantReport) -> Iterator[str]:
     asked = ",".join(f"{figure.metric}={figure.bound:g}" for figure in report.gate.figures)
     verdict = "held" if report.gate.accepted else f"**not held**: {failures(report.gate)}"
     yield f"Gate `{asked}`: {verdict}."
-
-
-def _curl(name: str) -> str:
-    """A request for the text of page.png, on a command line."""
-    body = {
-        "model": name,
-        "temperature": 0,
-        "repetition_penalty": PENALTY,
-        "messages": for_endpoint(conversation("", DEFAULT_PROMPT), f"data:image/png;base64,{_PAGE}"),
-    }
-    before, after = json.dumps(body, ensure_ascii=False).split(_PAGE)
-    return CURL.format(before=shlex.quote(before), after=shlex.quote(after))
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _snippet(name: str, quantization_config: Mapping[str, Any], report: QuantReport) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hyocr_core import resources
 from hyocr_core.evaluation.scores.result import Interval
 
 NONE = "–"
@@ -41,12 +42,7 @@ def signed_span(interval: Interval | None) -> str:
 
 def size(count: float | None) -> str:
     """Bytes, in decimal units."""
-    if count is None:
-        return NONE
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.{2 if unit == 'GB' else 1}f}{_NBSP}{unit}"
-    return f"{count:.0f}{_NBSP}bytes"
+    return NONE if count is None else resources.size(count).replace(" ", _NBSP)
 
 
 def number(value: float | None, digits: int = 3) -> str:

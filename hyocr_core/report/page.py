@@ -83,7 +83,7 @@ def render(evidence: Evidence, several: Several | None = None) -> str:
         "percent": numbers.percent, "points": numbers.points, "span": numbers.span, "signed_span": numbers.signed_span,
         "size": numbers.size, "number": numbers.number, "seconds": numbers.seconds,
         "without_folders": text.without_folders, "model_name": text.checkpoint_name, "marked": text.marked,
-        "relative": numbers.relative, "times": numbers.times, "source_name": source_name,
+        "relative": numbers.relative, "times": numbers.times, "source_name": source_name, "told": text.told,
         "measured": numbers.measured, "measured_span": numbers.measured_span,
         "measured_difference": numbers.measured_difference,
     }  # fmt: skip

@@ -58,6 +58,7 @@ _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LETTER = 7.2
 """Pixels that a letter of a label takes at most, on average."""
 _LETTERS = 22
+_TICKS = 8
 _BELOW = 44
 """Pixels for the ticks and the label of a horizontal axis."""
 
@@ -162,8 +163,25 @@ def dots_and_intervals(figure: Figure, rows: Sequence[Span], unit: str, *, zero:
     axes.margins(x=0.12)
     if zero:
         axes.axvline(0, color=MUTED, linewidth=1)
+    _spread_ticks(axes)
     axes.set_xlabel(unit)
     axes.grid(axis="x")
+
+
+def _spread_ticks(axes: Axes) -> None:
+    """Give the horizontal axis no more ticks than there is room for their labels, which Matplotlib takes for short."""
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+    low, high = axes.get_xlim()
+    pixels = axes.bbox.width / (high - low)
+    for most in range(_TICKS, 0, -1):
+        locator = MaxNLocator(most, steps=[1, 2, 5, 10])
+        axes.xaxis.set_major_locator(locator)
+        first, second, *_ = ticks = list(locator.tick_values(low, high))
+        labels = axes.xaxis.get_major_formatter().format_ticks(ticks)
+        if _room(labels) <= pixels * (second - first):
+            break
 
 
 @dataclass(frozen=True)
@@ -223,6 +241,7 @@ def strips(figure: Figure, groups: Sequence[tuple[str, Sequence[float], str]], u
         _logarithmic(axes, [value for _, values, _ in groups for value in values])
     else:
         axes.set_xlim(left=0)
+        _spread_ticks(axes)
     axes.set_xlabel(unit)
     axes.grid(axis="x")
 
@@ -298,6 +317,7 @@ def choices(figure: Figure, points: Sequence[Choice], units: tuple[str, str]) ->
             _short(point.label), (point.megabytes, point.value), (9, 6), textcoords="offset points", fontsize=11
         )
     axes.margins(x=0.2, y=0.15)
+    _spread_ticks(axes)
     axes.set_xlabel(units[0])
     axes.set_ylabel(units[1])
     axes.tick_params(axis="y", labelcolor=MUTED)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from pathlib import Path
 
-from hyocr_core.evaluation.scores.result import ModelScore
+from hyocr_core.checkpoint.quant_report import CalibrationRecord, EvaluationRecord
+from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
 
 _KEPT = "\n\t"
+_SHOWN = 200
+"""Letters of a system message; all of it is in the report."""
 # A folder needs a name behind its slash, so that fractions and "and/or" stay as they are.
 # In quotes a path may hold spaces.
 _QUOTED = re.compile(r"""(?<=['"])[~.]{0,2}/[^'"]*/(?=[^/'"]+['"])""")
@@ -27,6 +31,15 @@ def _is_seen(character: str) -> bool:
     if character in _KEPT or character in "\u200c\u200d\u00ad":
         return True
     return unicodedata.category(character) not in ("Cc", "Cf", "Cs")
+
+
+def told(record: EvalResult | EvaluationRecord | CalibrationRecord) -> str:
+    """What pages were asked, to be said behind them; nothing where it was the default."""
+    task = "" if record.task is None else f", asked {record.task}"
+    if record.system is None:
+        return task
+    system = record.system if len(record.system) <= _SHOWN else f"{record.system[:_SHOWN]}…"
+    return f"{task}, system message {json.dumps(visible(system), ensure_ascii=False)}"
 
 
 def without_folders(text: str) -> str:

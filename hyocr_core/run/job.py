@@ -17,11 +17,11 @@ from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import pick_device
-from hyocr_core.models.own_decoding import own_decoding
+from hyocr_core.models.own_decoding import own_decoding, own_penalty
 from hyocr_core.models.passed_over import passed_over
 from hyocr_core.models.tied import tied_copies
 from hyocr_core.models.wiring import Place
-from hyocr_core.models.working_memory import cache_bytes, decoder_bytes, prepared_bytes, vision_bytes
+from hyocr_core.models.working_memory import Shapes
 from hyocr_core.pages.checked import Pages
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.prompts import task_prompt
@@ -29,7 +29,7 @@ from hyocr_core.pages.sources import draw_pages
 from hyocr_core.plugin.registry import Method, load_method
 from hyocr_core.plugin.watch import Chosen, choose_observers
 from hyocr_core.progress import Progress
-from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory
+from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory, size
 from hyocr_core.run.embedding import sample_size
 from hyocr_core.run.overrides import Overrides, by_options, differences, layer_options
 from hyocr_core.run.plan import Plan, leave, make_plan
@@ -121,6 +121,11 @@ class Job:
         processor = self.processor or load_processor(self.source.folder)
         return as_asked(own_decoding(self.source.folder, self.model.config.text_config, processor.tokenizer), self.run)
 
+    @cached_property
+    def penalty(self) -> float:
+        """The repetition penalty that the checkpoint is meant to be read with. Raises CheckpointError."""
+        return own_penalty(self.source.folder, self.model.config.text_config)
+
     @property
     def follows_reference(self) -> bool:
         """Whether the samples also go the full-precision path."""
@@ -201,8 +206,9 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
         progress=progress,
         drawn=drawn,
     )
+    # What is wrong with them is said now, and not when the work is done.
+    _ = job.penalty
     if job.lacks_answers or run.eval is not None:
-        # What is wrong with it is said now, and not when the work is done.
         _ = job.decoding
     return job
 
@@ -219,8 +225,8 @@ def written_config(
 def _say_copies(reader: CheckpointReader, copies: Mapping[str, str], run: RunConfig, progress: Progress) -> None:
     fate = "kept" if run.keep_head else "left out; --keep-head keeps it"
     for name, other in copies.items():
-        size = reader.tensors[name].nbytes / 1e6
-        progress.say(f"{name} is a copy of {other}, to which config.json ties it ({size:.1f} MB): {fate}")
+        room = size(reader.tensors[name].nbytes)
+        progress.say(f"{name} is a copy of {other}, to which config.json ties it ({room}): {fate}")
 
 
 def _draw(run: RunConfig, progress: Progress) -> list[Record]:
@@ -247,14 +253,14 @@ def estimate(job: Job, largest: tuple[int, int] | None = None) -> Needs:
     on_disk += activations * (2 if job.run.spill else 1)
     if job.model.device.type != "cpu":
         return Needs(None, on_disk)
-    text, vision, itemsize = job.model.config.text_config, job.model.config.vision_config, job.model.dtype.itemsize
-    seen = max(prepared_bytes(vision, patches), vision_bytes(vision, patches, itemsize))
-    read = decoder_bytes(text, tokens, itemsize)
+    shapes = Shapes.of(job.model.config, job.model.dtype.itemsize)
+    seen = max(shapes.prepared(patches), shapes.vision(patches))
+    read = shapes.decoder(tokens, pages=0)
     front = sum(info.nbytes for info in job.reader.tensors.values()) - linears + seen if job.records else 0
     blocks = job.model.vision_blocks + job.model.decoder_blocks if job.config.quant_vit else job.model.decoder_blocks
     block = 6 * linears // len(blocks) + (0 if job.run.spill else activations)
     block += max(read, seen if job.config.quant_vit else 0)
-    whole = _generating_bytes(job, tokens) + max(seen, read) if job.lacks_answers else 0
+    whole = _generating_bytes(job, shapes, tokens) + max(seen, read) if job.lacks_answers else 0
     return Needs(RUNTIME_BYTES + max(front, block, whole), on_disk)
 
 
@@ -276,11 +282,11 @@ def _token_values(job: Job, places: Sequence[Place], hidden_size: int) -> int:
     return int(hidden_size * (1 + max(len(place.wiring.last) for place in places)) + widest)
 
 
-def _generating_bytes(job: Job, tokens: int) -> int:
+def _generating_bytes(job: Job, shapes: Shapes, tokens: int) -> int:
     """The whole model, and the keys and values of the largest batch of pages, whose prompts have these tokens."""
     weights = sum(info.nbytes for info in job.reader.tensors.values())
     kept = min(max(BATCH_TOKENS, 2 * tokens), len(job.records) * job.model.max_tokens)
-    return weights + cache_bytes(job.model.config.text_config, kept, job.model.dtype.itemsize)
+    return weights + shapes.cache(kept)
 
 
 def check_resources(job: Job) -> Needs:

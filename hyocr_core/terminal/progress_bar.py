@@ -20,6 +20,8 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from hyocr_core.resources import size
+
 LABELS = {"check": "check weights", "vision": "vision tower", "blocks": "decoder blocks", "write": "write checkpoint"}
 
 
@@ -30,7 +32,7 @@ class MemoryColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         del task
-        return Text(f"{psutil.Process().memory_info().rss / 1e9:.1f} GB", style="dim")
+        return Text(size(psutil.Process().memory_info().rss), style="dim")
 
 
 class TerminalProgress:

@@ -117,7 +117,6 @@ def _tokenizer(vocab: dict[str, int]) -> PreTrainedTokenizerFast:
         pad_token=PAD,
         padding_side="left",
         clean_up_tokenization_spaces=False,
-        model_max_length=2048,
         extra_special_tokens={
             "image_token": IMAGE,
             "image_start_token": IMAGE_START,

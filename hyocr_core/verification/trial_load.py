@@ -19,8 +19,7 @@ from hyocr_core.pages.samples import build_sample, prompt_text
 from hyocr_core.runtimes.concurrency import MAX_NEW_TOKENS, trial_pages, try_concurrency
 from hyocr_core.runtimes.forward import probe
 from hyocr_core.runtimes.native import check_packages, load_native
-from hyocr_core.runtimes.vllm_forward import find_forward
-from hyocr_core.runtimes.vllm_pair import find_vllm
+from hyocr_core.runtimes.vllm_installed import find_vllm
 from hyocr_core.runtimes.vllm_process import VllmProcess, VllmRequest
 from hyocr_core.verification.verdict import LoadRecord, TogetherRecord
 
@@ -91,7 +90,7 @@ def _with_vllm(folder: Path, processor: Any, python: Path | None) -> tuple[str, 
         trial = try_concurrency(partial(_texts, vllm, processor))
     finding = f"{trial.finding}: {pair.remedy}" if trial.changed else trial.finding
     together = TogetherRecord(versions=str(pair), changed=trial.changed, finding=finding)
-    return trial.alone[0], together, find_forward(found.version, python)
+    return trial.alone[0], together, found.forward
 
 
 def _texts(vllm: VllmProcess, processor: Any, pages: Sequence[Record]) -> list[str]:

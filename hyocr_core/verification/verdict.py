@@ -10,7 +10,7 @@ from rich.table import Table
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
-from hyocr_core.runtimes.vllm_forward import REMEDY
+from hyocr_core.runtimes.whose_forward import other_forward
 
 
 class FaultRecord(FrozenModel):
@@ -115,5 +115,4 @@ def _forward_line(load: LoadRecord) -> Iterator[str]:
     elif load.forward == "reference":
         yield f"{load.runtime} computes the reference's forward"
     else:
-        remedy = f": {REMEDY}" if load.runtime == "vllm" else ""
-        yield f"note: {load.runtime} computes Transformers' forward, not the reference's{remedy}"
+        yield f"note: {other_forward(load.runtime, load.forward, is_vllm=load.runtime == 'vllm')}"

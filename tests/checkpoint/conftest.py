@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,28 @@ def raw() -> Callable[[Path], Raw]:
         }
 
     return read
+
+
+@pytest.fixture
+def model(write_single: Callable[[Mapping[str, Tensor]], Path], tensors: dict[str, Tensor]) -> Path:
+    return write_single(tensors)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def stage_folder(tmp_path: Path) -> Path:
+    return tmp_path / ".out.hyocr-partial"
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
 
 
 def _with_side_files(folder: Path) -> Path:

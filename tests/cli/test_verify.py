@@ -148,11 +148,12 @@ def stub(tmp_path: Path) -> Callable[..., Path]:
     """An interpreter that seems to have vLLM beside this Transformers, and instead of the runner runs this."""
 
     def make(body: str, transformers: str = "5.20.1", forward: str = '"transformers"') -> Path:
-        versions = json.dumps(["vllm", {"vllm": "0.32.0", "transformers": transformers}])
+        versions = {"distribution": "vllm", "version": "0.32.0", "packages": {"transformers": transformers}}
+        said = f"{json.dumps(versions)}\n{forward}"
         path = tmp_path / "python"
         path.write_text(
-            f"#!{sys.executable}\nimport json, sys\nif sys.argv[1] == '-c': sys.exit(print({versions!r}))\n"
-            f"if sys.argv[2:] == ['--forward']: sys.exit(print({forward!r}))\n{body}\n"
+            f"#!{sys.executable}\nimport json, sys\n"
+            f"if sys.argv[2:] == ['--installed']: sys.exit(print({said!r}))\n{body}\n"
         )
         path.chmod(0o755)
         return path
@@ -207,8 +208,8 @@ def test_vllm_reads_several_pages_at_once_as_one_by_one(sound: Path, stub: Calla
         ('"reference"', "vllm computes the reference's forward"),
         (
             '"transformers"',
-            "note: vllm computes Transformers' forward, not the reference's: pip install hyocr-vllm beside vLLM gives "
-            "it the reference's",
+            "note: vllm computes Transformers' forward of HunyuanOCR, not the reference's: pip install hyocr-vllm "
+            "beside vLLM gives it the reference's",
         ),
         ("null", "note: whose forward vllm computes is not known"),
         ("what?", "note: whose forward vllm computes is not known"),
@@ -249,7 +250,7 @@ def test_what_vllm_says_last_is_the_fault(sound: Path, stub: Callable[..., Path]
 
 def test_no_vllm_is_no_fault(sound: Path, tmp_path: Path, stub: Callable[..., Path]) -> None:
     python = stub("")
-    python.write_text(f"#!{sys.executable}\nprint('[null, {{}}]')\n")
+    python.write_text(f"#!{sys.executable}\nprint('null')\n")
     for path, message in ((python, f"{python} has no vllm; give"), (tmp_path / "x", "cannot be run: No such file")):
         result = verify(sound, "--load", "vllm", "--python", path)
         assert result.exit_code == 1

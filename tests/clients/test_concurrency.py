@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from hyocr_core.pages.processor import load_processor
-from hyocr_core.runtimes.vllm_pair import SWITCH, find_vllm
+from hyocr_core.runtimes.vllm_installed import find_vllm
+from hyocr_core.runtimes.vllm_pair import SWITCH
 from hyocr_core.runtimes.vllm_process import VllmProcess, VllmRequest
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 
 from hyocr_core.contract.backend import FORWARDS, Forward
 from hyocr_core.models.load import load_model
-from hyocr_core.runtimes.vllm_forward import find_forward
-from hyocr_core.runtimes.vllm_pair import SWITCH, find_vllm
+from hyocr_core.runtimes.vllm_installed import find_vllm
+from hyocr_core.runtimes.vllm_pair import SWITCH
 from tests.clients.test_clients import assert_same_text, distance
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def test_vllm_reads_by_the_forward_that_the_probe_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(SWITCH, forward)
-    assert find_forward(find_vllm(vllm_python).version, vllm_python) == forward
+    assert find_vllm(vllm_python).forward == forward
     found = read_with_vllm(demo)
     own, other = (distance(found, expected[each]) for each in (forward, *(set(FORWARDS) - {forward})))
     assert own.mean < other.mean / 3

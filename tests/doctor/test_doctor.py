@@ -209,7 +209,7 @@ def test_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (computer(cuda="13.0"), "GPU", "torch is built for CUDA 13.0 and sees none"),
         (computer(cuda="13.0", gpus=(H100,)), None, ""),
-        (computer(free=10**9), "memory", "1.0 GB are free, quantizing HunyuanOCR takes about 2"),
+        (computer(free=10**9), "memory", "1.00 GB are free, quantizing HunyuanOCR takes about 2.00 GB"),
     ],
 )
 def test_advice_on_the_machine(
@@ -291,8 +291,9 @@ def test_vllm_of_an_interpreter(
         assert (found.version, found.build, found.packages["transformers"]) == (version, build, "5.19.0")
         assert distribution not in found.packages
         assert found.keeps_apart is False
-    (problem,) = packages.check_vllm(found)
+    problem, other = packages.check_vllm(found)
     assert not problem.broken
+    assert other.advice.startswith("it computes Transformers' forward of HunyuanOCR, not the reference's: pip install ")
     assert problem.advice == (
         f"vLLM {version} with Transformers 5.19.0 mixes up pages that it encodes together: "
         "pip install 'transformers>=5.20.1,<5.21' beside vLLM, or pip install hyocr-vllm, or "
@@ -342,7 +343,7 @@ def test_advice_on_caches(monkeypatch: pytest.MonkeyPatch) -> None:
         (False, "cache of Hugging Face hub"),
         (True, "cache of hyocr"),
     ]
-    assert "has 1.0 GB left, HunyuanOCR alone takes 2: hf cache prune, or set HF_HUB_CACHE" in problems[0].advice
+    assert "has 1.00 GB left, HunyuanOCR alone takes 2.00 GB: hf cache prune, or set HF_HUB_CACHE" in problems[0].advice
     assert "or set XDG_CACHE_HOME" in problems[1].advice
 
 

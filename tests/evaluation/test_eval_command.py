@@ -98,6 +98,15 @@ def test_table_shows_every_measure_and_fits_80_columns(
         assert str(path) in "".join(_column(text, 1 if path == noisy else 2)), "a path is folded, not cut"
 
 
+def test_what_pages_were_asked_is_shown_and_recorded(tiny: Path, folder: Path) -> None:
+    asked = ("--data", folder, "--task", "table:en", "--system", "Be\n[exact].", "--max-new-tokens", 2)
+    lines = [" ".join(line.split()) for line in run(tiny, *asked).stdout.splitlines()]
+    assert "task table:en" in lines
+    assert r"system message 'Be\n[exact].'" in lines
+    result = EvalResult.model_validate_json(run(tiny, *asked, "--json").stdout)
+    assert (result.task, result.system) == ("table:en", "Be\n[exact].")
+
+
 def _column(text: str, number: int) -> list[str]:
     """The cells of the row of checkpoints, which hold no space."""
     lines = text.splitlines()

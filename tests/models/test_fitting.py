@@ -10,7 +10,7 @@ from transformers import HunYuanVLImageProcessorPil
 
 from hyocr_core.models.fitting import VLLM_SHARE, Fit, ServingMemory, serving_memory
 from hyocr_core.models.serving_memory import Servable, ServedLoad
-from tests.models.test_serving_memory import PUBLISHED
+from tests.models.test_working_memory import PUBLISHED
 
 GB = 10**9
 FULL, INT4 = 1_992_000_000, 1_380_000_000

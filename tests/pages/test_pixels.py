@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, ConfigError
 from hyocr_core.pages.checked import check_pages
-from hyocr_core.pages.pixels import PUBLISHED_PIXELS
+from hyocr_core.pages.pixels import PUBLISHED_PIXELS, lower_pixels
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import Sample, build_sample
 from hyocr_core.progress import Silent
@@ -100,5 +101,25 @@ def test_a_page_that_would_be_enlarged_again_is_refused_everywhere(folders: dict
     assert sample(page(640, 640), lowered).inputs["image_grid_thw"].tolist() == [[1, 2, 2]]
     published = check_pages([page(640, 640)], None, Silent(), max_pixels=512 * 512)
     assert published.text(0).open_image().size == (512, 512)
-    with pytest.raises(CalibrationError, match=r"416x608, fewer pixels than the 262,144 .* allow more"):
+    with pytest.raises(CalibrationError, match=r"416x608, fewer pixels than the 262,144 .*: give --max-pixels \d+ or"):
         check_pages([page(2480, 3508)], None, Silent(), max_pixels=512 * 512)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1240, 1754), (2000, 300), (150, 3000)])
+def test_what_is_refused_says_how_many_pixels_are_enough(folders: dict[str, Path], size: tuple[int, int]) -> None:
+    least, most = PUBLISHED_PIXELS
+
+    def refusal(max_pixels: int) -> str:
+        processor = load_processor(folders["1.5"])
+        processor.image_processor.size = {"shortest_edge": least, "longest_edge": most}
+        lower_pixels(processor.image_processor, max_pixels)
+        try:
+            sample(page(*size), processor)
+        except CalibrationError as error:
+            return str(error)
+        return ""
+
+    (enough,) = map(int, re.findall(r"fewer pixels .*: give --max-pixels (\d+) or more$", refusal(least)))
+    assert least < enough < 1.3 * least
+    assert [refusal(enough), refusal(enough + 1)] == ["", ""]
+    assert f"give --max-pixels {enough} or more" in refusal(enough - 1), "no fewer will do"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -197,6 +198,20 @@ def test_an_answer_that_is_too_long_is_cut_and_nothing_else_is(processor: Any) -
         per_token = name in ("input_ids", "mm_token_type_ids")
         assert torch.equal(cut.inputs[name], value[:, : whole.prompt_tokens + 2] if per_token else value)
     assert cut.prompt_tokens == whole.prompt_tokens
+
+
+def test_the_tokenizers_own_limit_is_none(processor: Any, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        most = processor.tokenizer.model_max_length
+        sample = build_sample(record(answer="x" * most), processor, with_answer=True)
+        assert sample.inputs["input_ids"].shape[1] > most
+        assert not caplog.records
+        processor.tokenizer("x" * (most + 1))
+        assert "Token indices sequence length is longer" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def test_a_sliver_of_a_page_is_a_failure(processor: Any) -> None:

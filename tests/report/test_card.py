@@ -63,11 +63,15 @@ def test_the_card_names_the_base_model_on_the_hub(
     assert "hyocr eval 'HunyuanOCR small' --data your-pages/ --baseline tencent/HunyuanOCR" in card.text
 
 
+@pytest.mark.parametrize("said", [{}, {"repetition_penalty": 1.03}], ids=["no penalty", "that of v1.0"])
 def test_the_requests_of_the_card_are_those_of_the_official_clients(
-    quantized: Callable[..., Path], tmp_path: Path
+    quantized: Callable[..., Path], demo: Path, tmp_path: Path, said: dict[str, float]
 ) -> None:
     """What `curl` and `openai` are given, for a page that is too large for an argument."""
-    card = (quantized("rtn") / "README.md").read_text(encoding="utf-8")
+    model = shutil.copytree(demo, tmp_path / "model")
+    config = model / "generation_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | said))
+    card = (quantized("rtn", str(model)) / "README.md").read_text(encoding="utf-8")
     assert "vllm serve 'HunyuanOCR small'\n" in card
     assert "pip install 'vllm>=0.33' 'transformers>=5.20.1,<5.21'" in card
     page = b"\x89PNG" * 60000
@@ -93,7 +97,7 @@ def test_the_requests_of_the_card_are_those_of_the_official_clients(
         assert json.loads(done.stdout) == {
             "model": "HunyuanOCR small",
             "temperature": 0,
-            "repetition_penalty": 1.08,
+            "repetition_penalty": said.get("repetition_penalty", 1.0),
             "messages": [
                 {"role": "system", "content": ""},
                 {
@@ -148,9 +152,33 @@ def test_what_transformers_does_not_load_has_no_snippet(quantized: Callable[...,
 
 def test_a_format_of_a_plugin_is_unsure(quantized: Callable[..., Path], tmp_path: Path) -> None:
     report = read_report(quantized("rtn"))
-    text = model_card(report, "x", {"quant_method": "codebook"}, tmp_path / "none", from_hub=False)
+    text = model_card(report, "x", {"quant_method": "codebook"}, tmp_path / "none", penalty=1.08, from_hub=False)
     assert "| vLLM CPU | unsure | hyocr does not know this kind of codebook checkpoint |" in text
     assert "from_pretrained" not in text
+    assert text.count('"repetition_penalty": 1.08') == 2
+
+
+def test_what_pages_were_asked_is_recorded_and_said(demo: Path, calib: str, tmp_path: Path) -> None:
+    sources = {"model": str(demo), "calib": calib, "num_samples": 3, "eval": "synthetic:2", "eval_samples": 2}
+    asked = {"task": "table:en", "system": "Be | brief."}
+    run = RunConfig(**sources, **asked, output=tmp_path / "out", method="gptq", device="cpu", max_new_tokens=4)
+    report = quantize(run)
+    for record in (report.calibration, report.evaluation):
+        assert record is not None
+        assert {"task": record.task, "system": record.system} == asked
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    (row,) = [line for line in card.splitlines() if line.startswith("| calibration |")]
+    assert ', asked table:en, system message "Be \\| brief.", the reference\'s forward |' in row
+    assert 'asked table:en, system message "Be | brief.", read greedily' in accuracy(card)
+    # One that an older hyocr wrote says nothing of it.
+    path = tmp_path / "out" / "hyocr_report.json"
+    older = json.loads(path.read_text())
+    for name in ("calibration", "evaluation"):
+        del older[name]["task"], older[name]["system"]
+    path.write_text(json.dumps(older))
+    found = read_report(tmp_path / "out").calibration
+    assert found is not None
+    assert (found.task, found.system) == (None, None)
 
 
 @pytest.fixture(scope="module")

@@ -157,7 +157,7 @@ def test_nothing_that_a_page_holds_is_taken_for_markup(tmp_path: Path, page: Par
     attacking = built.page(f"{ATTACK}.png", f"one {ATTACK}", f"two {ATTACK} three", ATTACK)
     report = built.quant_report(environment={ATTACK: ATTACK}, ignored=(ATTACK,))
     layers = [report.layers[0].model_copy(update={"name": f"model.layers.0.{ATTACK}", "degraded": ATTACK})]
-    result = built.evaluation((attacking,), failures={ATTACK: ATTACK}, layers=(), blocks=())
+    result = built.evaluation((attacking,), failures={ATTACK: ATTACK}, layers=(), blocks=(), system=ATTACK)
     hostile = built.checkpoint(tmp_path / "hostile")
     report = report.model_copy(update={"layers": (*layers, *report.layers)})
     # Pydantic's own JSON refuses lone surrogates; a file may hold them all the same.
@@ -290,6 +290,20 @@ def test_the_gates_verdict(tmp_path: Path, accepted: bool, said: str) -> None:
     assert said in text
     assert "✓ cer 0.19 (asked for 0.5)" in text
     assert f"{'✓' if accepted else '✗'} loops 1 (asked for 0)" in text
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_what_pages_were_asked_is_said_where_it_is_not_the_default(tmp_path: Path, page: Parsed) -> None:
+    report = built.quant_report()
+    assert report.calibration is not None
+    calibration = report.calibration.model_copy(update={"task": "table:en", "system": "Be\nbrief."})
+    result = built.evaluation(task="formula", system="Be\nexact.")
+    folder = built.checkpoint(tmp_path, report.model_copy(update={"calibration": calibration}), result)
+    text = plain(parsed(folder).text)
+    assert 'of heldout.jsonl, asked formula, system message "Be\\nexact.", read greedily' in text
+    assert "task table:en system message Be brief." in text
+    assert "asked" not in plain(page.text)
+    assert "system message" not in page.text
 
 
 @pytest.mark.usefixtures("no_plots")

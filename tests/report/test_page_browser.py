@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hyocr_core.evaluation.scores.result import Comparison
 from hyocr_core.report.page import write_page
 from tests.report import built
 from tests.report.browser import CHROMIUM, Browser, browser
@@ -34,6 +35,8 @@ DRAWN = """
         marks: painted.filter(b => b.width + b.height > 0).length,
         cut: words.filter(b => b.left < box.left - 4 || b.right > box.right + 4).length,
         words: words.length,
+        overlap: words.flatMap((a, index) => words.slice(index + 1).map(b => [a, b])).filter(([a, b]) =>
+            Math.abs(a.bottom - b.bottom) < 1 && a.left < b.right && b.left < a.right).length,
         smallest: Math.min(...words.map(b => b.height)),
     };
 })
@@ -84,12 +87,34 @@ def test_nothing_overflows_and_every_plot_is_drawn(page: Path, tab: Browser, wid
         assert plot["marks"] > 5, plot
         assert plot["words"] > 3, plot
         assert plot["cut"] == 0, plot
+        assert plot["overlap"] == 0, plot
         assert plot["smallest"] > 8, plot
     events = tab.events[seen:]
     told = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
     assert [event for event in events if event["method"] in told] == []
     requests = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
     assert [url for url in requests if not url.startswith("data:")] == [page.resolve().as_uri()]
+
+
+@pytest.mark.parametrize("width", [DESK, PHONE])
+@pytest.mark.parametrize("interval", [(-0.0009, 0.0006), (-0.000018, 0.00003)])
+def test_small_differences_have_ticks_that_can_be_read(
+    tmp_path: Path, tab: Browser, width: int, interval: tuple[float, float]
+) -> None:
+    near = Comparison(
+        cer_difference=sum(interval) / 2,
+        cer_difference_interval=interval,
+        identical_pages=510,
+        length_ratio=1.0,
+        tokens=4096,
+        agreement=0.9997,
+        kl=0.0002,
+    )
+    result = built.evaluation(built.some_pages(2), comparison=near, rounded_comparison=near)
+    tab.open(write_page(built.checkpoint(tmp_path, None, result)), width, dark=False)
+    (plot,) = [plot for plot in tab.evaluate(DRAWN) if plot["id"] == "plot-difference"]
+    assert plot["words"] >= 7
+    assert plot["overlap"] == 0
 
 
 def test_it_follows_light_and_dark(page: Path, tab: Browser) -> None:

@@ -323,7 +323,7 @@ def test_too_little_memory_is_said_before_the_start(
 ) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10**6}))
     with pytest.raises(
-        BadInputError, match=r"needs about .* GB of memory, 0.0 GB are free; use fewer samples, --spill, or"
+        BadInputError, match=r"needs about .* MB of memory, 1.0 MB are free; use fewer samples, --spill, or"
     ):
         quantize(run_config())
     assert list(tmp_path.iterdir()) == []

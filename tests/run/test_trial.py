@@ -231,7 +231,7 @@ def test_too_little_memory_for_the_reading_is_said_before_the_start(
     # Enough for the run, which never holds the model, and not for three of it.
     enough = estimate(prepare(make_run(), Silent())).memory
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": enough}))
-    with pytest.raises(BadInputError, match=r"GB of memory.*leave --eval out"):
+    with pytest.raises(BadInputError, match=r"MB of memory.*leave --eval out"):
         quantize(make_run())
     assert names(tmp_path) == []
 

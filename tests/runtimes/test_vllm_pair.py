@@ -1,15 +1,11 @@
-"""Which versions may read pages at once, and what is asked of an interpreter that has vLLM."""
+"""Which versions may read pages at once."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-from hyocr_core.errors import MissingRuntimeError
-from hyocr_core.runtimes.vllm_pair import INSTALL, VllmPair, find_vllm
+from hyocr_core.runtimes.vllm_pair import INSTALL, VllmPair
 
 
 @pytest.mark.parametrize(
@@ -51,16 +47,3 @@ def test_what_is_to_be_installed_is_sound() -> None:
         assert VllmPair(vllm="0.33.0", transformers=version).sound
     for version in ("5.19.0", "5.20.0", "5.21.0"):  # vLLM 0.33 allows nothing from 5.21 on
         assert not wanted.specifier.contains(version)
-
-
-def test_an_interpreter_that_is_none(tmp_path: Path) -> None:
-    script = tmp_path / "python"
-    script.write_text("#!/bin/sh\necho hello\n", encoding="utf-8")
-    script.chmod(0o755)
-    for path, message in (
-        (tmp_path / "nothing", "cannot be run: No such file"),
-        (script, "does not answer as an interpreter of Python does"),
-        (Path(sys.executable), "has no vllm; give the interpreter of an environment that does with --python"),
-    ):
-        with pytest.raises(MissingRuntimeError, match=message):
-            find_vllm(path)

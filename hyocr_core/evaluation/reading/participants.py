@@ -19,7 +19,7 @@ from hyocr_core.evaluation.reading.texts import TextReader
 from hyocr_core.evaluation.scores.result import Role
 from hyocr_core.models.own_decoding import MAX_NEW_TOKENS
 from hyocr_core.models.rounded import RoundedCheckpoint
-from hyocr_core.runtimes.vllm_forward import REMEDY
+from hyocr_core.runtimes.whose_forward import other_forward
 from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.settings.shared import as_asked
 
@@ -75,8 +75,7 @@ def _other_forward(reader: TextReader, wanted: Forward) -> str | None:
     found = reader.backend.forward
     if found is None or found == wanted:
         return None
-    remedy = f": {REMEDY}" if found == "transformers" else ""
-    return f"{reader.who} computes the {found} forward, not the {wanted} one{remedy}"
+    return other_forward(reader.who, found, wanted, is_vllm=reader.runtime == "vllm")
 
 
 def gather(config: EvalConfig, chosen: Mapping[Role, ChosenBackend]) -> Participants:

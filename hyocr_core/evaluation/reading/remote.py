@@ -17,8 +17,8 @@ from hyocr_core.evaluation.reading.parallel import as_done
 from hyocr_core.pages.images import png_base64
 from hyocr_core.pages.prompts import chat, for_endpoint
 from hyocr_core.runtimes.concurrency import MAX_NEW_TOKENS, try_concurrency
-from hyocr_core.runtimes.vllm_forward import find_forward
-from hyocr_core.runtimes.vllm_pair import INSTALL, find_vllm
+from hyocr_core.runtimes.vllm_installed import find_vllm
+from hyocr_core.runtimes.vllm_pair import INSTALL
 from hyocr_core.runtimes.vllm_process import VllmAnswer, VllmProcess, VllmRequest
 
 AT_ONCE = 8
@@ -47,7 +47,7 @@ class Vllm(Backend):
         self._folder, self._most = model.folder, model.max_tokens
         self._python = config.python
         found = find_vllm(config.python)
-        self._pair, self._forward = found.pair, find_forward(found.version, config.python)
+        self._pair, self._forward = found.pair, found.forward
         if not self._pair.sound and (model.at_once or 1) > 1:
             raise BadInputError(f"{self._pair.warning}, here --batch-size 1")
         self._at_once = model.at_once or (AT_ONCE if self._pair.sound else 1)

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from hyocr_core.checkpoint.quant_report import MetricRecord
-from hyocr_core.contract.config import FrozenModel
+from hyocr_core.contract.config import FrozenModel, show
 from hyocr_core.errors import BadInputError
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
 from hyocr_core.evaluation.recorded.pareto import pareto_front
@@ -117,11 +117,13 @@ def _check_same_runtime(results: Sequence[EvalResult], names: Sequence[str]) -> 
         (result.model.runtime, result.model.forward or "unknown", result.decoding, result.max_pixels)
         for result in results
     ]
-    if len(set(runtimes)) > 1:
+    asked = [(result.task or "default", result.system) for result in results]
+    if len(set(zip(runtimes, asked, strict=True))) > 1:
         ends = [list(result.decoding.stop_token_ids) for result in results]
         read = [
-            f"{runtime}, {forward} forward, {decoding}, end tokens {end}, {pixels or 'all'} pixels"
-            for (runtime, forward, decoding, pixels), end in zip(runtimes, ends, strict=True)
+            f"{runtime}, {forward} forward, {decoding}, end tokens {end}, {pixels or 'all'} pixels, "
+            f"{task} task, {'default' if system is None else show(system)} system message"
+            for (runtime, forward, decoding, pixels), (task, system), end in zip(runtimes, asked, ends, strict=True)
         ]
         raise BadInputError(
             f"these were not read alike: {_listed(names, read)}; evaluate them alike, or give --cross-runtime"

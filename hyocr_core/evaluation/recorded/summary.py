@@ -15,6 +15,8 @@ def summarize(result: EvalResult, data: str) -> EvaluationRecord:
         pages=len(pages),
         decoding=result.decoding,
         max_pixels=result.max_pixels,
+        task=result.task,
+        system=result.system,
         device=result.environment["device"],
         model=_score(result.model, compared, len(pages)),
         baseline=None if result.baseline is None else _score(result.baseline, None, len(pages)),

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from hyocr_core.checkpoint.quant_report import GateRecord, MetricRecord
+from hyocr_core.checkpoint.quant_report import GateRecord, MetricRecord, System, Task
 from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.contract.decoding import Decoding
@@ -159,6 +159,8 @@ class EvalResult(FrozenModel):
     seed: int
     decoding: Decoding
     max_pixels: int | None = Field(None, description="most pixels of a page, if fewer than the processor allows")
+    task: Task = None
+    system: System = None
     reference_characters: int | None
     reference_words: int | None
     model: ModelScore

@@ -24,9 +24,8 @@ pytestmark = pytest.mark.needs_methods
 
 STUB = """#!{python}
 import base64, io, json, os, sys, time
-if sys.argv[1] == "-c":
-    sys.exit(print(json.dumps(["vllm", {{"vllm": "9.9.9", "transformers": "5.20.1"}}])))
-if sys.argv[2] == "--forward":
+if sys.argv[2] == "--installed":
+    print(json.dumps({{"distribution": "vllm", "version": "9.9.9", "packages": {{"transformers": "5.20.1"}}}}))
     sys.exit(print('"reference"'))
 from PIL import Image
 runner, checkpoint, most, at_once = sys.argv[1:]

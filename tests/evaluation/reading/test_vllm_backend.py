@@ -21,12 +21,12 @@ COUNT = 4
 STUB = """#!EXECUTABLE
 import json, sys
 from pathlib import Path
-if sys.argv[1] == "-c":
-    sys.exit(print(json.dumps(["vllm", {"vllm": "0.32.0", "transformers": "TRANSFORMERS"}])))
-if sys.argv[-1] == "--forward":
+with Path(__file__).with_name("asked").open("a") as asked:
+    asked.write(sys.argv[-1] + " ")
+if sys.argv[-1] == "--installed":
+    print(json.dumps({"distribution": "vllm", "version": "0.32.0", "packages": {"transformers": "TRANSFORMERS"}}))
     sys.exit(print('"transformers"'))
 at_once = int(sys.argv[-1])
-Path(__file__).with_name("at_once").write_text(str(at_once))
 waiting = []
 for line in sys.stdin:
     waiting.append(json.loads(line)["number"])
@@ -99,7 +99,7 @@ def test_pages_at_once(
 ) -> None:
     result = read(transformers, *options)
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "at_once").read_text() == str(at_once)
+    assert (tmp_path / "asked").read_text().split() == ["--installed", str(at_once)], "it is started twice, no more"
     tokenizer = load_processor(tiny).tokenizer
     found = json.loads(result.stdout)
     expected = [tokenizer.decode([10 + number], skip_special_tokens=True) for number in range(COUNT)]
@@ -107,7 +107,7 @@ def test_pages_at_once(
     assert found["environment"]["model vllm transformers"] == transformers
     assert found["model"]["forward"] == "transformers"
     said = " ".join(result.stderr.split())
-    assert "computes the transformers forward, not the reference one: pip install hyocr-vllm" in said
+    assert "computes Transformers' forward of HunyuanOCR, not the reference's: pip install hyocr-vllm" in said
     notice = "one page at a time: vLLM 0.32.0 with Transformers 5.19.0 mixes up pages that it encodes together: pip"
     assert (notice in said) == (transformers == "5.19.0")
 
@@ -119,4 +119,4 @@ def test_versions_that_mix_up_pages_are_not_given_several(read: Callable[..., Re
     assert "vLLM 0.32.0 with Transformers 5.19.0 mixes up pages that it encodes together" in line
     assert "pip install 'transformers>=5.20.1,<5.21' beside vLLM" in line
     assert "here --batch-size 1" in line
-    assert not (tmp_path / "at_once").exists()
+    assert (tmp_path / "asked").read_text().split() == ["--installed"]

@@ -82,7 +82,20 @@ def test_other_runtimes_only_when_asked_to(tmp_path: Path) -> None:
 def test_pages_of_other_pixels_are_not_compared_unasked(tmp_path: Path) -> None:
     results = [built.evaluation(PAGES, model=built.score(rate(PAGES)), max_pixels=pixels) for pixels in (None, 4096)]
     folders = [built.checkpoint(tmp_path / name, None, result) for name, result in zip("ab", results, strict=True)]
-    with pytest.raises(BadInputError, match=r", all pixels; b: .*, 4096 pixels; .*--cross-runtime"):
+    with pytest.raises(BadInputError, match=r", all pixels, .*; b: .*, 4096 pixels, .*; .*--cross-runtime"):
+        side_by_side(folders)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [({"task": "table:en"}, "table:en task, default system"), ({"system": "Be brief."}, "'Be brief.' system message")],
+)
+def test_pages_that_were_asked_otherwise_are_not_compared_unasked(
+    tmp_path: Path, other: dict[str, str], named: str
+) -> None:
+    results = [built.evaluation(PAGES, model=built.score(rate(PAGES)), **asked) for asked in ({}, other)]
+    folders = [built.checkpoint(tmp_path / name, None, result) for name, result in zip("ab", results, strict=True)]
+    with pytest.raises(BadInputError, match=rf"default task, default system message; b: .*{named}.*--cross-runtime"):
         side_by_side(folders)
 
 
