@@ -233,31 +233,42 @@ def main(
     candidates: list[Candidate] = [*map(Own, own or OWN), *peers(pythons)]
     finished = Finished(work / "finished.jsonl")
     found: list[Measured] = []
+    failures: list[str] = []
     for subject in subjects([*chosen, *[ASIDE] * aside], checkpoints, work, samples):
         for forward in forwards:
             bench = Bench(subject, forward, lines, samples, finished)
-            rows = list(_measure_all(bench, candidates, draws))
+            rows = list(_measure_all(bench, candidates, draws, failures))
             note = ", kept aside: no default was chosen on it" if subject.name == ASIDE else ""
             click.echo(f"\n{subject.name}, forward of {forward}{note}\n")
-            click.echo("\n".join(table(rows, {each.name: each.default for each in candidates})))
+            if rows:
+                click.echo("\n".join(table(rows, {each.name: each.default for each in candidates})))
             found += rows
     if file is not None:
         tools = {each.name: each.version for each in candidates if isinstance(each, Peer)}
         how = describe_machine() | {"command": shlex.join(["python", *sys.argv]), "peers": tools}
         result = {"how": how, "measured": [asdict(one) for one in found]}
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if failures:
+        sys.exit(f"left out of the tables, because it failed: {', '.join(failures)}")
 
 
-def _measure_all(bench: Bench, candidates: Sequence[Candidate], draws: int) -> Iterator[Measured]:
+def _measure_all(bench: Bench, candidates: Sequence[Candidate], draws: int, failures: list[str]) -> Iterator[Measured]:
+    """All that can be measured; the names of the others go to `failures`, what is wrong to stderr."""
     for candidate in candidates:
-        for one in bench.measure(candidate, draws):
-            click.echo(f"{bench.subject.name} {one.draw} {candidate.name}: {1e4 * one.kl:.2f}", err=True)
-            yield one
+        try:
+            found = list(bench.measure(candidate, draws))
+        except HyocrError as error:
+            failures.append(f"{bench.subject.name} {candidate.name}")
+            click.echo(f"{bench.subject.name} {candidate.name}: {error}", err=True)
+            continue
+        kl = " ".join(f"{1e4 * one.kl:.2f}" for one in found)
+        click.echo(f"{bench.subject.name} {candidate.name}: {kl}", err=True)
+        yield from found
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     try:
-        main(standalone_mode=True)
+        main()
     except HyocrError as error:
-        sys.exit(f"{error}")
+        sys.exit(str(error))

@@ -42,7 +42,7 @@ def losses(p: Params, config: Config, reader: Reader, batch: Batch, prompt: Prom
     head = p["aux.slot"]
     patches = to_patches(batch.pixels, norm[0], norm[1]).to(head.dtype)
     image = vision(p, config, patches, reader.grid, rope.forward)
-    rows = image[:, 1:-1].unflatten(1, (reader.lines, reader.columns + 1))
+    rows = image[:, 1:-1].view(len(image), reader.lines, reader.columns + 1, -1)
     columns = rows[:, :, :-1].flatten(1, 2)
     states = decoder(p, config, batch.ids, image, prompt.image_start, cut(rope, batch.ids.shape[1]))
     answering = slice(len(prompt.ids) - 1, None)
