@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
+import torch
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.errors import RunError
@@ -54,6 +55,22 @@ class Given:
     forward: Forward
 
 
+class Candidate(Protocol):
+    """What writes a quantized checkpoint.
+
+    default: the candidate with which it is compared on the same draws. calibrated: whether it looks at the lines.
+    code: changes with everything else on which the result depends.
+    """
+
+    name: str
+    default: str
+    calibrated: bool
+    code: str
+
+    def quantize(self, given: Given, output: Path) -> None:
+        """Write the checkpoint."""
+
+
 class Own:
     """A method of hyocr with options. name: as in OWN."""
 
@@ -76,11 +93,9 @@ class Own:
 class Peer:
     """Another tool, run by a Python that has it; it computes Transformers' forward, whatever is asked for."""
 
-    calibrated = True
-
     def __init__(self, tool: str, setting: str, python: Path) -> None:
         self.name, self._setting, self._python = f"{tool} {setting}", setting, python
-        self.default = setting.partition("-")[0]
+        self.default, self.calibrated = setting.partition("-")[0], True
         self._script = PEERS / f"{tool}.py"
         self.version = self._run("-c", f"import importlib.metadata as m; print(m.version({tool!r}))").strip()
         self.code = hashlib.sha256(self.version.encode() + self._script.read_bytes()).hexdigest()
@@ -98,12 +113,9 @@ class Peer:
         return done.stdout
 
 
-Candidate = Own | Peer
-
-
 def code_digest(*packages: str) -> str:
-    """Of all source files of packages: what was measured with other code does not count."""
-    digest = hashlib.sha256()
+    """Of all source files of packages, and torch: what was measured with other code does not count."""
+    digest = hashlib.sha256(torch.__version__.encode())
     for package in packages:
         spec = find_spec(package)
         for folder in (spec.submodule_search_locations or ()) if spec else ():

@@ -82,7 +82,7 @@ def test_what_is_above_the_default_is_taken_draw_by_draw() -> None:
     assert mean == pytest.approx(fmean([2, 1, 4]) / 1e4)
     assert error == pytest.approx(stdev([2, 1, 4]) / 3**0.5 / 1e4)
     # A draw that only one of them has says nothing.
-    assert difference(own[:1], default) == (pytest.approx(2e-4), 0.0)
+    assert difference(own[:1], default) == pytest.approx((2e-4, 0.0))
 
 
 def test_the_spread_is_the_standard_deviation() -> None:
