@@ -126,7 +126,7 @@ DEEP = Reader(
         "num_attention_heads": 3,
         "num_key_value_heads": 3,
     },
-    steps=7000,
+    steps=4000,
 )
 
 _GREEK = "αβψδεφγηιξκλμνοπχρστθωςάυζ"
@@ -154,7 +154,7 @@ ASIDE = Reader(
         "num_attention_heads": 3,
         "num_key_value_heads": 3,
     },
-    steps=7000,
+    steps=5000,
 )
 
 READERS = {"demo": DEMO, "deep": DEEP, "aside": ASIDE}

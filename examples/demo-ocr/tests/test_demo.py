@@ -26,7 +26,7 @@ from make_data import write_data  # noqa: E402
 from model import build_config, build_model, build_processor  # noqa: E402
 from optim import orthogonalize  # noqa: E402
 from PIL import Image  # noqa: E402
-from readers import DEMO, QUESTION, READERS, Reader  # noqa: E402
+from readers import DEMO, QUESTION, READERS, Reader, place  # noqa: E402
 from worker import TURNS  # noqa: E402
 
 from hyocr_core.contract.backend import FORWARDS, Forward  # noqa: E402
@@ -92,9 +92,10 @@ def test_the_demos_data_are_those_that_are_committed(tmp_path: Path) -> None:
         assert [json.loads(row) for row in rows] == _rows(split)[:count]
 
 
-def test_the_demos_checkpoint_has_the_described_shape() -> None:
-    described = build_config(DEMO).to_dict()
-    committed = json.loads((HERE / "checkpoint/config.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", [name for name in READERS if place("checkpoint", name).exists()])
+def test_a_checkpoint_has_the_described_shape(name: str) -> None:
+    described = build_config(READERS[name]).to_dict()
+    committed = json.loads((place("checkpoint", name) / "config.json").read_text(encoding="utf-8"))
     for part in ("text_config", "vision_config"):
         assert {key: described[part][key] for key in committed[part]} == committed[part]
 
