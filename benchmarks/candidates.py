@@ -126,10 +126,10 @@ def code_digest(*packages: str) -> str:
 
 def peers(pythons: Mapping[str, Path | None]) -> Iterator[Peer]:
     """Every setting of the tools that are here; a line on stderr for each that is not. pythons: tool -> its Python."""
-    # An environment's python is a link that must not be resolved, or it is the system's.
     for tool, settings in OTHERS.items():
         python = pythons[tool]
         if python is None:
             click.echo(f"left out {tool}: no --{tool} PYTHON was given", err=True)
             continue
+        # An environment's python is a link that must not be resolved, or it is the system's.
         yield from (Peer(tool, setting, python.absolute()) for setting in settings)
