@@ -19,21 +19,13 @@ from typing import Any
 
 import click
 import torch
+from instrument import Baseline
 
-from hyocr_core.evaluation.reading.generate import Prompts, Runner
-from hyocr_core.evaluation.scores.divergence import divergence_of_states
-from hyocr_core.models.load import load_model
-from hyocr_core.models.own_decoding import own_decoding
-from hyocr_core.pages.checked import check_pages
-from hyocr_core.pages.processor import load_processor
-from hyocr_core.pages.sources import open_source, select
-from hyocr_core.progress import Silent
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 
 DEMO = Path(__file__).parents[1] / "examples/demo-ocr"
 CHECKPOINT = DEMO / "checkpoint"
-CPU = torch.device("cpu")
 
 OPTIONS: dict[str, dict[str, Any]] = {"gptq": {}, "awq": {}, "fp8": {"observer": "mse"}}
 ANSWERS = ("none", "data", "generate")
@@ -52,37 +44,6 @@ class Measured:
     agreement: float
 
 
-class Baseline:
-    """The full-precision model's answers to held-out lines, and the states from which it wrote them."""
-
-    def __init__(self, samples: int) -> None:
-        records = select(open_source(str(DEMO / "data/heldout.jsonl")), samples, 0)
-        processor = load_processor(CHECKPOINT)
-        self._tokenizer = processor.tokenizer
-        pages = check_pages(records, processor, Silent())
-        self._runner = self._open(CHECKPOINT)
-        self._read: list[tuple[Prompts, list[list[int]], torch.Tensor]] = []
-        for indices in pages.batches(32):
-            prompts = self._runner.embed([pages.inputs(index) for index in indices])
-            tokens = self._runner.generate(prompts).tokens
-            self._read.append((prompts, tokens, self._runner.forced_states(prompts, tokens)))
-
-    def _open(self, folder: Path) -> Runner:
-        model = load_model(folder, CPU)
-        decoding = own_decoding(folder, model.config.text_config, self._tokenizer)
-        return Runner(model, folder, decoding, self._tokenizer.decode)
-
-    def compare(self, folder: Path) -> tuple[float, float]:
-        """Mean KL(baseline || checkpoint) and share of tokens on which both agree; the vision towers are the same."""
-        other = self._open(folder)
-        parts = [
-            divergence_of_states(states, other.forced_states(prompts, tokens), (self._runner.logits, other.logits))
-            for prompts, tokens, states in self._read
-        ]
-        kl, agrees = torch.cat([part.kl for part in parts]), torch.cat([part.agrees for part in parts])
-        return kl.double().mean().item(), agrees.double().mean().item()
-
-
 def measure(baseline: Baseline, choice: tuple[str, str, str], seed: int, lines: int, folder: Path) -> Measured:
     """Calibrate one choice on so many lines, drawn by the seed."""
     method, answers, weighting = choice
@@ -90,7 +51,8 @@ def measure(baseline: Baseline, choice: tuple[str, str, str], seed: int, lines: 
     run = {"model": str(CHECKPOINT), "output": output, "method": method, "calib": str(DEMO / "data/calib.jsonl")}
     drawn = {"num_samples": lines, "seed": seed, "answers": answers}
     quantize(RunConfig.model_validate(run | drawn | {"options": OPTIONS[method] | {"weighting": weighting}}))
-    return Measured(*choice, seed, *baseline.compare(output))
+    found = baseline.compare(output)
+    return Measured(*choice, seed, found.kl, found.agreement)
 
 
 def table(found: Sequence[Measured]) -> Iterator[str]:
@@ -115,7 +77,7 @@ def table(found: Sequence[Measured]) -> Iterator[str]:
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here, too.")
 def main(methods: tuple[str, ...], draws: int, lines: int, samples: int, file: Path | None) -> None:
     found: list[Measured] = []
-    baseline = Baseline(samples)
+    baseline = Baseline(CHECKPOINT, DEMO / "data/heldout.jsonl", samples, "reference", torch.bfloat16)
     with tempfile.TemporaryDirectory(prefix="hyocr-calibration-") as folder:
         # The answers, too, are this run's own.
         os.environ["XDG_CACHE_HOME"] = folder

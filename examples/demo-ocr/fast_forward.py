@@ -1,4 +1,4 @@
-"""The model's forward for a batch of equal lines, without Transformers' loop over the images.
+"""The model's forward for a batch of equal pages, without Transformers' loop over the images.
 
 It reads a mapping from parameter names to tensors, so that training can hand in bf16 copies of float32 weights.
 tests/test_demo.py holds it to the model's own forward.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lines import HEIGHT, WIDTH
+from readers import MERGE, PATCH
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,16 +20,13 @@ from hyocr_core.runtimes.forward import interpolate_positions
 
 Params = Mapping[str, Tensor]
 Config = Any  # a HunYuanVLConfig; Transformers types its parts as dict or None too
-PATCH, MERGE = 16, 2
-ROWS, COLS = HEIGHT // PATCH, WIDTH // PATCH
-COLUMNS = COLS // MERGE  # merged image tokens of a line, one row of them
-IMAGE_TOKENS = COLUMNS + 1 + 2  # with the newline, begin and end features
+Grid = tuple[int, int]  # rows and columns of patches
 _VISION, _TEXT = "model.vision_tower.", "model.language_model."
 
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary factors of the fixed layout, a prompt with one line in it, then the answer; forward: whose they are."""
+    """Rotary factors of the fixed layout, a prompt with one page in it, then the answer; forward: whose they are."""
 
     cos: Tensor
     sin: Tensor
@@ -37,12 +34,13 @@ class Rope:
 
 
 def to_patches(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 lines [B, 32, 256] -> normalised patches [B, 32, 768], rows first, as the image processor cuts them."""
-    batch = pixels.shape[0]
+    """uint8 pages [B, H, W] -> normalised patches [B, N, 768], rows first, as the image processor cuts them."""
+    batch, height, width = pixels.shape
+    rows, cols = height // PATCH, width // PATCH
     gray = pixels.float() / 255.0
     color = (gray[:, None] - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
-    cut = color.view(batch, 3, ROWS, PATCH, COLS, PATCH).permute(0, 2, 4, 1, 3, 5)
-    return cut.reshape(batch, ROWS * COLS, 3 * PATCH * PATCH)
+    cut = color.view(batch, 3, rows, PATCH, cols, PATCH).permute(0, 2, 4, 1, 3, 5)
+    return cut.reshape(batch, rows * cols, 3 * PATCH * PATCH)
 
 
 def _linear(p: Params, name: str, x: Tensor) -> Tensor:
@@ -77,39 +75,39 @@ def _vision_block(p: Params, name: str, x: Tensor, heads: int, eps: float) -> Te
     return x + _linear(p, f"{name}.mlp.fc2", functional.gelu(_linear(p, f"{name}.mlp.fc1", inner)))
 
 
-def _positions(p: Params, edge: int, forward: Forward) -> Tensor:
+def _positions(p: Params, edge: int, size: Grid, forward: Forward) -> Tensor:
     grid = p[_VISION + "embeddings.position_embedding.weight"][1:].float().view(1, edge, edge, -1)
     if forward == "reference":
-        return interpolate_positions(grid, ROWS, COLS)
-    resized = functional.interpolate(grid.permute(0, 3, 1, 2), size=(ROWS, COLS), mode="bilinear", align_corners=False)
-    return resized.permute(0, 2, 3, 1).reshape(1, ROWS * COLS, -1)
+        return interpolate_positions(grid, *size)
+    resized = functional.interpolate(grid.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False)
+    return resized.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _merge(p: Params, x: Tensor, eps: float) -> Tensor:
+def _merge(p: Params, x: Tensor, grid: Grid, eps: float) -> Tensor:
     name = _VISION + "patch_merger"
-    batch = x.shape[0]
+    batch, rows, cols = x.shape[0], grid[0] // MERGE, grid[1] // MERGE
     x = _rms(p, f"{name}.before_rms", x, eps)
     # A 2x2 convolution of stride 2 is a linear layer on (channel, row, column) of each 2x2 block.
-    blocks = x.view(batch, MERGE, COLUMNS, MERGE, -1).permute(0, 2, 4, 1, 3).flatten(2)
+    blocks = x.view(batch, rows, MERGE, cols, MERGE, -1).permute(0, 1, 3, 5, 2, 4).flatten(3)
     hidden = functional.gelu(
         functional.linear(blocks, p[f"{name}.proj_conv.weight"].flatten(1), p[f"{name}.proj_conv.bias"])
     )
     hidden = functional.linear(hidden, p[f"{name}.proj_out.weight"].flatten(1), p[f"{name}.proj_out.bias"])
-    newline = p[f"{name}.image_newline"].expand(batch, 1, -1)
-    hidden = _linear(p, f"{name}.mlp", torch.cat([hidden, newline], dim=1))
+    newline = p[f"{name}.image_newline"].expand(batch, rows, 1, -1)
+    hidden = _linear(p, f"{name}.mlp", torch.cat([hidden, newline], dim=2)).flatten(1, 2)
     begin, end = (p[f"{name}.image_{side}"].expand(batch, 1, -1) for side in ("begin", "end"))
     return _rms(p, f"{name}.after_rms", torch.cat([begin, hidden, end], dim=1), eps)
 
 
-def vision(p: Params, config: Config, patches: Tensor, forward: Forward) -> Tensor:
-    """Patches [B, 32, 768] -> image features [B, IMAGE_TOKENS, hidden]."""
+def vision(p: Params, config: Config, patches: Tensor, grid: Grid, forward: Forward) -> Tensor:
+    """Patches [B, N, 768] -> image features [B, image tokens, hidden]."""
     spec = config.vision_config
     name = _VISION + "embeddings."
     x = functional.linear(patches, p[name + "patch_embedding.weight"].flatten(1), p[name + "patch_embedding.bias"])
-    x = x + _positions(p, spec.max_image_size // PATCH, forward).to(x.dtype)
+    x = x + _positions(p, spec.max_image_size // PATCH, grid, forward).to(x.dtype)
     for layer in range(spec.num_hidden_layers):
         x = _vision_block(p, f"{_VISION}layers.{layer}", x, spec.num_attention_heads, spec.rms_norm_eps)
-    return _merge(p, x, spec.rms_norm_eps)
+    return _merge(p, x, grid, spec.rms_norm_eps)
 
 
 def _rotate(x: Tensor, rope: Rope) -> Tensor:

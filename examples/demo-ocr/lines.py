@@ -1,4 +1,4 @@
-"""Rendered text lines: what they say, how they look, and which split each belongs to."""
+"""Rendered pages of text lines: what they say, how they look, and which split each belongs to."""
 
 from __future__ import annotations
 
@@ -11,20 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from readers import LINE_HEIGHT, SLOT, Reader
 
-from hyocr_core.pages.prompts import TASKS
-
-ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789 .,-/:$"
-WIDTH, HEIGHT = 256, 32
-MIN_CHARS, MAX_CHARS = 5, 20
-SLOT = 4  # pixels per slot of the dense training target
-SLOTS = WIDTH // SLOT
 IGNORE = -100
-QUESTION = TASKS["structured_parse"]["en"]
-QUESTIONS = (QUESTION, TASKS["doc_parse"]["zh"])
-"""What the model is asked: the short prompt, and the official default of HunyuanOCR 1.5; a line answers both alike."""
 
-_SIZES = range(15, 23)
 _MARGIN = 4
 _BASELINE = 23
 _PAD = 6  # room left and right of a glyph's advance box for overhanging ink
@@ -67,25 +57,30 @@ _ONSETS = [
 _NUCLEI = ["a", "e", "i", "o", "u", "ai", "ea", "io", "ou"]
 _CODAS = ["", "", "", "n", "r", "s", "t", "l", "m", "ck", "x", "nd", "z", "p"]
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_FONT_FILES = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "DejaVuSans-Oblique")
 
 Rng = np.random.Generator
 Pixels = npt.NDArray[np.uint8]
+Ink = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Line:
-    """One rendered line: centres[i] is the x of the middle of character i."""
+class Page:
+    """A rendered page. centres[r][i]: the x of the middle of character i of line r."""
 
-    text: str
+    lines: tuple[str, ...]
     pixels: Pixels
-    centres: tuple[float, ...]
+    centres: tuple[tuple[float, ...], ...]
+
+    @property
+    def text(self) -> str:
+        """What is to be read."""
+        return "\n".join(self.lines)
 
 
 @dataclass(frozen=True)
 class _Glyph:
-    ink: npt.NDArray[np.float32]
+    ink: Ink
     advance: float
 
 
@@ -124,93 +119,108 @@ def _price(rng: Rng) -> str:
     return _choice(rng, (f"{_word(rng)} {amount}", f"{_word(rng)}: {amount}", f"{_number(rng)} {_word(rng)} {amount}"))
 
 
-def _code(rng: Rng) -> str:
-    length = int(rng.integers(MIN_CHARS, MAX_CHARS + 1))
-    return "".join(_choice(rng, ALPHABET) for _ in range(length))
+def _code(rng: Rng, reader: Reader) -> str:
+    length = int(rng.integers(reader.min_chars, reader.max_chars + 1))
+    return "".join(_choice(rng, reader.alphabet) for _ in range(length))
 
 
-def random_text(rng: Rng, split: str, max_chars: int = MAX_CHARS) -> str:
-    """Draw texts until one of at least MIN_CHARS characters falls in the split."""
-    makers = (_words, _words, _words, _date, _price, _code, _code)
+def _spelled(rng: Rng, reader: Reader, text: str) -> str:
+    """The text in the reader's letters; only where there is a choice is one drawn."""
+    written = (reader.letters[ord(char) - ord("a")] if "a" <= char <= "z" else char for char in text)
+    return "".join(forms if len(forms) == 1 else _choice(rng, forms) for forms in written)
+
+
+def random_text(rng: Rng, reader: Reader, split: str) -> str:
+    """Draw lines until one of at least min_chars characters falls in the split."""
+    makers = (_words, _words, _words, _date, _price, None, None)
     while True:
-        text = " ".join(makers[int(rng.integers(len(makers)))](rng)[:max_chars].split())
-        if len(text) >= MIN_CHARS and split_of(text) == split:
+        maker = makers[int(rng.integers(len(makers)))]
+        drawn = _code(rng, reader) if maker is None else _spelled(rng, reader, maker(rng)[: reader.max_chars])
+        text = " ".join(drawn.split())
+        if len(text) >= reader.min_chars and split_of(text) == split:
             return text
 
 
 def _font_folder() -> Path:
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise RuntimeError("the DejaVu fonts come with matplotlib: pip install --no-deps matplotlib")
+        raise RuntimeError("the fonts come with matplotlib: pip install --no-deps matplotlib")
     return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 
 @cache
-def _font(index: int, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    if index == len(_FONT_FILES):
-        return ImageFont.load_default(size)  # Aileron
-    path = _font_folder() / f"{_FONT_FILES[index]}.ttf"
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    if name == "Aileron":
+        return ImageFont.load_default(size)
+    path = _font_folder() / f"{name}.ttf"
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
 @cache
-def _glyph(font_index: int, size: int, char: str) -> _Glyph:
-    font = _font(font_index, size)
+def _glyph(font_name: str, size: int, char: str) -> _Glyph:
+    font = _font(font_name, size)
     advance = float(font.getlength(char))
-    canvas = Image.new("L", (int(np.ceil(advance)) + 2 * _PAD, HEIGHT), 0)
+    canvas = Image.new("L", (int(np.ceil(advance)) + 2 * _PAD, LINE_HEIGHT), 0)
     ImageDraw.Draw(canvas).text((_PAD, _BASELINE), char, fill=255, font=font, anchor="ls")
     return _Glyph(np.asarray(canvas, dtype=np.float32) / 255.0, advance)
 
 
-def _fit(rng: Rng, text: str) -> tuple[str, list[_Glyph]]:
-    font = int(rng.integers(len(_FONT_FILES) + 1))
-    size = int(rng.choice(_SIZES))
+def _fit(rng: Rng, reader: Reader, text: str) -> list[_Glyph]:
+    font = reader.fonts[int(rng.integers(len(reader.fonts)))]
+    size = int(rng.choice(reader.sizes))
     while True:
         glyphs = [_glyph(font, size, char) for char in text]
-        if sum(glyph.advance for glyph in glyphs) <= WIDTH - 2 * _MARGIN:
-            return text, glyphs
-        if size == _SIZES[0]:
+        if sum(glyph.advance for glyph in glyphs) <= reader.width - 2 * _MARGIN:
+            return glyphs
+        if size == reader.sizes[0]:
             raise ValueError(f"line too wide: {text!r}")
         size -= 1
 
 
-def _ink(glyphs: list[_Glyph], start: float, rise: int) -> tuple[npt.NDArray[np.float32], tuple[float, ...]]:
-    page = np.zeros((HEIGHT, WIDTH + 4 * _PAD), dtype=np.float32)
+def _ink(glyphs: list[_Glyph], width: int, start: float, rise: int) -> tuple[Ink, tuple[float, ...]]:
+    line = np.zeros((LINE_HEIGHT, width + 4 * _PAD), dtype=np.float32)
     x, centres = start, []
     for glyph in glyphs:
         left = round(x) + _PAD
-        window = page[:, left : left + glyph.ink.shape[1]]
+        window = line[:, left : left + glyph.ink.shape[1]]
         np.maximum(window, glyph.ink[:, : window.shape[1]], out=window)
         centres.append(x + glyph.advance / 2)
         x += glyph.advance
-    return np.roll(page[:, 2 * _PAD : 2 * _PAD + WIDTH], rise, axis=0), tuple(centres)
+    return np.roll(line[:, 2 * _PAD : 2 * _PAD + width], rise, axis=0), tuple(centres)
 
 
-def render(rng: Rng, text: str) -> Line:
-    """Draw a text in a random font, size, place and contrast, with a little noise."""
-    text, glyphs = _fit(rng, text)
-    free = WIDTH - 2 * _MARGIN - sum(glyph.advance for glyph in glyphs)
+def _line(rng: Rng, reader: Reader, text: str) -> tuple[Ink, tuple[float, ...]]:
+    """Draw a line in a random font, size and place."""
+    glyphs = _fit(rng, reader, text)
+    free = reader.width - 2 * _MARGIN - sum(glyph.advance for glyph in glyphs)
     start = _MARGIN + float(rng.uniform(0, min(free, 40)))
-    ink, centres = _ink(glyphs, start, int(rng.integers(-3, 4)))
+    return _ink(glyphs, reader.width, start, int(rng.integers(-3, 4)))
+
+
+def render(rng: Rng, reader: Reader, lines: tuple[str, ...]) -> Page:
+    """Draw the lines below each other in a random contrast, with a little noise."""
+    inks, centres = zip(*(_line(rng, reader, line) for line in lines), strict=True)
+    ink = np.concatenate(inks)
     paper, pen = rng.uniform(200, 255), rng.uniform(0, 80)
     gray = paper + (pen - paper) * ink + rng.uniform(0, 6) * rng.standard_normal(ink.shape, dtype=np.float32)
     levels = np.clip(np.rint(gray / _GRAY_STEP), 0, 255 // _GRAY_STEP)
-    return Line(text, (levels * _GRAY_STEP).astype(np.uint8), centres)
+    return Page(lines, (levels * _GRAY_STEP).astype(np.uint8), centres)
 
 
-def random_line(rng: Rng, split: str, max_chars: int = MAX_CHARS) -> Line:
-    """A random line of the split; the rare text too wide for the smallest size is drawn again."""
+def random_page(rng: Rng, reader: Reader, split: str) -> Page:
+    """A random page, each line of it of the split; the rare one too wide for the smallest size is drawn again."""
     while True:
         try:
-            return render(rng, random_text(rng, split, max_chars))
+            return render(rng, reader, tuple(random_text(rng, reader, split) for _ in range(reader.lines)))
         except ValueError:
             continue
 
 
-def slot_labels(line: Line) -> Labels:
-    """Class of each slot: 0 where no character is centred, else 1 + its place in ALPHABET; IGNORE where two are."""
-    labels = np.zeros(SLOTS, dtype=np.int64)
-    for char, centre in zip(line.text, line.centres, strict=True):
-        slot = int(centre / SLOT)
-        labels[slot] = IGNORE if labels[slot] else 1 + ALPHABET.index(char)
-    return labels
+def slot_labels(reader: Reader, page: Page) -> Labels:
+    """Class of each slot, line by line: 0 where no character is centred, else 1 + its place; IGNORE where two are."""
+    labels = np.zeros((reader.lines, reader.slots), dtype=np.int64)
+    for row, line, centres in zip(labels, page.lines, page.centres, strict=True):
+        for char, centre in zip(line, centres, strict=True):
+            slot = int(centre / SLOT)
+            row[slot] = IGNORE if row[slot] else 1 + reader.alphabet.index(char)
+    return labels.flatten()

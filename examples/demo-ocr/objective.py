@@ -11,17 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from batches import Batch, Prompt, cut
-from fast_forward import COLUMNS, Config, Params, Rope, decoder, logits, to_patches, vision
-from lines import ALPHABET, IGNORE, MAX_CHARS, SLOTS
+from fast_forward import Config, Params, Rope, decoder, logits, to_patches, vision
+from lines import IGNORE
+from readers import Reader
 from torch import Tensor
 from torch.nn import functional
-
-CLASSES = len(ALPHABET) + 1
-AUX_SHAPES = {
-    "aux.slot": (SLOTS // COLUMNS * CLASSES, 256),
-    "aux.count": (MAX_CHARS + 1, 256),
-    "aux.where": (SLOTS + 1, 256),
-}
 
 
 @dataclass(frozen=True)
@@ -43,12 +37,13 @@ def _cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
     return functional.cross_entropy(scores.flatten(0, -2).float(), target.flatten(), ignore_index=IGNORE)
 
 
-def losses(p: Params, config: Config, batch: Batch, prompt: Prompt, rope: Rope, norm: Tensor) -> Losses:
+def losses(p: Params, config: Config, reader: Reader, batch: Batch, prompt: Prompt, rope: Rope, norm: Tensor) -> Losses:
     """Forward a batch; norm holds the image mean and standard deviation, [2, 3]."""
     head = p["aux.slot"]
     patches = to_patches(batch.pixels, norm[0], norm[1]).to(head.dtype)
-    image = vision(p, config, patches, rope.forward)
-    columns = image[:, 1 : 1 + COLUMNS]
+    image = vision(p, config, patches, reader.grid, rope.forward)
+    rows = image[:, 1:-1].view(len(image), reader.lines, reader.columns + 1, -1)
+    columns = rows[:, :, :-1].flatten(1, 2)
     states = decoder(p, config, batch.ids, image, prompt.image_start, cut(rope, batch.ids.shape[1]))
     answering = slice(len(prompt.ids) - 1, None)
     middle = states[len(states) // 2 - 1][:, answering]
@@ -57,14 +52,23 @@ def losses(p: Params, config: Config, batch: Batch, prompt: Prompt, rope: Rope, 
     hits = (scores.argmax(-1) == batch.answers) & known
     return Losses(
         text=_cross_entropy(scores, batch.answers),
-        slot=_cross_entropy(functional.linear(columns, head).view(*batch.slots.shape, CLASSES), batch.slots),
+        slot=_cross_entropy(functional.linear(columns, head).view(*batch.slots.shape, -1), batch.slots),
         count=_cross_entropy(functional.linear(columns, p["aux.count"]), batch.counts),
-        where=_cross_entropy(functional.linear(functional.rms_norm(middle, (256,)), p["aux.where"]), batch.where),
+        where=_cross_entropy(
+            functional.linear(functional.rms_norm(middle, middle.shape[-1:]), p["aux.where"]), batch.where
+        ),
         accuracy=hits.sum() / known.sum(),
     )
 
 
-def aux_parameters(seed: int) -> dict[str, Tensor]:
+def aux_parameters(reader: Reader, seed: int) -> dict[str, Tensor]:
     """Fresh auxiliary heads."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(shape, generator=generator) * 0.02 for name, shape in AUX_SHAPES.items()}
+    classes = len(reader.alphabet) + 1
+    outputs = {
+        "aux.slot": reader.slots // reader.columns * classes,
+        "aux.count": reader.max_tokens + 1,
+        "aux.where": reader.lines * reader.slots + 1,
+    }
+    width = reader.text["hidden_size"]
+    return {name: torch.randn(count, width, generator=generator) * 0.02 for name, count in outputs.items()}

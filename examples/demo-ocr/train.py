@@ -1,4 +1,4 @@
-"""Train the demo checkpoint on the CPU: deterministic, resumable, about an hour on two cores."""
+"""Train a reader on the CPU: deterministic, resumable, about an hour on two cores."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import torch.multiprocessing as mp
 from model import build_model, save_checkpoint
 from objective import Losses, aux_parameters
 from optim import fresh_state
+from readers import READERS, place
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from worker import WORKERS, Recipe, Shared, work
 
-HERE = Path(__file__).resolve().parent
 UNUSED = ("lm_head.weight", "image_sep")  # the one is tied, the other read by no image of the architecture
 REPORT_EVERY = 50
 
 
 def initial(recipe: Recipe) -> Shared:
     """Random weights and a fresh optimizer."""
-    model = build_model(recipe.seed)
+    model = build_model(READERS[recipe.reader], recipe.seed)
     named = {name: p.detach() for name, p in model.named_parameters() if not name.endswith(UNUSED)}
-    params = {**named, **aux_parameters(recipe.seed)}
+    params = {**named, **aux_parameters(READERS[recipe.reader], recipe.seed)}
     return Shared.build(params, fresh_state(params))
 
 
@@ -82,25 +82,35 @@ class Progress:
             self.since = time.monotonic()
         if step % self.save_every == 0 or step == self.end:
             save_state(self.state, self.recipe, self.shared, step)
-            save_checkpoint(weights(self.shared), self.out)
+            save_checkpoint(READERS[self.recipe.reader], weights(self.shared), self.out)
 
 
 @click.command()
-@click.option("--steps", default=8500, show_default=True, help="Length of the run; its last 40 % cool down.")
-@click.option("--out", type=click.Path(path_type=Path), default=HERE / "checkpoint", help="Checkpoint folder.")
+@click.option("--reader", type=click.Choice(list(READERS)), default="demo", show_default=True)
+@click.option("--steps", type=int, help="Length of the run, instead of the reader's own; its last 40 % cool down.")
+@click.option("--out", type=click.Path(path_type=Path), help="Checkpoint folder, instead of the reader's own.")
 @click.option("--state", type=click.Path(path_type=Path), default=Path("train-state"), help="Training state folder.")
 @click.option("--resume", is_flag=True, help="Continue from the training state.")
 @click.option("--seed", default=7, show_default=True)
 @click.option("--save-every", default=500, show_default=True, help="Steps between training states and checkpoints.")
 @click.option("--stop-after", default=None, type=int, help="Stop at this step of the schedule, resumably.")
-def main(steps: int, out: Path, state: Path, resume: bool, seed: int, save_every: int, stop_after: int | None) -> None:
+def main(
+    reader: str,
+    steps: int | None,
+    out: Path | None,
+    state: Path,
+    resume: bool,
+    seed: int,
+    save_every: int,
+    stop_after: int | None,
+) -> None:
     """Train and write the checkpoint."""
-    recipe = Recipe(steps=steps, seed=seed)
+    recipe = Recipe(reader, steps or READERS[reader].steps, seed=seed)
     shared = initial(recipe)
     begin = load_state(state, shared) if resume else 0
-    end = steps if stop_after is None else min(steps, stop_after)
+    end = recipe.steps if stop_after is None else min(recipe.steps, stop_after)
     context = mp.get_context("spawn")
-    progress = Progress(recipe, shared, state, out, save_every, end)
+    progress = Progress(recipe, shared, state, out or place("checkpoint", reader), save_every, end)
     args = (recipe, shared, context.Barrier(WORKERS), range(begin, end), progress)
     mp.spawn(work, args=args, nprocs=WORKERS)  # type: ignore[attr-defined, no-untyped-call]
 

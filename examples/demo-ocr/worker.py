@@ -13,10 +13,10 @@ from multiprocessing.synchronize import Barrier
 
 import torch
 from batches import BatchMaker, Prompt, rope_for
-from lines import QUESTIONS
 from model import build_model, build_processor
 from objective import Losses, losses
 from optim import MuonAdam
+from readers import QUESTIONS, READERS
 from torch import Tensor
 
 from hyocr_core.contract.backend import FORWARDS
@@ -30,6 +30,7 @@ TURNS = tuple(product((True, True, True, False), QUESTIONS))
 class Recipe:
     """What determines the weights."""
 
+    reader: str
     steps: int
     batch: int = 64
     seed: int = 7
@@ -69,13 +70,16 @@ class Worker:
         self._rank, self._recipe, self._shared, self._barrier = rank, recipe, shared, barrier
         self._leaves = {name: tensor.detach().requires_grad_(True) for name, tensor in shared.params.items()}
         self._optimizer = MuonAdam(shared.params, shared.state, rank, WORKERS)
-        model, processor = build_model(recipe.seed), build_processor()
+        self._reader = reader = READERS[recipe.reader]
+        model, processor = build_model(reader, recipe.seed), build_processor(reader)
         self._config = model.config
         image = processor.image_processor
         self._norm = torch.tensor([image.image_mean, image.image_std])
-        self._batches = BatchMaker(processor.tokenizer, recipe.seed, rank, recipe.batch // WORKERS)
-        prompts = [Prompt.build(processor.tokenizer, question, system) for system, question in TURNS]
-        self._layouts = [(each, rope_for(model, each, torch.bfloat16, own)) for each in prompts for own in FORWARDS]
+        self._batches = BatchMaker(processor.tokenizer, reader, recipe.seed, rank, recipe.batch // WORKERS)
+        prompts = [Prompt.build(processor.tokenizer, reader, question, system) for system, question in TURNS]
+        self._layouts = [
+            (each, rope_for(model, reader, each, torch.bfloat16, own)) for each in prompts for own in FORWARDS
+        ]
         sizes = [tensor.numel() for tensor in shared.params.values()]
         self._rows = torch.split(shared.grads, sizes, dim=1)
 
@@ -84,7 +88,7 @@ class Worker:
         prompt, rope = self._layouts[step % len(self._layouts)]
         batch = self._batches.make(step, prompt)
         halves = {name: tensor.to(torch.bfloat16) for name, tensor in self._leaves.items()}
-        found = losses(halves, self._config, batch, prompt, rope, self._norm)
+        found = losses(halves, self._config, self._reader, batch, prompt, rope, self._norm)
         scale = self._recipe.scale(step)
         torch.autograd.backward(found.total(scale))
         self._publish()
