@@ -1,15 +1,14 @@
 """What the scripts beside this one share: their command line, hyocr's own samples, and a checkpoint that is checked.
 
-Each quantizes a full-precision HunyuanOCR checkpoint with another tool, so that `benchmarks/quality.py` can measure that
-tool by the same instrument as hyocr: the same lines, as the same tokens and pixels, and the result read by hyocr's own
-loader. The tools calibrate with the forward that Transformers computes, which is not the reference's (docs/forward.md);
-the readers of the benchmark were trained to read with both. Only the decoder's linears are quantized, as by hyocr.
+Each quantizes a full-precision HunyuanOCR checkpoint with another tool, so that `benchmarks/quality.py` can measure the
+tool with the same instrument as hyocr: the same lines, as the same tokens and pixels, and the result read by hyocr's
+loader. The tools calibrate with Transformers' forward, which is not the reference's (docs/forward.md); the benchmark's
+readers were trained to read with both. Only the decoder's linears are quantized, as by hyocr.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 import time
@@ -32,9 +31,7 @@ from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import Failure, iter_samples
 
 RECORD = "peer.json"
-GROUP_SIZE = 128
-VISION_AND_HEAD = r"re:.*vision_tower.*", "lm_head"
-"""What is left in full precision, as compressed-tensors names it."""
+"""Name of the file beside the result that says how it was made."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,10 @@ Quantize = Callable[[Job], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Record:
-    """What is written beside the result. seconds: of quantizing and saving, samples and checks left out."""
+    """How a checkpoint was made. seconds: of quantizing and saving, without samples and checks."""
 
-    peer: str
-    version: str
-    torch: str
-    transformers: str
     setting: str
+    versions: dict[str, str]
     lines: int
     seconds: float
 
@@ -72,7 +66,7 @@ def command(package: str, settings: Collection[str], quantize: Quantize, text: s
 
     @click.command(help=text)
     @click.option("--model", type=click.Path(path_type=Path), required=True, help="Folder of the checkpoint.")
-    @click.option("--calib", type=click.Path(path_type=Path), required=True, help="JSONL; all lines are used, in order.")
+    @click.option("--calib", type=click.Path(path_type=Path), required=True, help="JSONL; all lines, in their order.")
     @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to be made.")
     @click.option("--setting", type=click.Choice(list(settings)), required=True)
     def main(model: Path, calib: Path, output: Path, setting: str) -> None:
@@ -91,30 +85,31 @@ def run(package: str, model: Path, calib: Path, output: Path, setting: str, quan
 
     Raises BadInputError before any long work, RunError when the weights differ.
     """
-    original = _open(model)
+    original = CheckpointReader(model)
+    architecture = _check(original)
     if output.exists():
         raise OutputError(f"{output} is there already; remove it, or name another folder")
     if find_spec(package) is None:
-        raise MissingRuntimeError(f"{package} is not installed beside {sys.executable}: `make peers` makes such a place")
-    samples = read_samples(model, calib, original.max_tokens)
+        raise MissingRuntimeError(f"{sys.executable} has no {package}: use that of an environment of `make peers`")
+    versions = {name: version(name) for name in (package, "torch", "transformers")}
+    samples = read_samples(model, calib, architecture.max_tokens)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
-        staged = Path(folder).resolve() / "checkpoint"
+        job = Job(model.resolve(), samples, setting, Path(folder).resolve() / "checkpoint")
         begun = time.perf_counter()
-        weights = quantize(Job(model.resolve(), samples, setting, staged))
-        record = _record(package, setting, len(samples), time.perf_counter() - begun)
-        finish(staged, original)
-        check_kept(staged, weights)
-        (staged / RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
-        shutil.move(staged, output)
+        weights = quantize(job)
+        record = Record(setting, versions, len(samples), round(time.perf_counter() - begun, 1))
+        finish(job.staged, original, architecture.memory_names.values())
+        check_kept(job.staged, weights)
+        (job.staged / RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+        job.staged.rename(output)
     return record
 
 
-def _open(folder: Path) -> HunYuanVL:
-    reader = CheckpointReader(folder)
-    if "quantization_config" in reader.config:
-        raise ConfigError(f"{folder}: is quantized already; give the full-precision checkpoint")
-    return HunYuanVL(reader, torch.device("cpu"), "transformers")
+def _check(original: CheckpointReader) -> HunYuanVL:
+    if "quantization_config" in original.config:
+        raise ConfigError(f"{original.folder}: is quantized already; give the full-precision checkpoint")
+    return HunYuanVL(original, torch.device("cpu"), "transformers")
 
 
 def read_samples(model: Path, calib: Path, max_tokens: int) -> list[dict[str, Tensor]]:
@@ -129,8 +124,3 @@ def read_samples(model: Path, calib: Path, max_tokens: int) -> list[dict[str, Te
             raise CalibrationError(f"{item.name}: {item.reason}")
         samples.append(item.inputs)
     return samples
-
-
-def _record(package: str, setting: str, lines: int, seconds: float) -> Record:
-    versions = (version(name) for name in (package, "torch", "transformers"))
-    return Record(package, *versions, setting=setting, lines=lines, seconds=round(seconds, 1))

@@ -12,7 +12,7 @@ from contextlib import chdir
 from typing import Any
 
 import torch
-from peer import GROUP_SIZE, Job, command
+from peer import Job, command
 from torch import Tensor
 
 SETTINGS = ("gptq", "gptq-best", "gptq-best-served", "awq")
@@ -25,7 +25,7 @@ def config(setting: str) -> Any:
     """The options of a setting. Packing by Python needs no C++ compiler; weights in memory can be looked at."""
     from gptqmodel.quantization.config import AWQConfig, GPTAQConfig, GPTQConfig
 
-    options = {"bits": 4, "group_size": GROUP_SIZE, "device": "cpu", "offload_to_disk": False, "pack_impl": "original"}
+    options = {"bits": 4, "group_size": 128, "device": "cpu", "offload_to_disk": False, "pack_impl": "original"}
     if setting == "awq":
         return AWQConfig(**options)
     if setting == "gptq":
@@ -40,7 +40,7 @@ def quantize(job: Job) -> dict[str, Tensor]:
     # It logs into a folder `logs` of wherever it runs.
     with chdir(job.staged.parent):
         model = GPTQModel.load(str(job.model), config(job.setting), trust_remote_code=False)
-        # It would write the conversation itself, without the answer's end and with a prompt for another answer.
+        # It takes conversations and has the processor write them; these are written already.
         model.prepare_dataset = lambda **_: [with_mask(sample) for sample in job.samples]
         model.quantize(job.samples, batch_size=1)
         model.save(str(job.staged))
@@ -70,11 +70,13 @@ def unpacked(module: Any) -> Tensor:
     from gptqmodel.utils.model import convert_gptq_v1_to_v2_format_module
 
     module.scales = module.scales.float()
-    if not hasattr(module, "dequantize_weight"):
-        return dequantize_gemm(module.qweight, module.qzeros, module.scales, module.bits, module.group_size)
-    # Stored zero points are one less than they are, which it undoes when it loads them.
-    convert_gptq_v1_to_v2_format_module(module, module.bits, module.pack_dtype)
-    weight: Tensor = module.dequantize_weight()
+    weight: Tensor
+    if hasattr(module, "dequantize_weight"):
+        # Stored zero points are one less than they are, which it undoes when it loads them.
+        convert_gptq_v1_to_v2_format_module(module, module.bits, module.pack_dtype)
+        weight = module.dequantize_weight()
+    else:
+        weight = dequantize_gemm(module.qweight, module.qzeros, module.scales, module.bits, module.group_size)
     return weight
 
 

@@ -1,7 +1,7 @@
 """Quantize a HunyuanOCR checkpoint with llm-compressor, as `benchmarks/quality.py` measures it.
 
-`gptq` and `awq` are int4 in groups of 128, `fp8` has one scale for a weight and one, found in calibration, for its inputs;
-all else is llm-compressor's default.
+`gptq` and `awq` are int4 in groups of 128, `awq` with zero points; `fp8` has one scale for each weight and one, found
+in calibration, for its inputs. All else is llm-compressor's default.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peer import VISION_AND_HEAD, Job, command
+from peer import Job, command
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import HunYuanVLForConditionalGeneration
 
 SETTINGS = ("gptq", "awq", "fp8")
+DECODER = {"targets": ["Linear"], "ignore": ["re:.*vision_tower.*", "lm_head"]}
 
 
 def recipe(setting: str) -> list[Any]:
@@ -23,12 +24,11 @@ def recipe(setting: str) -> list[Any]:
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from llmcompressor.modifiers.transform.awq import AWQModifier
 
-    where = {"targets": ["Linear"], "ignore": list(VISION_AND_HEAD)}
     if setting == "gptq":
-        return [GPTQModifier(scheme="W4A16", **where)]
+        return [GPTQModifier(scheme="W4A16", **DECODER)]
     if setting == "awq":
-        return [AWQModifier(mappings=decoder_mappings()), QuantizationModifier(scheme="W4A16_ASYM", **where)]
-    return [QuantizationModifier(scheme="FP8", **where)]
+        return [AWQModifier(mappings=decoder_mappings()), QuantizationModifier(scheme="W4A16_ASYM", **DECODER)]
+    return [QuantizationModifier(scheme="FP8", **DECODER)]
 
 
 def decoder_mappings() -> list[Any]:
@@ -70,7 +70,7 @@ def pin_nothing() -> None:
 @torch.no_grad()
 def held(model: Any) -> dict[str, Tensor]:
     """Every parameter by in-memory name; a quantized weight as its scales, in memory, let the forward see it."""
-    from compressed_tensors.quantization import forward_quantize
+    from compressed_tensors.quantization import forward_quantize  # type: ignore[import-untyped]
 
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     for name, module in model.named_modules():
