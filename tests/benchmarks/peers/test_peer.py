@@ -76,7 +76,7 @@ def in_memory(name: str) -> str:
 @pytest.fixture(scope="module", params=["gptq", "compressed-tensors"])
 def finished(request: pytest.FixtureRequest, demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo in four bits, by hyocr."""
-    folder = tmp_path_factory.mktemp("finished") / request.param
+    folder: Path = tmp_path_factory.mktemp("finished") / request.param
     quantize(model=str(demo), method="rtn", output=folder, options={"format": request.param})
     return folder
 

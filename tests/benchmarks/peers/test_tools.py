@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyocr_core import verify
+from hyocr_core.models.dequantized import DequantizedCheckpoint
 from hyocr_core.models.load import open_weights
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +44,7 @@ def test_a_setting(tool: str, setting: str, demo: Path, lines: Path, tmp_path: P
     if not python.is_file():
         pytest.skip(f"no .venv-peer-{tool}: `make peers` makes it")
     output = tmp_path / "output"
-    paths = ["--model", demo, "--calib", lines, "--output", output]
+    paths: list[str | Path] = ["--model", demo, "--calib", lines, "--output", output]
     command = [python, ROOT / f"benchmarks/peers/with_{tool}.py", *paths, "--setting", setting]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -58,6 +59,7 @@ def test_a_setting(tool: str, setting: str, demo: Path, lines: Path, tmp_path: P
     config = json.loads((output / "config.json").read_text())["quantization_config"]
     assert config["quant_method"] == SETTINGS[tool][setting]
     stored = open_weights(output)
+    assert isinstance(stored, DequantizedCheckpoint)
     blocks = json.loads((demo / "config.json").read_text())["text_config"]["num_hidden_layers"]
     assert len(stored.shapes) == 7 * blocks
     faults = verify(output, original=str(demo)).faults
