@@ -3,6 +3,9 @@
 All are int4 in groups of 128, and all else is GPTQModel's default: `gptq` orders columns by their activations and keeps
 the groups, `gptq-best` permutes the groups, searches scales (mse 2.4) and corrects for quantized inputs (GPTAQ),
 `gptq-best-served` is the same but keeps the groups, as vLLM asks for, and `awq`.
+
+Where lines differ in length, GPTQModel's AWQ keeps only the last of them (`latest_batch` in its log): its result says
+what one gets by its defaults, and not what AWQ makes of all lines.
 """
 
 from __future__ import annotations
