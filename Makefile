@@ -28,7 +28,7 @@ PARALLEL := -n auto --maxprocesses 4
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test lint fix docs bench alone clients release-check clean
+.PHONY: help demo test lint fix docs bench alone clients peers release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo 'make bench         seconds and memory of a job on a checkpoint of the published 1B shape'
 	@echo 'make alone P=gptq  the tests of one plugin, with only hyocr-core and that plugin installed'
 	@echo 'make clients       load quantized checkpoints in vLLM (CPU) and Transformers'
+	@echo 'make peers         environments of the tools that benchmarks/quality.py compares with'
 	@echo 'make release-check build all distributions and try the wheels in new environments'
 	@echo 'make clean         remove environments and outputs'
 
@@ -72,6 +73,8 @@ alone: .venv-alone-$(P)/run.stamp
 
 clients: .venv/dev.stamp .venv-vllm/run.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/clients $(PARALLEL) --dist load $(ARGS)
+
+peers: .venv-peer-llmcompressor/run.stamp .venv-peer-gptqmodel/run.stamp
 
 release-check: .venv-release/run.stamp
 	.venv-release/bin/python tools/release_check.py --torch '$(TORCH)' --dist $(OUT)/dist
@@ -112,4 +115,12 @@ $(BENCH_MODEL)/config.json: .venv/run.stamp
 	.venv-vllm/bin/pip install --quiet --no-deps -r tests/clients/requirements.txt
 	.venv-vllm/bin/pip install --quiet --no-deps -e . -e plugins/vllm
 	.venv-vllm/bin/pip install --quiet --no-deps --target .venv-vllm/unsound $(UNSOUND)
+	@touch $@
+
+.venv-peer-%/run.stamp: benchmarks/peers/requirements-%.txt pyproject.toml Makefile
+	rm -rf .venv-peer-$*
+	$(PYTHON) -m venv .venv-peer-$*
+	.venv-peer-$*/bin/pip install --quiet $(TORCH) -c benchmarks/peers/requirements-$*.txt
+	.venv-peer-$*/bin/pip install --quiet --no-deps -r benchmarks/peers/requirements-$*.txt
+	.venv-peer-$*/bin/pip install --quiet --no-deps -e .
 	@touch $@
