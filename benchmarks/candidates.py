@@ -29,9 +29,13 @@ OWN = (
     "gptq",
     "gptq mse=false",
     "gptq desc_act=false",
+    "gptq target_strength=0",
+    "gptq target_strength=1",
+    "gptq refine=1",
     "gptq format=compressed-tensors sym=false",
     "gptq bits=8",
     "awq",
+    "awq rounding=nearest",
     "awq mse_range=false",
     "awq search=module",
     "awq bits=8",
@@ -42,8 +46,11 @@ OWN = (
 )
 """Method and options, as `hyocr quant --method` and `-o` take them. A method alone is its default."""
 
-OTHERS = {"llmcompressor": ("gptq", "awq", "fp8"), "gptqmodel": ("gptq", "gptq-best", "awq")}
-"""Script below peers/ -> its settings."""
+OTHERS = {
+    "llmcompressor": ("gptq", "awq", "fp8"),
+    "gptqmodel": ("gptq", "gptq-best", "gptq-best-served", "awq"),
+}
+"""Tool -> settings of its script below peers/."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +103,10 @@ class Peer:
     def __init__(self, tool: str, setting: str, python: Path) -> None:
         self.name, self._setting, self._python = f"{tool} {setting}", setting, python
         self.default, self.calibrated = setting.partition("-")[0], True
-        self._script = PEERS / f"{tool}.py"
+        self._script = PEERS / f"with_{tool}.py"
         self.version = self._run("-c", f"import importlib.metadata as m; print(m.version({tool!r}))").strip()
-        self.code = hashlib.sha256(self.version.encode() + self._script.read_bytes()).hexdigest()
+        sources = (self._script, PEERS / "peer.py", PEERS / "saved.py")
+        self.code = hashlib.sha256(self.version.encode() + b"".join(path.read_bytes() for path in sources)).hexdigest()
 
     def quantize(self, given: Given, output: Path) -> None:
         """Write the checkpoint, in a process of its own. Raises RunError with the last line that it said."""

@@ -170,7 +170,9 @@ def test_every_candidate_of_the_table_is_one_and_is_compared_with_another() -> N
 
 
 def test_another_tool_is_run_by_its_own_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "pytest.py").write_text(
+    for shared in ("peer.py", "saved.py"):
+        (tmp_path / shared).touch()
+    (tmp_path / "with_pytest.py").write_text(
         "import pathlib, sys\n"
         "at = dict(zip(sys.argv[1::2], sys.argv[2::2]))\n"
         "sys.exit('no such setting') if at['--setting'] == 'awq' else None\n"

@@ -178,6 +178,25 @@ def test_queries_and_keys_are_not_clipped() -> None:
         assert torch.equal(quantize(Layer(name, weight), stats, config).dequantized, whole) is not clipped
 
 
+@pytest.mark.parametrize("name", ["m.q_proj", "m.down_proj"])
+def test_codes_that_make_up_for_each_other_lose_far_less(name: str) -> None:
+    layer, stats = layer_of(name, 48, 256), stats_of(256)
+    solved, nearest = (quantize(layer, stats, AwqConfig(rounding=how)) for how in ("gptq", "nearest"))
+    errors = [relative_error(layer.weight, found.dequantized, stats) for found in (solved, nearest)]
+    assert errors[0] < 0.6 * errors[1]
+    assert solved.degraded is None
+
+
+def test_a_hopeless_hessian_degrades_to_rounding_to_nearest() -> None:
+    layer, hessian = layer_of("m.q_proj", 16, 128), torch.eye(128)
+    hessian[0, 1] = hessian[1, 0] = 100
+    found, nearest = (quantize(layer, {"hessian": hessian}, AwqConfig(rounding=how)) for how in ("gptq", "nearest"))
+    assert torch.equal(found.dequantized, nearest.dequantized)
+    assert found.degraded is not None
+    assert "no Cholesky factor" in found.degraded
+    assert nearest.degraded is None
+
+
 def test_inputs_that_were_all_zero_give_no_error_and_no_nan() -> None:
     result = quantize(layer_of("l", 16, 64), {"hessian": torch.zeros(64, 64)}, AwqConfig(group_size=32))
     assert result.metrics["output_error"] == 0

@@ -42,6 +42,10 @@ class AwqConfig(WeightedConfig):
         description="clip each group of weights where its outputs' error is least (not of q and k); "
         "false takes the full range",
     )
+    rounding: Literal["gptq", "nearest"] = Field(
+        "gptq",
+        description="gptq: codes make up for the errors of those before them; nearest: each for itself, as AWQ has it",
+    )
 
     @model_validator(mode="after")
     def _filled_in(self) -> Self:

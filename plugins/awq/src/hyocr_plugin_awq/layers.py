@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core import Layer, QuantizedLayer, Stats
-from hyocr_core.kit import checked_hessian, integer_layer, join_columns, measured, relative_errors, round_to_nearest
+from hyocr_core.kit import (
+    Grid,
+    checked_hessian,
+    damped_factor,
+    fit_grid_by_solving,
+    integer_layer,
+    join_columns,
+    measured,
+    quantize_columns,
+    relative_errors,
+    round_to_nearest,
+)
 from hyocr_plugin_awq.clip import clipped_grid
 from hyocr_plugin_awq.columns import full_range_grid, rounded
 
@@ -20,12 +31,17 @@ if TYPE_CHECKING:
 UNCLIPPED = (".q_proj", ".k_proj")
 """Layers whose outputs are multiplied with each other, so that an error of one output says little of the result."""
 
+DAMPING = 0.01
+"""Share of the Hessian's mean diagonal that is added to it, as GPTQ does by default."""
+
+BLOCK_SIZE = 128
+
 FOUND_BEFORE = ("output_error_rtn", "ratio")
 """Metrics that `settle` leaves in the statistics."""
 
 
 def quantize(layer: Layer, stats: Stats | None, config: AwqConfig) -> QuantizedLayer:
-    """Choose where to clip and round to nearest; `stats` are those that `settle` returned for this layer.
+    """Choose where to clip, and codes; `stats` are those that `settle` returned for this layer.
 
     metrics: `output_error`, the Frobenius norm of the change in the outputs on the calibration inputs relative to the
     outputs'; `output_error_rtn`, the same for rounding the layer to nearest without smoothing and clipping;
@@ -33,12 +49,36 @@ def quantize(layer: Layer, stats: Stats | None, config: AwqConfig) -> QuantizedL
     """
     hessian = checked_hessian([layer], stats)
     columns = join_columns([layer])
-    if config.mse_range and not layer.name.endswith(UNCLIPPED):
-        grid = clipped_grid(columns, hessian, layer.weight.dtype, config)
+    clips = config.mse_range and not layer.name.endswith(UNCLIPPED)
+    factor = damped_factor(hessian, damp_percent=DAMPING, desc_act=True) if config.rounding == "gptq" else None
+    if factor is not None:
+        grid = _solved_grid(columns, hessian, layer, config) if clips else _full_range(columns, layer, config)
+        codes = quantize_columns(columns, factor, grid, BLOCK_SIZE)
     else:
-        grid = full_range_grid(columns, layer.weight.dtype, config)
-    result = integer_layer(layer, round_to_nearest(columns, grid), grid)
-    return replace(result, metrics=_metrics(columns, result.dequantized.T, stats or {}))
+        clipped = clipped_grid(columns, hessian, layer.weight.dtype, config) if clips else None
+        grid = clipped or _full_range(columns, layer, config)
+        codes = round_to_nearest(columns, grid)
+    result = integer_layer(layer, codes, grid)
+    hopeless = config.rounding == "gptq" and factor is None
+    degraded = "its Hessian has no Cholesky factor; rounded to nearest instead" if hopeless else None
+    return replace(result, metrics=_metrics(columns, result.dequantized.T, stats or {}), degraded=degraded)
+
+
+def _full_range(columns: Tensor, layer: Layer, config: AwqConfig) -> Grid:
+    return full_range_grid(columns, layer.weight.dtype, config)
+
+
+def _solved_grid(columns: Tensor, hessian: Tensor, layer: Layer, config: AwqConfig) -> Grid:
+    return fit_grid_by_solving(
+        columns,
+        hessian,
+        layer.weight.dtype,
+        bits=config.bits,
+        group_size=config.group_size,
+        sym=config.sym,
+        damp_percent=DAMPING,
+        desc_act=True,
+    )
 
 
 def rounding_error(layer: Layer, hessian: Tensor, config: AwqConfig) -> float:
