@@ -51,6 +51,11 @@ class Odd(Observer):
 )
 
 
+GROUPS = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")
+"""First layers of the groups that GPTQ calibrates, block by block."""
+FIRST = ", ".join(f"model.layers.0.self_attn.{name}_proj" for name in "qkv")
+
+
 def install(plugins: PluginFolder, name: str, source: str, value: str = "Odd") -> None:
     """Install an observer as `hyocr-observer-NAME 0.0.1`."""
     (plugins.folder / f"hostile_{name}.py").write_text(source, encoding="utf-8")
@@ -134,13 +139,13 @@ def test_dump_stats_writes_vectors_and_the_diagonals_of_matrices(tmp_path: Path)
 def test_dump_stats_in_a_run_changes_nothing(run: RunConfig, plain: dict[str, str], tmp_path: Path) -> None:
     digests, records, lines = observed(run, **{"dump-stats": {"folder": str(tmp_path / "stats")}})
     assert digests == plain
-    assert records["dump-stats"].model_dump(exclude={"name", "distribution", "version"}) == {"calls": 4, "failed": None}
+    assert records["dump-stats"].model_dump(exclude={"name", "distribution", "version"}) == {"calls": 16, "failed": None}
     assert lines == []
     files = sorted(path.name for path in (tmp_path / "stats").iterdir())
-    assert files == [f"model.layers.{index}.safetensors" for index in range(4)]
-    stats = load_file(tmp_path / "stats" / files[3])
-    assert stats["model.layers.3.mlp.down_proj.hessian"].shape == (512,)
-    assert (stats["model.layers.3.self_attn.q_proj.hessian"] > 0).all()
+    assert files == sorted(f"model.layers.{index}.{group}.safetensors" for index in range(4) for group in GROUPS)
+    last, first = (load_file(tmp_path / "stats" / f"model.layers.3.{GROUPS[at]}.safetensors") for at in (3, 0))
+    assert last["model.layers.3.mlp.down_proj.hessian"].shape == (512,)
+    assert (first["model.layers.3.self_attn.q_proj.hessian"] > 0).all()
 
 
 def test_an_observer_sees_arguments_results_and_seconds(plugins: PluginFolder, run: RunConfig, tmp_path: Path) -> None:
@@ -152,11 +157,11 @@ def test_an_observer_sees_arguments_results_and_seconds(plugins: PluginFolder, r
     install(plugins, "notes", source)
     observed(run, notes={})
     lines = [json.loads(line) for line in (tmp_path / "seen").read_text(encoding="utf-8").splitlines()]
-    assert lines[0][:4] == ["calibrate", "model.layers.0", ["config"], "dict"]
-    group = [f"model.layers.0.self_attn.{name}_proj" for name in "qkv"]
-    assert lines[1][:4] == ["settle", "model.layers.0", ["config", "seed", "stats"], "dict"]
-    assert lines[2][:4] == ["quantize_group", ", ".join(group), ["config", "layers", "seed", "stats"], "list"]
-    assert [line[:4] for line in lines[3:6]] == [["pack", name, ["config", "layer"], "dict"] for name in group]
+    assert lines[0][:4] == ["calibrate", FIRST, ["config"], "dict"]
+    assert lines[1][:4] == ["settle", FIRST, ["config", "seed", "stats"], "dict"]
+    assert lines[2][:4] == ["quantize_group", FIRST, ["config", "layers", "seed", "stats"], "list"]
+    packed = [["pack", name, ["config", "layer"], "dict"] for name in FIRST.split(", ")]
+    assert [line[:4] for line in lines[3:6]] == packed
     assert all(line[4] > 0 for line in lines)
 
 
@@ -180,12 +185,12 @@ def test_one_that_fails_is_switched_off_and_the_run_goes_on(
     install(plugins, "odd", SEES_ALL.format(body))
     digests, records, lines = observed(run, odd={}, **{"dump-stats": {"folder": str(tmp_path / "stats")}})
     assert digests == plain
-    where = "hook calibrate, model.layers.0"
+    where = f"hook calibrate, {FIRST}"
     off = "it is switched off, the run goes on without it"
     assert lines == [f"observer odd (hyocr-observer-odd 0.0.1), {where}: {problem}; {off}"]
-    failed = f"calibrate, model.layers.0: {problem.partition(':')[0]}"
+    failed = f"calibrate, {FIRST}: {problem.partition(':')[0]}"
     assert (records["odd"].calls, records["odd"].failed) == (1, failed)
-    assert (records["dump-stats"].calls, records["dump-stats"].failed) == (4, None)
+    assert (records["dump-stats"].calls, records["dump-stats"].failed) == (16, None)
 
 
 def test_one_that_writes_into_everything_changes_nothing(
