@@ -123,14 +123,15 @@ def test_next_block_is_calibrated_on_what_the_quantized_block_gives(
     calibrate = Method.calibrate
 
     def spy(self: Method, block: Any, batches: Any, config: Any) -> Any:
-        seen[block.index] = next(iter(batches)).hidden_states.clone()
+        seen.setdefault(block.index, next(iter(batches)).hidden_states.clone())
         return calibrate(self, block, batches, config)
 
     monkeypatch.setattr(Method, "calibrate", spy)
     quantize(run_config(output=tmp_path / "again"))
     whole = load_model(straight, torch.device("cpu"))
     captured: list[Tensor] = []
-    whole.model.language_model.layers[0].register_forward_hook(lambda _m, _a, output: captured.append(output))
+    second = whole.model.language_model.layers[1].self_attn.q_proj
+    second.register_forward_pre_hook(lambda _module, inputs: captured.append(inputs[0]))
     run_sample(whole, run_config())
     assert torch.equal(captured[0], seen[1])
 
