@@ -51,7 +51,7 @@ def measure(baseline: Baseline, choice: tuple[str, str, str], seed: int, lines: 
     run = {"model": str(CHECKPOINT), "output": output, "method": method, "calib": str(DEMO / "data/calib.jsonl")}
     drawn = {"num_samples": lines, "seed": seed, "answers": answers}
     quantize(RunConfig.model_validate(run | drawn | {"options": OPTIONS[method] | {"weighting": weighting}}))
-    found = baseline.compare(output)
+    found = baseline.compare(baseline.open(output))
     return Measured(*choice, seed, found.kl, found.agreement)
 
 

@@ -56,7 +56,7 @@ class Baseline:
     def __init__(self, checkpoint: Path, data: Path, samples: int | None, forward: Forward, dtype: torch.dtype) -> None:
         processor = load_processor(checkpoint)
         self._tokenizer, self._forward, self._dtype = processor.tokenizer, forward, dtype
-        self._runner = self._open(checkpoint)
+        self._runner = self.open(checkpoint)
         pages = check_pages(select(open_source(str(data)), samples, 0), processor, Silent())
         self._read: list[_Read] = []
         for indices in pages.batches(BATCH):
@@ -67,14 +67,14 @@ class Baseline:
             self._read.append(_Read(prompts, tokens, states, transcripts))
         self.cer = self._error_rate(read.tokens for read in self._read)
 
-    def _open(self, folder: Path) -> Runner:
+    def open(self, folder: Path) -> Runner:
+        """A checkpoint, to be measured in any way."""
         model: Any = load_model(folder, CPU, self._forward)
         decoding = own_decoding(folder, model.config.text_config, self._tokenizer)
         return Runner(model.to(self._dtype), folder, decoding, self._tokenizer.decode)
 
-    def compare(self, folder: Path) -> Distance:
+    def compare(self, other: Runner) -> Distance:
         """Force a checkpoint along the baseline's answers."""
-        other = self._open(folder)
         heads = (self._runner.logits, other.logits)
         parts = [
             divergence_of_states(read.states, other.forced_states(read.prompts, read.tokens), heads)
@@ -83,9 +83,8 @@ class Baseline:
         kl, agrees = (torch.cat([getattr(part, name) for part in parts]).double() for name in ("kl", "agrees"))
         return Distance(kl.mean().item(), agrees.mean().item())
 
-    def error_rate(self, folder: Path) -> float:
+    def error_rate(self, other: Runner) -> float:
         """The character error rate of a checkpoint's own greedy answers, a fraction."""
-        other = self._open(folder)
         return self._error_rate(other.generate(read.prompts).tokens for read in self._read)
 
     def _error_rate(self, answers: Iterable[list[list[int]]]) -> float:

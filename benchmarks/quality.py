@@ -137,7 +137,8 @@ class Bench:
         with tempfile.TemporaryDirectory(dir=self.subject.data, prefix="quantized-") as folder:
             output = Path(folder) / "checkpoint"
             candidate.quantize(given, output)
-            distance, cer = self.baseline.compare(output), self.baseline.error_rate(output)
+            other = self.baseline.open(output)
+            distance, cer = self.baseline.compare(other), self.baseline.error_rate(other)
         return Measured(conditions, seed, distance.kl, distance.agreement, cer, self.baseline.cer)
 
     @property

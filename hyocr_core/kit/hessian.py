@@ -109,7 +109,7 @@ def _settle(name: str, stats: Stats) -> None:
     for start in range(0, len(hessian), STRIPE):
         stop = start + STRIPE
         hessian[start:stop, stop:] = hessian[stop:, start:stop].T
-    sums = [hessian, *([stats["cross"]] if "cross" in stats else [])]
+    sums = [stats[each] for each in ("hessian", "cross") if each in stats]
     for each in sums:
         each.mul_(2 / tokens)
     if not all(map(is_finite, sums)):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core.kit.grid import Grid, clipped_grid
+from hyocr_core.kit.solver import factorize_each
 from hyocr_core.kit.threads import one_thread
 
 if TYPE_CHECKING:
@@ -73,19 +74,12 @@ class _Groups:
         starts = range(0, len(columns), size)
         blocks = torch.stack([hessian[start : start + size, start : start + size] for start in starts])
         columns = columns.view(len(starts), size, -1)
-        diagonal = blocks.diagonal(dim1=1, dim2=2)
         if desc_act:
-            order = torch.argsort(diagonal, dim=1, descending=True, stable=True)
+            order = torch.argsort(blocks.diagonal(dim1=1, dim2=2), dim=1, descending=True, stable=True)
             blocks = blocks.take_along_dim(order[:, :, None], 1).take_along_dim(order[:, None], 2)
             columns = columns.take_along_dim(order[:, :, None], 1)
-        mean = diagonal.mean(1, keepdim=True)
-        damped = blocks.flip(1, 2)
-        damped.diagonal(dim1=1, dim2=2).add_(torch.where(mean == 0, 1.0, mean) * damp_percent)
-        upper, failed = torch.linalg.cholesky_ex(damped, upper=True)
-        lower = upper.flip(1, 2)
-        roots = lower.diagonal(dim1=1, dim2=2).clone()
-        feedback = lower.div_(roots[:, :, None]).tril_(-1)
-        return cls(columns, feedback, roots.square_(), failed == 0)
+        feedback, pivots, failed = factorize_each(blocks, damp_percent)
+        return cls(columns, feedback, pivots, failed == 0)
 
     def losses(self, part: slice, scales: Tensor, zeros: Tensor, max_code: int) -> Tensor:
         """What GPTQ leaves of each output's error in each group, (R, G, n), on R grids; scales, zeros: (R, G, n)."""

@@ -106,18 +106,28 @@ def factorize(hessian: Tensor, damping: float) -> Factor | None:
     A channel that no input ever reached has an empty row and column in H, so it neither gives nor takes corrections and
     is rounded to nearest. Return None when H is not positive definite.
     """
-    mean = hessian.diagonal().mean()
-    # A fresh copy each time: the factorization of an earlier attempt must not leak into this one.
-    damped = hessian.flip(0, 1)
-    damped.diagonal().add_(torch.where(mean == 0, 1.0, mean) * damping)
-    upper, failed = torch.linalg.cholesky_ex(damped, upper=True)
-    if failed.item():
+    feedback, pivots, failed = factorize_each(hessian, damping)
+    if failed.item() or not is_finite(feedback):
         return None
-    lower = upper.flip(0, 1)
-    roots = lower.diagonal().clone()
-    lower.div_(roots[:, None])
-    lower.diagonal().zero_()
-    return Factor(lower, roots.square_(), damping) if is_finite(lower) else None
+    return Factor(feedback, pivots, damping)
+
+
+def factorize_each(hessians: Tensor, damping: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Factorize (..., K, K) Hessians as `factorize` does: feedback (..., K, K), pivots (..., K) and failed (...).
+
+    failed: not zero where a Hessian is not positive definite; its feedback and pivots say nothing.
+    """
+    mean = hessians.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
+    # A fresh copy each time: the factorization of an earlier attempt must not leak into this one.
+    damped = hessians.flip(-2, -1)
+    damped.diagonal(dim1=-2, dim2=-1).add_(torch.where(mean == 0, 1.0, mean) * damping)
+    upper, failed = torch.linalg.cholesky_ex(damped, upper=True)
+    lower = upper.flip(-2, -1)
+    diagonal = lower.diagonal(dim1=-2, dim2=-1)
+    roots = diagonal.clone()
+    lower.div_(roots[..., None])
+    diagonal.zero_()
+    return lower, roots.square_(), failed
 
 
 def quantize_columns(columns: Tensor, factor: Factor, grid: Grid, block_size: int) -> Tensor:

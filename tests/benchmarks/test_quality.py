@@ -148,12 +148,12 @@ def test_the_instrument_measures_what_an_evaluation_does(subject: Subject, demo:
     result = evaluate(other, open_source(str(heldout)), baseline=subject.checkpoint, forward="transformers")
     assert result.comparison is not None
     assert result.baseline is not None
-    found = baseline.compare(other)
+    found = baseline.compare(baseline.open(other))
     assert found.kl == pytest.approx(result.comparison.kl, rel=1e-3)
     assert found.agreement == pytest.approx(result.comparison.agreement)
-    assert baseline.error_rate(other) == pytest.approx(result.model.cer)
+    assert baseline.error_rate(baseline.open(other)) == pytest.approx(result.model.cer)
     assert baseline.cer == pytest.approx(result.baseline.cer)
-    same = baseline.compare(subject.checkpoint)
+    same = baseline.compare(baseline.open(subject.checkpoint))
     assert same.kl == pytest.approx(0, abs=1e-9)
     assert same.agreement == 1
 

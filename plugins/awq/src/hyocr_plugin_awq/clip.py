@@ -43,7 +43,7 @@ def _best(piece: Tensor, hessian: Tensor, dtype: torch.dtype, config: AwqConfig)
     best = piece_grid(piece, dtype, config)
     least = _errors(piece, best, hessian)
     for ratio in RATIOS[1:]:
-        grid = piece_grid(piece * ratio, dtype, config)
+        grid = piece_grid(piece, dtype, config, ratio)
         errors = _errors(piece, grid, hessian)
         better = errors < least
         least = torch.where(better, errors, least)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core.kit import Grid, decode, fit_grid, one_thread, round_to_nearest
+from hyocr_core.kit import Grid, clipped_grid, decode, one_thread, round_to_nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,12 +32,12 @@ def pieces(columns: Tensor, group_size: int) -> Iterator[tuple[int, slice, slice
 
 def full_range_grid(columns: Tensor, dtype: torch.dtype, config: AwqConfig) -> Grid:
     """The grid of `columns` (K, N) that spans each group; scales are in `dtype`."""
-    return fit_grid(columns, dtype, bits=config.bits, group_size=config.group_size, sym=config.sym, mse=False)
+    return clipped_grid(columns, dtype, bits=config.bits, group_size=config.group_size, sym=config.sym)
 
 
-def piece_grid(piece: Tensor, dtype: torch.dtype, config: AwqConfig) -> Grid:
-    """The grid that spans a piece, (g, n), which is one group."""
-    return fit_grid(piece, dtype, bits=config.bits, group_size=-1, sym=config.sym, mse=False)
+def piece_grid(piece: Tensor, dtype: torch.dtype, config: AwqConfig, ratio: float = 1.0) -> Grid:
+    """The grid that spans this share of a piece, (g, n), which is one group."""
+    return clipped_grid(piece, dtype, bits=config.bits, group_size=-1, sym=config.sym, ratio=ratio)
 
 
 def rounded(columns: Tensor, grid: Grid) -> Tensor:

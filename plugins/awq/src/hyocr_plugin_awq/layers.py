@@ -36,6 +36,8 @@ DAMPING = 0.01
 
 BLOCK_SIZE = 128
 
+HOPELESS = "its Hessian has no Cholesky factor; rounded to nearest instead"
+
 FOUND_BEFORE = ("output_error_rtn", "ratio")
 """Metrics that `settle` leaves in the statistics."""
 
@@ -49,30 +51,26 @@ def quantize(layer: Layer, stats: Stats | None, config: AwqConfig) -> QuantizedL
     """
     hessian = checked_hessian([layer], stats)
     columns = join_columns([layer])
-    clips = config.mse_range and not layer.name.endswith(UNCLIPPED)
-    factor = damped_factor(hessian, damp_percent=DAMPING, desc_act=True) if config.rounding == "gptq" else None
-    if factor is not None:
-        grid = _solved_grid(columns, hessian, layer, config) if clips else _full_range(columns, layer, config)
-        codes = quantize_columns(columns, factor, grid, BLOCK_SIZE)
-    else:
-        clipped = clipped_grid(columns, hessian, layer.weight.dtype, config) if clips else None
-        grid = clipped or _full_range(columns, layer, config)
-        codes = round_to_nearest(columns, grid)
+    solves = config.rounding == "gptq"
+    factor = damped_factor(hessian, damp_percent=DAMPING, desc_act=True) if solves else None
+    grid = _grid(columns, hessian, layer, config, solved=factor is not None)
+    codes = round_to_nearest(columns, grid) if factor is None else quantize_columns(columns, factor, grid, BLOCK_SIZE)
+    degraded = HOPELESS if solves and factor is None else None
     result = integer_layer(layer, codes, grid)
-    hopeless = config.rounding == "gptq" and factor is None
-    degraded = "its Hessian has no Cholesky factor; rounded to nearest instead" if hopeless else None
     return replace(result, metrics=_metrics(columns, result.dequantized.T, stats or {}), degraded=degraded)
 
 
-def _full_range(columns: Tensor, layer: Layer, config: AwqConfig) -> Grid:
-    return full_range_grid(columns, layer.weight.dtype, config)
-
-
-def _solved_grid(columns: Tensor, hessian: Tensor, layer: Layer, config: AwqConfig) -> Grid:
+def _grid(columns: Tensor, hessian: Tensor, layer: Layer, config: AwqConfig, *, solved: bool) -> Grid:
+    """Where to clip: by the error of GPTQ's codes if it gives them (`solved`), else by that of the nearest."""
+    dtype = layer.weight.dtype
+    if not config.mse_range or layer.name.endswith(UNCLIPPED):
+        return full_range_grid(columns, dtype, config)
+    if not solved:
+        return clipped_grid(columns, hessian, dtype, config)
     return fit_grid_by_solving(
         columns,
         hessian,
-        layer.weight.dtype,
+        dtype,
         bits=config.bits,
         group_size=config.group_size,
         sym=config.sym,
