@@ -30,6 +30,8 @@ SIZES = ((256, 32), (320, 32), (384, 32), (224, 32))
 MAX_NEW_TOKENS = 32
 CLOSE = 0.25
 """A GPU adds in another order for another batch, which may turn a close call: so much of a text may differ."""
+ENOUGH = len(TEXTS) // 2
+"""So many pages must be read, for them alone to be judged: what a model guesses at, it guesses otherwise at once."""
 _MARKED = 64
 
 
@@ -41,23 +43,30 @@ class Trial:
     together: Sequence[str]
 
     @cached_property
+    def judged(self) -> Sequence[tuple[str, str]]:
+        """The texts, alone and together, of the pages that the model reads; of all, if it reads too few of them."""
+        every = list(zip(self.alone, self.together, strict=True))
+        read = [texts for written, texts in zip(TEXTS, every, strict=True) if _close(written, texts[0])]
+        return read if len(read) >= ENOUGH else every
+
+    @cached_property
     def changed(self) -> int:
         """How many pages have another text."""
-        return sum(not _close(*texts) for texts in zip(self.alone, self.together, strict=True))
+        return sum(not _close(*texts) for texts in self.judged)
 
     @property
     def telling(self) -> bool:
         """Whether pages that are mixed up would be seen: a model that writes the same for most shows nothing."""
-        return 2 * len(set(self.alone)) > len(self.alone)
+        return 2 * len({alone for alone, _ in self.judged}) > len(self.judged)
 
     @property
     def finding(self) -> str:
         """In words."""
         if self.changed:
-            return f"{self.changed} of {len(self.alone)} trial pages read otherwise at once than one by one"
+            return f"{self.changed} of {len(self.judged)} trial pages read otherwise at once than one by one"
         if not self.telling:
             return "the trial pages read too much alike to tell whether it mixes them up"
-        return f"{len(self.alone)} trial pages of {len(SIZES)} sizes read the same at once as one by one"
+        return f"{len(self.judged)} trial pages read the same at once as one by one"
 
 
 def try_concurrency(read: Callable[[Sequence[Record]], Sequence[str]]) -> Trial:

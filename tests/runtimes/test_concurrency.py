@@ -32,11 +32,25 @@ def test_another_page_is_seen_and_a_close_call_forgiven() -> None:
     close = ["invoice 2026-O4", *TEXTS[1:]]
     assert (Trial(TEXTS, close).changed, Trial(TEXTS, close).finding) == (
         0,
-        "8 trial pages of 4 sizes read the same at once as one by one",
+        "8 trial pages read the same at once as one by one",
     )
     mixed = Trial(TEXTS, [TEXTS[0], *TEXTS[:-1]])
     assert mixed.changed == 7
     assert mixed.finding == "7 of 8 trial pages read otherwise at once than one by one"
+
+
+def test_only_pages_that_are_read_are_judged() -> None:
+    """A size that the model does not know is guessed at, otherwise at once than alone; that is no mix-up."""
+    guessed = ["in|c^ ~~04", *TEXTS[1:]]
+    trial = Trial(guessed, ["vo=ce", *TEXTS[1:]])
+    assert (trial.changed, trial.finding) == (0, "7 trial pages read the same at once as one by one")
+    assert Trial(guessed, ["vo=ce", TEXTS[2], TEXTS[1], *TEXTS[3:]]).changed == 2
+
+
+def test_all_pages_are_judged_of_a_model_that_reads_few() -> None:
+    guesses = [str(number) * 9 for number in range(5)]
+    mixed = Trial([*guesses, *TEXTS[5:]], [*reversed(guesses), *TEXTS[5:]])
+    assert mixed.finding == "4 of 8 trial pages read otherwise at once than one by one"
 
 
 def test_a_model_that_reads_nothing_tells_nothing() -> None:
