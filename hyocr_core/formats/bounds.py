@@ -21,6 +21,7 @@ class Bound:
 
 FOUR_BITS = Bound(7.0, 0.58, 1.55)
 EIGHT_BITS = Bound(26.0, 0.85, 1.18)
+THREE_BITS_OF_MANTISSA = Bound(20.0, 0.85, 1.18)
 ONE_STEP = Bound(15.0, -0.01, 2.01)
 """Integers of one scale for a whole weight: the steps are as wide as its largest value asks for, so that an output of
 small values may well be rounded to zeros, or up to twice its size."""

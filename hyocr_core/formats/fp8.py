@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.formats.base import Format
-from hyocr_core.formats.bounds import EIGHT_BITS, Bound
+from hyocr_core.formats.bounds import THREE_BITS_OF_MANTISSA, Bound
 from hyocr_core.formats.compressed import NEEDED, UNPACKED, CompressedFormat
 from hyocr_core.formats.ignored import Ignored
 from hyocr_core.formats.runtimes import TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Runtime, answer, in_vision
@@ -42,8 +42,8 @@ class _Fp8(ScaledFormat):
 
     @property
     def bound(self) -> Bound:
-        """Three bits of mantissa are as good as 8-bit integers are at least."""
-        return EIGHT_BITS
+        """By the mantissa: codes that make up for each other are further off than the nearest."""
+        return THREE_BITS_OF_MANTISSA
 
     @property
     def shares_scale(self) -> bool:

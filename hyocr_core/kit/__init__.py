@@ -11,7 +11,16 @@ from hyocr_core.kit.output_error import checked_hessian, halved, measured, outpu
 from hyocr_core.kit.refinement import descend, refine, refit_scales
 from hyocr_core.kit.smoothing import fold
 from hyocr_core.kit.solved_grid import fit_grid_by_solving
-from hyocr_core.kit.solver import DAMPING_STEPS, Factor, Solution, damped_factor, factorize, quantize_columns, solve
+from hyocr_core.kit.solver import (
+    DAMPING_STEPS,
+    Factor,
+    Solution,
+    damped_factor,
+    factorize,
+    quantize_columns,
+    solve,
+    walk_columns,
+)
 from hyocr_core.kit.statistics import merge, values_of
 from hyocr_core.kit.targets import full_precision_targets
 from hyocr_core.kit.threads import exact_matmul, one_thread
@@ -63,4 +72,5 @@ __all__ = [
     "summed",
     "unpack_integers",
     "values_of",
+    "walk_columns",
 ]

@@ -10,7 +10,7 @@ e = w - q are the errors made so far (LDLQ, Chee et al. 2023, arXiv 2307.13304):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -132,21 +132,37 @@ def factorize_each(hessians: Tensor, damping: float) -> tuple[Tensor, Tensor, Te
 
 def quantize_columns(columns: Tensor, factor: Factor, grid: Grid, block_size: int) -> Tensor:
     """Round (K, N) columns one after the other, each corrected for the errors before it; return codes, (K, N) uint8."""
-    (count, outputs), feedback, order = columns.shape, factor.feedback, factor.order
-    errors = columns.clone() if order is None else columns[order]
-    places: Sequence[int] = range(count) if order is None else order.tolist()
     codes = torch.empty(columns.shape, dtype=torch.uint8, device=columns.device)
-    code = torch.empty(outputs, dtype=torch.float32, device=columns.device)
-    scales, zeros, group_size = grid.scales.float(), grid.zeros.float(), count // len(grid.scales)
+    code = torch.empty(columns.shape[1], dtype=torch.float32, device=columns.device)
+    scales, zeros, group_size = grid.scales.float(), grid.zeros.float(), len(columns) // len(grid.scales)
+
+    def settle(channel: int, target: Tensor, error: Tensor) -> None:
+        group = channel // group_size
+        torch.div(target, scales[group], out=code)
+        code.round_().add_(zeros[group]).clamp_(0, grid.max_code)
+        codes[channel] = code
+        error.addcmul_(code.sub_(zeros[group]), scales[group], value=-1)
+
+    walk_columns(columns, factor, block_size, settle)
+    return codes
+
+
+def walk_columns(
+    columns: Tensor, factor: Factor, block_size: int, settle: Callable[[int, Tensor, Tensor], None]
+) -> None:
+    """Call `settle(channel, target, error)` for one of the (K, N) fp32 `columns` after the other.
+
+    channel: which column it is. target: (N,), the column corrected for the errors before it. error: (N,), the column;
+    `settle` subtracts in place what it rounds the target to. block_size: columns between two updates of all others.
+    """
+    count, feedback, order = len(columns), factor.feedback, factor.order
+    errors = columns.clone() if order is None else columns[order]
+    channels: Sequence[int] = range(count) if order is None else order.tolist()
     for start in range(0, count, block_size):
         stop = min(start + block_size, count)
         targets = torch.addmm(errors[start:stop], feedback[start:stop, :start], errors[:start])
         with one_thread():
             for k in range(start, stop):
-                target, group = targets[k - start], places[k] // group_size
+                target = targets[k - start]
                 target.addmv_(errors[start:k].T, feedback[k, start:k])
-                torch.div(target, scales[group], out=code)
-                code.round_().add_(zeros[group]).clamp_(0, grid.max_code)
-                codes[places[k]] = code
-                errors[k].addcmul_(code.sub_(zeros[group]), scales[group], value=-1)
-    return codes
+                settle(channels[k], target, errors[k])

@@ -29,8 +29,9 @@ def layer_of(part: str, outputs: int = 32, inputs: int = 48, dtype: torch.dtype 
     return Layer(f"model.layers.0.self_attn.{part}", weight.to(dtype))
 
 
-def stats_of(dtype: torch.dtype = torch.bfloat16, cache: bool = False) -> Stats:
-    stats = {"input_scale": torch.tensor(0.02).to(dtype), "input_error": torch.tensor(0.026)}
+def stats_of(dtype: torch.dtype = torch.bfloat16, cache: bool = False, inputs: int = 48) -> Stats:
+    seen = torch.randn(2 * inputs, inputs, generator=torch.Generator().manual_seed(inputs)).cumsum(1)
+    stats = {"input_scale": torch.tensor(0.02).to(dtype), "input_error": torch.tensor(0.026), "hessian": seen.T @ seen}
     if cache:
         stats |= {"k_scale": torch.tensor(0.5).to(dtype), "k_error": torch.tensor(0.1)}
         stats |= {"v_scale": torch.tensor(0.25).to(dtype), "v_error": torch.tensor(0.2)}
@@ -103,7 +104,8 @@ def test_scales_and_weights_keep_the_dtype_of_the_weight(dtype: torch.dtype, for
 def test_any_shape_survives_packing(shape: tuple[int, int], scheme: str) -> None:
     config = METHOD.config({"activation_scheme": scheme})
     layer = layer_of("o_proj", *shape)
-    result = METHOD.quantize_layer(layer, stats_of() if scheme == "static" else None, config)
+    stats = stats_of(inputs=shape[1]) if scheme == "static" else None
+    result = METHOD.quantize_layer(layer, stats, config)
     tensors = METHOD.pack(result, config)
     assert tensors["weight"].shape == shape
     assert torch.equal(METHOD.unpack(tensors, layer.spec, config), result.dequantized)
@@ -119,7 +121,7 @@ def test_a_weight_of_zeros_and_a_row_of_zeros_are_kept(options: dict[str, Any]) 
     mixed = layer_of("o_proj")
     mixed.weight[3] = 0
     for layer in (Layer("zeros", torch.zeros(16, 16).bfloat16()), mixed):
-        result = METHOD.quantize_layer(layer, stats_of(), config)
+        result = METHOD.quantize_layer(layer, stats_of(inputs=layer.weight.shape[1]), config)
         tensors = METHOD.pack(result, config)
         assert (tensors["weight_scale"] > 0).all()
         assert not result.dequantized[3].any()
@@ -167,8 +169,38 @@ def test_weights_that_overflow_other_dtypes_and_missing_statistics_name_the_laye
         METHOD.quantize_layer(Layer("big", large), None, dynamic)
     with pytest.raises(RunError, match=r"odd: its weight is torch\.float64"):
         METHOD.quantize_layer(Layer("odd", torch.zeros(16, 16).double()), None, dynamic)
-    with pytest.raises(RunError, match=r"o_proj: static FP8 needs calibration statistics"):
-        METHOD.quantize_layer(layer_of("o_proj"), None, METHOD.config({}))
+    for rounding in ("gptq", "nearest"):
+        with pytest.raises(RunError, match=r"o_proj: .*needs calibration statistics"):
+            METHOD.quantize_layer(layer_of("o_proj"), None, METHOD.config({"rounding": rounding}))
+
+
+@pytest.mark.parametrize("weights", ["tensor", "channel"])
+def test_codes_that_make_up_for_each_other_keep_the_outputs(weights: str) -> None:
+    """Against each code for itself, by the error over the Hessian in fp64; the scales are the same."""
+    layer, stats = layer_of("o_proj", dtype=torch.float32), stats_of(torch.float32)
+    found = {}
+    for rounding in ("gptq", "nearest"):
+        config = METHOD.config({"rounding": rounding, "weight_strategy": weights})
+        found[rounding] = METHOD.quantize_layer(layer, stats, config)
+    assert torch.equal(*(result.tensors["weight_scale"] for result in found.values()))
+    hessian = stats["hessian"].double()
+    whole = torch.einsum("ni,ij,nj->", layer.weight.double(), hessian, layer.weight.double())
+    lost = {}
+    for rounding, result in found.items():
+        change = (layer.weight - result.dequantized).double()
+        lost[rounding] = (torch.einsum("ni,ij,nj->", change, hessian, change) / whole).sqrt().item()
+    assert lost["gptq"] < 0.5 * lost["nearest"]
+    assert found["gptq"].metrics["output_error"] == pytest.approx(lost["gptq"], rel=0.1)
+    assert found["gptq"].metrics["weight_error"] < 0.05
+
+
+def test_without_a_factor_codes_are_nearest_and_the_layer_says_so() -> None:
+    layer, stats = layer_of("o_proj"), stats_of()
+    stats["hessian"] = -stats["hessian"]
+    result = METHOD.quantize_layer(layer, stats, METHOD.config({}))
+    assert result.degraded == "its Hessian has no Cholesky factor even with damping 10; rounded to nearest"
+    nearest = METHOD.quantize_layer(layer, stats, METHOD.config({"rounding": "nearest"}))
+    assert torch.equal(result.dequantized, nearest.dequantized)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +211,10 @@ def test_weights_that_overflow_other_dtypes_and_missing_statistics_name_the_laye
         ({"percentile": 99.0}, "percentile is read by observer: percentile only; set that"),
         ({"observer": "percentile", "percentile": 0}, "percentile"),
         ({"observer": "percentile", "percentile": 101}, "percentile"),
-        ({"weighting": "balanced"}, "use observer: percentile or mse, or leave weighting out"),
+        (
+            {"weighting": "balanced", "rounding": "nearest"},
+            "use observer: percentile or mse, or rounding: gptq, or leave",
+        ),
         ({"activation_scheme": "none"}, "activation_scheme"),
         ({"format": "gptq"}, "format"),
         ({"kv_cash": True}, "kv_cache"),
@@ -197,10 +232,11 @@ def test_bad_options_are_one_line_of_the_user(options: dict[str, Any], message: 
         ({}, True),
         ({"activation_scheme": "dynamic"}, False),
         ({"activation_scheme": "dynamic", "kv_cache": True}, True),
+        ({"activation_scheme": "dynamic", "rounding": "gptq"}, True),
         ({"activation_scheme": "dynamic", "kv_cache": True, "observer": "mse"}, True),
     ],
 )
-def test_data_is_needed_for_static_scales_only(options: dict[str, Any], needed: bool) -> None:
+def test_data_is_needed_for_static_scales_and_hessians_only(options: dict[str, Any], needed: bool) -> None:
     config = METHOD.config(options)
     assert config.needs_calibration is needed
     assert METHOD.spec.needs_calibration

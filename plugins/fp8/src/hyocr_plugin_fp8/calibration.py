@@ -1,4 +1,4 @@
-"""One pass of a block over its inputs: what its layers read and what its attention caches, and the scales of both."""
+"""One pass of a block over its inputs: what its layers read and what its attention caches; scales and Hessians."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+
 from hyocr_core import Batch, Batches, Block, Collected, RunError, Stats
 from hyocr_core.formats import CACHE_SCALES
-from hyocr_core.kit import observe_weighted
+from hyocr_core.kit import add_outer, observe_weighted, settle_hessians, summed
 from hyocr_plugin_fp8.observers import SAMPLED, Fit, Magnitudes
 
 if TYPE_CHECKING:
@@ -21,11 +23,13 @@ INPUT = "input"
 
 
 def calibrate(block: Block, batches: Batches) -> dict[str, Collected]:
-    """Return, for each layer, the largest absolute value and a histogram of what static scales are for.
+    """Return, for each layer, the largest absolute value and a histogram of what static scales are for, and moments.
 
-    `input_largest` and `input_counts` when activations are static. With `kv_cache`, the layers of a group that holds
-    k_proj or v_proj share those of `k` and `v`. Raises RunError naming a layer that saw no data.
+    `input_largest` and `input_counts` when activations are static; `hessian` and `tokens` when codes make up for each
+    other, see `hyocr_core.kit.collect_hessians`. With `kv_cache`, the layers of a group that holds k_proj or v_proj
+    share those of `k` and `v`. Raises RunError naming a layer that saw no data.
     """
+    moments = {group: _moments(block, group[0]) for group in block.groups if _options(block, group[0]).makes_up}
     inputs = {group: _magnitudes(block, group[0]) for group in block.groups if _is_static(block, group[0])}
     cached = {name: _magnitudes(block, name) for name in block.cached if name in block.layers and _caches(block, name)}
     noted = Noted(batches)
@@ -33,6 +37,9 @@ def calibrate(block: Block, batches: Batches) -> dict[str, Collected]:
     def observe(names: tuple[str, ...], seen: Tensor, weights: Tensor | None) -> None:
         if names in inputs:
             inputs[names].add(seen, weights, noted.offset)
+        if names in moments:
+            add_outer(moments[names]["hessian"], seen, weights)
+            moments[names]["tokens"] += len(seen)
 
     with _watching({block.cached[name]: magnitudes for name, magnitudes in cached.items()}, noted):
         observe_weighted(block, noted, observe)
@@ -42,20 +49,25 @@ def calibrate(block: Block, batches: Batches) -> dict[str, Collected]:
         stats[group[0]].update(_collected(magnitudes, INPUT, group[0], "input"))
     for name, magnitudes in cached.items():
         stats[name].update(_collected(magnitudes, cache_of(name), name, "cached output"))
+    for group, sums in moments.items():
+        stats[group[0]].update(summed(sums))
     return stats
 
 
 def settle(block: Block, stats: dict[str, Stats]) -> dict[str, Stats]:
     """Return, for each layer, scales as they are stored and the errors they make on the calibration data.
 
-    `input_scale` and `input_error`; of the cache `k_scale`, `k_error`, `v_scale` and `v_error`. Raises RunError naming
-    a layer whose values are NaN or infinite.
+    `input_scale` and `input_error`; of the cache `k_scale`, `k_error`, `v_scale` and `v_error`; `hessian`. Raises
+    RunError naming a layer whose values are NaN or infinite.
     """
+    settle_hessians({name: own for name, own in stats.items() if "hessian" in own})
     settled: list[Stats] = [{} for _ in block.groups]
     found = {name: own for group, own in zip(block.groups, settled, strict=True) for name in group}
     for group in block.groups:
         if f"{INPUT}_largest" in stats[group[0]]:
             found[group[0]].update(_fitted(block, stats[group[0]], INPUT, group[0], "input"))
+        if "hessian" in stats[group[0]]:
+            found[group[0]]["hessian"] = stats[group[0]]["hessian"]
     for name in block.cached:
         if name in stats and f"{cache_of(name)}_largest" in stats[name]:
             found[name].update(_fitted(block, stats[name], cache_of(name), name, "cached output"))
@@ -77,6 +89,15 @@ def _is_static(block: Block, layer: str) -> bool:
 
 def _caches(block: Block, layer: str) -> bool:
     return _options(block, layer).kv_cache
+
+
+def _moments(block: Block, layer: str) -> Stats:
+    weight = block.layers[layer].weight
+    size = weight.shape[1]
+    return {
+        "hessian": torch.zeros(size, size, dtype=torch.float32, device=weight.device),
+        "tokens": torch.zeros((), dtype=torch.int64),
+    }
 
 
 def _magnitudes(block: Block, layer: str) -> Magnitudes:

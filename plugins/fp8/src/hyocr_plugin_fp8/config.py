@@ -42,6 +42,11 @@ class Fp8Config(WeightedConfig):
             description=f"percentage of values that observer percentile keeps; left out: {DEFAULT_PERCENTILE}",
         ),
     ] = None
+    rounding: Literal["gptq", "nearest"] | None = Field(
+        None,
+        description="gptq: codes of a weight make up for the errors of those before them, which needs calibration; "
+        "nearest: each for itself; left out: gptq where activations are static, nearest otherwise",
+    )
     kv_cache: bool = Field(
         False,
         description="add static scales for an FP8 cache of keys and values; needs calibration, and "
@@ -55,24 +60,34 @@ class Fp8Config(WeightedConfig):
             raise ValueError(
                 "format: fp8 holds one scale per weight; use weight_strategy: tensor, or format: compressed-tensors"
             )
-        if self.observer != "absmax" and not self.needs_calibration:
+        if self.observer != "absmax" and not self.has_scales:
             raise ValueError(
                 f"observer: {self.observer} has no static scale to choose; use activation_scheme: static, "
                 "or kv_cache: true, or leave observer out"
             )
-        if self.weighting == "balanced" and self.observer == "absmax":
+        if self.weighting == "balanced" and self.observer == "absmax" and not self.makes_up:
             raise ValueError(
-                "weighting: balanced changes nothing for observer: absmax, the largest value of all tokens; "
-                "use observer: percentile or mse, or leave weighting out"
+                "weighting: balanced changes nothing for observer: absmax, the largest value of all tokens, and "
+                "rounding: nearest; use observer: percentile or mse, or rounding: gptq, or leave weighting out"
             )
         if self.percentile is not None and self.observer != "percentile":
             raise ValueError("percentile is read by observer: percentile only; set that, or leave percentile out")
         return self
 
     @property
-    def needs_calibration(self) -> bool:
+    def has_scales(self) -> bool:
         """Whether there is a static scale to calibrate."""
         return self.activation_scheme == "static" or self.kv_cache
+
+    @property
+    def makes_up(self) -> bool:
+        """Whether codes make up for the errors of those before them."""
+        return self.rounding == "gptq" or (self.rounding is None and self.activation_scheme == "static")
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the inputs of layers have something to say."""
+        return self.has_scales or self.makes_up
 
     @property
     def weights(self) -> Literal["tensor", "channel"]:

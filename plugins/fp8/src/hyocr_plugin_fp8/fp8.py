@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core.kit import E4M3_MAX
+from hyocr_core.kit import E4M3_MAX, Factor, walk_columns
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+BLOCK_SIZE = 128
 
 
 def scales_of(largest: Tensor, dtype: torch.dtype) -> Tensor:
@@ -28,3 +31,20 @@ def encode(weight: Tensor, scales: Tensor) -> Tensor:
     """
     # A scale that was rounded down puts the largest weights just above 448.
     return (weight.float() / scales.float()).clamp_(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
+
+
+def encode_making_up(weight: Tensor, scales: Tensor, factor: Factor) -> Tensor:
+    """The same, the codes of each input channel making up for the errors of those before it (GPTQ).
+
+    factor: of the damped Hessian of the inputs, see `hyocr_core.kit.damped_factor`.
+    """
+    columns = weight.T.float().contiguous()
+    codes = torch.empty(columns.shape, dtype=torch.float8_e4m3fn, device=weight.device)
+    each = scales.float().expand(len(weight), 1).flatten()
+
+    def settle(channel: int, target: Tensor, error: Tensor) -> None:
+        codes[channel] = encode(target, each)
+        error.addcmul_(codes[channel].float(), each, value=-1)
+
+    walk_columns(columns, factor, BLOCK_SIZE, settle)
+    return codes.T.contiguous()

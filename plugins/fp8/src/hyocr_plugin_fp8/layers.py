@@ -9,8 +9,17 @@ import torch
 
 from hyocr_core import Layer, QuantizedLayer, RunError, Stats
 from hyocr_core.formats import CACHE_SCALES, ScaledWeight
-from hyocr_core.kit import check_weights, is_finite, one_thread
-from hyocr_plugin_fp8.fp8 import encode, scales_of
+from hyocr_core.kit import (
+    DAMPING_STEPS,
+    Factor,
+    check_weights,
+    checked_hessian,
+    damped_factor,
+    is_finite,
+    one_thread,
+    relative_errors,
+)
+from hyocr_plugin_fp8.fp8 import encode, encode_making_up, scales_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,18 +27,28 @@ if TYPE_CHECKING:
     from hyocr_plugin_fp8.config import Fp8Config
 
 
+DAMP_PERCENT = 0.01
+NO_FACTOR = (
+    f"its Hessian has no Cholesky factor even with damping {DAMP_PERCENT * DAMPING_STEPS[-1]:g}; rounded to nearest"
+)
+
+
 def quantize_layers(layers: Sequence[Layer], stats: Stats | None, config: Fp8Config) -> list[QuantizedLayer]:
     """Quantize layers that share one input; where a scale covers a whole weight, it covers all of theirs.
 
     metrics: `weight_error`, the Frobenius norm of the weight's change relative to the weight's; `input_scale` and
     `input_error`, the same for the calibration inputs; `k_scale`, `k_error`, `v_scale` and `v_error` for the cache.
+    Where codes make up for each other also `output_error`, the change of the outputs relative to them.
     """
     check_weights(layers)
+    hessian = checked_hessian(layers, stats) if config.makes_up else None
+    factor = None if hessian is None else damped_factor(hessian, damp_percent=DAMP_PERCENT, desc_act=True)
     with one_thread():
         if config.weights == "channel":
-            return [_quantize(layer, _row_largest(layer.weight), stats, config) for layer in layers]
-        largest = torch.stack([_largest(layer.weight) for layer in layers]).amax()
-        return [_quantize(layer, largest, stats, config) for layer in layers]
+            largest = [_row_largest(layer.weight) for layer in layers]
+        else:
+            largest = [torch.stack([_largest(layer.weight) for layer in layers]).amax()] * len(layers)
+    return [_quantize(layer, own, stats, config, hessian, factor) for layer, own in zip(layers, largest, strict=True)]
 
 
 def unpack(tensors: dict[str, Tensor]) -> Tensor:
@@ -47,17 +66,29 @@ def _row_largest(weight: Tensor) -> Tensor:
     return torch.maximum(-low, high)
 
 
-def _quantize(layer: Layer, largest: Tensor, stats: Stats | None, config: Fp8Config) -> QuantizedLayer:
+def _quantize(
+    layer: Layer,
+    largest: Tensor,
+    stats: Stats | None,
+    config: Fp8Config,
+    hessian: Tensor | None,
+    factor: Factor | None,
+) -> QuantizedLayer:
     scales = scales_of(largest, layer.weight.dtype)
+    with one_thread():
+        codes = encode(layer.weight, scales) if factor is None else encode_making_up(layer.weight, scales, factor)
     found = _own_stats(layer, stats, config)
-    packed = ScaledWeight(encode(layer.weight, scales), scales, found.get("input_scale")).tensors()
+    packed = ScaledWeight(codes, scales, found.get("input_scale")).tensors()
     packed |= {name: found[name].reshape(1).clone() for name in CACHE_SCALES.values() if name in found}
     dequantized = unpack(packed)
     if not is_finite(dequantized):
         raise RunError(f"{layer.name}: its largest weights overflow {layer.weight.dtype} once quantized")
     metrics = {"weight_error": _relative_error(layer.weight, dequantized)}
+    if hessian is not None:
+        metrics["output_error"] = relative_errors(layer.weight.T.float(), [dequantized.T.float()], hessian)[0]
     metrics |= {name: tensor.item() for name, tensor in found.items()}
-    return QuantizedLayer(layer.name, packed, dequantized, metrics)
+    degraded = NO_FACTOR if hessian is not None and factor is None else None
+    return QuantizedLayer(layer.name, packed, dequantized, metrics, degraded)
 
 
 def _own_stats(layer: Layer, stats: Stats | None, config: Fp8Config) -> Stats:
