@@ -29,6 +29,7 @@ from PIL import Image  # noqa: E402
 from readers import DEMO, QUESTION, READERS, Reader, place  # noqa: E402
 from worker import TURNS  # noqa: E402
 
+from hyocr_core.checkpoint.reader import digest  # noqa: E402
 from hyocr_core.contract.backend import FORWARDS, Forward  # noqa: E402
 
 READ = [pytest.param(reader, id=name) for name, reader in READERS.items()]
@@ -46,6 +47,14 @@ def _inputs(processor: Any, picture: Image.Image, system: bool, question: str) -
     return processor.apply_chat_template(
         head + messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
     )
+
+
+def test_checkpoints_are_those_that_the_readme_describes_and_small() -> None:
+    files = sorted(HERE.glob("checkpoint*/model.safetensors"))
+    described = (HERE / "README.md").read_text(encoding="utf-8")
+    assert files
+    assert [file.parent.name for file in files if digest(file) not in described] == []
+    assert sum(file.stat().st_size for file in files) < 25e6
 
 
 @needs_fonts
