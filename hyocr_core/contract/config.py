@@ -45,6 +45,9 @@ class MethodConfig(FrozenModel):
     ignore: tuple[str, ...] = Field(
         (), description="layers to leave unquantized: names or globs, on-disk or in-memory; each must match something"
     )
+    keep_ends: int = Field(
+        0, ge=0, description="so many decoder blocks at either end stay as they are: 1 keeps the first and the last"
+    )
     quant_vit: bool = Field(False, description="quantize the linears of the vision tower too")
 
     @property

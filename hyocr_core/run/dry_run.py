@@ -316,6 +316,8 @@ def _why_left(job: Job, name: str) -> str:
         return f"ignored by {pattern}"
     if name in job.fallbacks:
         return job.fallbacks[name].why
+    if any(name in group for place in job.model.decoder_blocks for group in job.model.groups(place)):
+        return "keep_ends keeps the outer blocks"
     if name != HEAD:
         return f"runtimes misread it in format {job.config.format}" if job.config.quant_vit else "quant_vit is false"
     return "no method quantizes the head" if name in job.model.linears else "shares the embedding's weight"

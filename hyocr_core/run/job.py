@@ -171,7 +171,9 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
     if copies or model.computed:
         _say_copies(reader, copies, run, progress)
         model = HunYuanVL(reader.without(copies), device, run.forward)
-    plan = make_plan(model, config.ignore, quant_vit=config.quant_vit, misread=config.misread)
+    plan = make_plan(
+        model, config.ignore, keep_ends=config.keep_ends, quant_vit=config.quant_vit, misread=config.misread
+    )
     options, fallbacks = layer_options(method, run.options, run.overrides, model, plan)
     plan = leave(plan, model, {name for name, fallback in fallbacks.items() if fallback.options is None})
     options = {name: options[name] for name in plan.quantized}

@@ -13,7 +13,7 @@ from hyocr_core.run.plan import Plan, matches
 
 Overrides = Mapping[str, Mapping[str, Any]]
 
-OF_THE_RUN = ("format", "ignore", "quant_vit")
+OF_THE_RUN = ("format", "ignore", "keep_ends", "quant_vit")
 """Options that say something of the whole checkpoint."""
 
 

@@ -21,15 +21,25 @@ class Plan:
 
 
 def make_plan(
-    model: HunYuanVL, ignore: Iterable[str], *, quant_vit: bool = False, misread: Collection[str] = ()
+    model: HunYuanVL,
+    ignore: Iterable[str],
+    *,
+    keep_ends: int = 0,
+    quant_vit: bool = False,
+    misread: Collection[str] = (),
 ) -> Plan:
     """Every linear of the decoder, and of the vision tower on request, but those that `ignore` matches.
 
-    misread: in-memory names of linears to leave out as well, if they are there.
+    keep_ends: how many decoder blocks at either end to leave out as well. misread: in-memory names of linears to leave
+    out as well, if they are there.
     Raises ConfigError when a pattern matches nothing or splits a group that runtimes fuse.
     """
     ignored = _matched(model.memory_names, ignore)
-    places = (*(model.vision_blocks if quant_vit else ()), *model.decoder_blocks)
+    blocks = len(model.decoder_blocks)
+    inner = model.decoder_blocks[keep_ends : max(blocks - keep_ends, 0)]
+    if not inner:
+        raise ConfigError(f"keep_ends: {keep_ends} at either end leave none of the decoder's {blocks} blocks")
+    places = (*(model.vision_blocks if quant_vit else ()), *inner)
     for place in places:
         for group in model.groups(place) if place.wiring.fused else ():
             _check_whole(group, ignored)

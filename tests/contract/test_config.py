@@ -53,7 +53,8 @@ def problem(data: dict[str, Any], cls: type[FrozenModel] = Options) -> str:
         ({"group_sise": 64}, "group_sise: unknown key; did you mean group_size?"),
         (
             {"zzz": 1},
-            "zzz: unknown key; valid keys: format, ignore, quant_vit, bits, group_size, damp_percent, search, stages",
+            "zzz: unknown key; "
+            "valid keys: format, ignore, keep_ends, quant_vit, bits, group_size, damp_percent, search, stages",
         ),
         ({"search": {"step": 3}}, "search.step: unknown key; did you mean steps?"),
         ({"search": {"steps": 0}}, "search.steps = 0: should be greater than or equal to 1"),

@@ -102,6 +102,12 @@ def test_every_linear_is_accounted_for_with_its_reason(run: Run) -> None:
     }
 
 
+def test_outer_blocks_are_left_for_their_own_reason(run: Run) -> None:
+    rows = plan_run(run(options={"keep_ends": 1})).linears
+    kept = {row.count for row in rows if row.left == "keep_ends keeps the outer blocks"}
+    assert kept == {2, 4, 6}, "of o and down, gate/up, q/k/v"
+
+
 def test_the_tied_head_is_left_for_its_own_reason(run: Run) -> None:
     (head,) = [row for row in plan_run(run("rtn")).linears if row.part == "head"]
     assert head.left == "shares the embedding's weight"

@@ -60,6 +60,13 @@ def test_nothing_left_to_quantize_is_refused(model: HunYuanVL) -> None:
         make_plan(model, ("model.layers",))
 
 
+def test_the_outer_blocks_are_kept_on_request(model: HunYuanVL) -> None:
+    inner = {name for name in make_plan(model, ()).quantized if name.split(".")[2] in "12"}
+    assert set(make_plan(model, (), keep_ends=1).quantized) == inner
+    with pytest.raises(ConfigError, match="keep_ends: 2 at either end leave none of the decoder's 4 blocks"):
+        make_plan(model, (), keep_ends=2)
+
+
 def test_the_vision_tower_is_quantized_on_request(model: HunYuanVL) -> None:
     plan = make_plan(model, (), quant_vit=True)
     assert plan.names.ignored == ("lm_head",)
