@@ -1,8 +1,8 @@
-"""Time a whole GPTQ job against its floor, and measure its memory.
+"""Time a whole job against its floor, and against another version's, and measure its memory.
 
 The floor is the calibration forward alone (floor.py), timed right before and right after the job and averaged, so that
 a machine that is busy with something else weighs on both. The job is the command that a user runs, from start-up to the
-renamed folder.
+renamed folder. --against names the `hyocr` of another version; its job comes right after, on the same pages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ HYOCR = Path(sys.executable).with_name("hyocr")
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds are of wall time, CPU seconds are user and system time over all cores. The floor: before, after."""
+    """Seconds are of wall time, CPU seconds are user and system time over all cores. The floor: before, after.
+
+    other_seconds, other_cpu_seconds: of the other version's job.
+    """
 
     floor_seconds: tuple[float, float]
     floor_cpu_seconds: tuple[float, float]
@@ -45,6 +48,8 @@ class Result:
     pages: int
     tokens: int
     how: dict[str, Any]
+    other_seconds: float | None = None
+    other_cpu_seconds: float | None = None
 
 
 def run_floor(model: Path, source: Path) -> dict[str, Any]:
@@ -66,7 +71,9 @@ def run_job(command: list[str]) -> tuple[float, resource.struct_rusage]:
     return time.perf_counter() - started, usage
 
 
-def measure(model: Path, methods: Sequence[str], count: int, seed: int, folder: Path) -> dict[str, Result]:
+def measure(
+    model: Path, methods: Sequence[str], count: int, seed: int, folder: Path, *, spill: bool, against: Path | None
+) -> dict[str, Result]:
     """One result for each method; the floor after one job is the floor before the next."""
     source = write_pages(folder / "pages", count, seed)
     results: dict[str, Result] = {}
@@ -83,8 +90,15 @@ def measure(model: Path, methods: Sequence[str], count: int, seed: int, folder: 
             str(source),
             "--output",
             str(output),
+            *(["--spill"] if spill else []),
         ]
         seconds, usage = run_job([str(HYOCR), *arguments])
+        others: dict[str, float] = {}
+        if against is not None:
+            other = folder / "other"
+            taken, used = run_job([str(against), *(str(other) if word == str(output) else word for word in arguments)])
+            others = {"other_seconds": taken, "other_cpu_seconds": used.ru_utime + used.ru_stime}
+            shutil.rmtree(other)
         after = run_floor(model, source)
         report = json.loads((output / "hyocr_report.json").read_text(encoding="utf-8"))
         shutil.rmtree(output)
@@ -102,6 +116,7 @@ def measure(model: Path, methods: Sequence[str], count: int, seed: int, folder: 
             pages=before["pages"],
             tokens=before["tokens"],
             how=describe_machine() | {"command": " ".join(["hyocr", *arguments[:3], "..."])},
+            **others,
         )
         before = after
     return results
@@ -135,12 +150,25 @@ def print_result(result: Result) -> None:
         ("  of CPU time", _seconds(result.job_cpu_seconds)),
         ("ratio to the floor", f"{result.ratio:.2f}"),
         ("  of CPU time", f"{result.cpu_ratio:.2f}"),
+        *_against(result),
         ("peak RSS", f"{result.peak_rss_gb:.2f} GB"),
         *((f"phase {name}", _seconds(seconds)) for name, seconds in result.phases.items()),
         *((name, str(value)) for name, value in result.how.items()),
     ]
     for name, value in rows:
         click.echo(f"{name:24} {value}")
+
+
+def _against(result: Result) -> list[tuple[str, str]]:
+    if result.other_seconds is None or result.other_cpu_seconds is None:
+        return []
+    cpu_ratio = result.job_cpu_seconds / result.other_cpu_seconds
+    return [
+        ("the other version's job", _seconds(result.other_seconds)),
+        ("  of CPU time", _seconds(result.other_cpu_seconds)),
+        ("ratio to it", f"{result.job_seconds / result.other_seconds:.2f}"),
+        ("  of CPU time", f"{cpu_ratio:.2f}"),
+    ]
 
 
 def _seconds(*values: float) -> str:
@@ -152,11 +180,21 @@ def _seconds(*values: float) -> str:
 @click.option("--method", "methods", multiple=True, default=("gptq",), show_default=True, help="May be repeated.")
 @click.option("--pages", "count", default=8, show_default=True, help="Rendered calibration pages of 1024x768.")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--spill", is_flag=True, help="As of `hyocr quant`.")
+@click.option("--against", type=click.Path(path_type=Path, exists=True), help="The hyocr of another version.")
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here, too.")
-def main(model: Path, methods: tuple[str, ...], count: int, seed: int, file: Path | None) -> None:
+def main(
+    model: Path,
+    methods: tuple[str, ...],
+    count: int,
+    seed: int,
+    spill: bool,
+    against: Path | None,
+    file: Path | None,
+) -> None:
     folder = Path(tempfile.mkdtemp(prefix="hyocr-bench-", dir=model.resolve().parent))
     try:
-        results = measure(model, methods, count, seed, folder)
+        results = measure(model, methods, count, seed, folder, spill=spill, against=against)
     finally:
         shutil.rmtree(folder)
     for result in results.values():
