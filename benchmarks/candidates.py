@@ -36,7 +36,7 @@ OWN = (
     "gptq bits=8",
     "awq",
     "awq rounding=nearest",
-    "awq mse_range=false",
+    "awq mse_range=true",
     "awq search=module",
     "awq bits=8",
     "fp8",

@@ -154,7 +154,7 @@ ASIDE = Reader(
         "num_attention_heads": 3,
         "num_key_value_heads": 3,
     },
-    steps=5000,
+    steps=2500,
 )
 
 READERS = {"demo": DEMO, "deep": DEEP, "aside": ASIDE}

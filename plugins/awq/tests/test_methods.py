@@ -168,7 +168,7 @@ def test_unpacking_inverts_packing(
 
 
 def test_queries_and_keys_are_not_clipped() -> None:
-    stats, config = stats_of(64), AwqConfig(group_size=32)
+    stats, config = stats_of(64), AwqConfig(group_size=32, mse_range=True)
     weight = layer_of("", 16, 64).weight.clone()
     weight[:, ::32] *= 6
     stats["hessian"][::32] *= 1e-3

@@ -13,7 +13,7 @@ from hyocr_core.formats import MISREAD, AwqFormat, PackQuantizedFormat, group_fa
 class AwqConfig(WeightedConfig):
     """How a weight is stored, and how its scales are searched.
 
-    `format` and `zero_point` that are not given are filled in, so that a config always says what it does.
+    `format`, `zero_point` and `mse_range` that are not given are filled in, so that a config always says what it does.
     """
 
     format: Literal["", "awq", "compressed-tensors"] = Field(
@@ -37,10 +37,10 @@ class AwqConfig(WeightedConfig):
         int, Field(ge=1, description="steps between scales by the weights (or none) and by the activations alone")
     ] = 20
     duo_scaling: bool = Field(False, description="scale by the weights' magnitudes too, not by the activations' alone")
-    mse_range: bool = Field(
-        True,
-        description="clip each group of weights where its outputs' error is least (not of q and k); "
-        "false takes the full range",
+    mse_range: bool | None = Field(
+        None,
+        description="clip each group of weights where its outputs' error is least (not of q and k), or take its full "
+        "range; not given: clip with rounding: nearest only, codes of gptq gain nothing by it",
     )
     rounding: Literal["gptq", "nearest"] = Field(
         "gptq",
@@ -52,7 +52,9 @@ class AwqConfig(WeightedConfig):
         """Choose what was not given by what was."""
         four = self.bits == 4
         zero_point = four if self.zero_point is None else self.zero_point
-        # The model is frozen for its users; these two fields are only complete from here on.
+        clips = self.rounding == "nearest" if self.mse_range is None else self.mse_range
+        # The model is frozen for its users; these fields are only complete from here on.
+        object.__setattr__(self, "mse_range", clips)
         object.__setattr__(self, "zero_point", zero_point)
         object.__setattr__(self, "format", self.format or ("awq" if four and zero_point else "compressed-tensors"))
         return self
