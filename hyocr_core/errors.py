@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from hyocr_core.shown import message
+
 
 class HyocrError(Exception):
-    """Base of all errors meant for the user. `exit_code` is what the command line returns."""
+    """Base of all errors meant for the user, as one line of bounded length. `exit_code` is what the command returns."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return message(super().__str__())
 
 
 class BadInputError(HyocrError, ValueError):
@@ -68,5 +73,5 @@ def one_line(error: BaseException, limit: int = 200, *, named: bool = False) -> 
 
     named: with the class in front, for errors of code that is not ours.
     """
-    text, name = " ".join(str(error).split())[:limit], type(error).__name__
+    text, name = message(" ".join(str(error).split()), limit), type(error).__name__
     return f"{name}: {text}" if named and text else text or name

@@ -170,9 +170,20 @@ def _check_index(index: Mapping[str, str], tensors: Mapping[str, TensorInfo]) ->
 def _is_side_file(path: Path) -> bool:
     if path.name.startswith(".") or path.name in _WRITTEN_ANEW or path.name.lower().endswith(_WEIGHT_SUFFIXES):
         return False
-    if path.is_symlink() and not path.exists():
-        raise CheckpointError(f"{path} is a link to a file that is not there; fetch the checkpoint again")
+    if path.is_symlink():
+        _check_link(path)
     return path.is_file()
+
+
+def _check_link(path: Path) -> None:
+    """Raise CheckpointError for a link out of the checkpoint: what it leads to would be copied, and published."""
+    if not path.exists():
+        raise CheckpointError(f"{path} is a link to a file that is not there; fetch the checkpoint again")
+    folder, target = path.parent.resolve(), path.resolve()
+    # In the hub's cache the files of a repository's snapshots are links into its blobs.
+    caches = [parent.parent / "blobs" for parent in folder.parents if parent.name == "snapshots"]
+    if not any(target.is_relative_to(inside) for inside in (folder, *caches)):
+        raise CheckpointError(f"{path} is a link to {target}, outside of the checkpoint: put the file itself there")
 
 
 def digest(path: Path) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from hyocr_core.shown import message
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,10 +23,18 @@ COMMAND_LINE = "hyocr_core.command_line"
 @cache
 def stderr_console() -> Console:
     """The console for progress and tables of a run: on stderr, coloured only on a terminal and without NO_COLOR."""
-    from rich.console import Console
+    from hyocr_core.terminal.console import PlainConsole
 
-    # Without emoji: the split in `data:train:0` is no train.
-    return Console(stderr=True, highlight=False, emoji=False)
+    return PlainConsole(stderr=True)
+
+
+def say(text: object = "", *, err: bool = False, colour: str | None = None) -> None:
+    """Print one line, as short and as harmless as every message."""
+    click.secho(message(str(text)), err=err, fg=colour)
+
+
+tell = partial(say, err=True)
+"""Prints a line on stderr."""
 
 
 def print_json(data: Any) -> None:
@@ -34,10 +44,10 @@ def print_json(data: Any) -> None:
 
 def print_table(table: Table) -> None:
     """Print a table on stdout: as wide as the terminal; in a pipe one line for each row, without colours."""
-    from rich.console import Console
+    from hyocr_core.terminal.console import PlainConsole
 
     terminal = sys.stdout.isatty()
-    console = Console(width=shutil.get_terminal_size().columns if terminal else 10_000, highlight=False)
+    console = PlainConsole(width=shutil.get_terminal_size().columns if terminal else 10_000)
     with console.capture() as capture:
         console.print(table)
     for line in capture.get().splitlines():
@@ -47,11 +57,6 @@ def print_table(table: Table) -> None:
 def command_line() -> list[str]:
     """What the user typed, from `hyocr` on."""
     return ["hyocr", *click.get_current_context().meta[COMMAND_LINE]]
-
-
-def one_line(text: str) -> str:
-    """`text` without line breaks and control characters: a file name cannot forge or break an error line."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
 def _remember(context: click.Context, _parameter: click.Parameter, verbose: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hyocr_core.cli.common import one_line, print_json, print_table
+from hyocr_core.cli.common import print_json, print_table, say
 from hyocr_core.cli.serving_options import NAMES, Asked, print_serving, serving_options
 from hyocr_core.errors import ConfigError, RunError
 
@@ -79,10 +79,10 @@ def _print(found: Examination) -> None:
     from hyocr_core.doctor.show import heading, problem_lines, tables
 
     for line in heading(found):
-        click.echo(one_line(line))
+        say(line)
     for table in tables(found):
-        click.echo()
+        say()
         print_table(table)
-    click.echo()
+    say()
     for line, colour in problem_lines(found):
-        click.secho(one_line(line), fg=colour)
+        say(line, colour=colour)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from hyocr_core.cli.common import command_line, print_json, print_table, stderr_console, verbose_option
+from hyocr_core.cli.common import command_line, print_json, print_table, stderr_console, tell, verbose_option
 from hyocr_core.errors import RunError
 from hyocr_core.settings.eval_config import EvalConfig, merge_eval_config
 
@@ -118,31 +117,38 @@ def eval_command(
     hyocr eval HunyuanOCR-int4 --data pages/ --baseline tencent/HunyuanOCR
     """
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
-    from hyocr_core.evaluation.evaluate import draw_records, evaluate
+    from hyocr_core.evaluation.evaluate import draw_records, evaluated
     from hyocr_core.evaluation.reading.kept import default_state
     from hyocr_core.evaluation.recorded.csv_file import check_csv, write_csv
     from hyocr_core.evaluation.recorded.record_folder import check_recordable
     from hyocr_core.evaluation.scores.gate import refuse_failures
+    from hyocr_core.report.page import check_page
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
     plugins = {key: given.pop(key) for key in PLUGINS}
     config = merge_eval_config(file, given, plugins)
-    records = draw_records(config, partial(click.echo, err=True))
     if csv_file is not None:
         check_csv(csv_file)
     if record:
         check_recordable(Path(config.model))
+        check_page(Path(config.model))
+    records = draw_records(config, tell)
+    state = state or default_state()
     try:
-        with TerminalProgress(stderr_console()) as progress:
-            result = evaluate(config, records, state=state or default_state(), resume=resume, progress=progress)
+        with (
+            TerminalProgress(stderr_console()) as progress,
+            evaluated(config, records, state=state, resume=resume, progress=progress) as result,
+        ):
+            progress.close()
+            # Printed last: a stdout that breaks loses nothing.
+            if csv_file is not None:
+                write_csv(result, csv_file)
+            if record and not result.unread:
+                _record(Path(config.model), result, records)
+            _print(result, as_json=as_json)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on after the pages read so far") from None
-    _print(result, as_json=as_json)
-    if csv_file is not None:
-        write_csv(result, csv_file)
     _refuse_unread(result)
-    if record:
-        _record(Path(config.model), result, records)
     if result.gate is not None:
         refuse_failures(result.gate)
 
@@ -159,21 +165,30 @@ def _refuse_unread(result: EvalResult) -> None:
 
 
 def _record(folder: Path, result: EvalResult, records: Sequence[Record]) -> None:
+    from hyocr_core.checkpoint.output_file import REPORT
     from hyocr_core.checkpoint.quant_report import FILE_NAME
-    from hyocr_core.evaluation.recorded.record_folder import REPORT, save_command, save_evaluation
+    from hyocr_core.evaluation.recorded.record_folder import (
+        load_evaluations,
+        pages_key,
+        save_eval_command,
+        save_evaluation,
+    )
     from hyocr_core.evaluation.recorded.summary import summarize
     from hyocr_core.pages.sources import source_name
     from hyocr_core.report.card import record_numbers
     from hyocr_core.report.page import write_page
 
     save_evaluation(folder, result, records)
-    save_command(folder, "eval", command_line())
-    written = folder / REPORT
+    save_eval_command(folder, result, command_line())
+    written, shown = folder / REPORT, load_evaluations(folder)[0].key == pages_key(result)
+    if not shown:
+        tell("page and card tell of more pages, which were evaluated before; this evaluation is kept beside that")
     # Of another tool's checkpoint nobody knows how it was made, which is what card and page tell.
     if (folder / FILE_NAME).is_file():
-        record_numbers(folder, summarize(result, source_name(result.data)), result.gate)
+        if shown:
+            record_numbers(folder, summarize(result, source_name(result.data)), result.gate)
         written = write_page(folder)
-    click.echo(f"report {written}", err=True)
+    tell(f"report {written}")
 
 
 def _print(result: EvalResult, *, as_json: bool) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
 
 from hyocr_core._version import __version__
-from hyocr_core.cli.common import COMMAND_LINE, VERBOSE, one_line, verbose_option
-from hyocr_core.errors import HyocrError
+from hyocr_core.cli.common import COMMAND_LINE, VERBOSE, tell, verbose_option
+from hyocr_core.cli.streams import own_streams
+from hyocr_core.errors import HyocrError, RunError
+from hyocr_core.shown import message, visible
 
 COMMANDS = {
     "quant": ("hyocr_core.cli.quant:quant", "Quantize a checkpoint."),
@@ -53,25 +58,48 @@ class LazyGroup(click.Group):
     ) -> click.Context:
         """Keep the whole command line for the commands to record."""
         given = list(args)
-        context = super().make_context(info_name, args, parent, **extra)
+        with _harmless():
+            context = super().make_context(info_name, args, parent, **extra)
         context.meta[COMMAND_LINE] = given
         return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a HyocrError and Ctrl-C end it with one line, anything else keeps its traceback."""
         try:
-            return super().invoke(ctx)
+            with _harmless():
+                return super().invoke(ctx)
         except HyocrError as error:
             if ctx.meta.get(VERBOSE):
-                traceback.print_exception(error)
-            _stop(ctx, f"error: {one_line(str(error))}", error.exit_code)
+                click.echo(visible("".join(traceback.format_exception(error))), err=True, nl=False)
+            _stop(ctx, f"error: {error}", error.exit_code)
         except KeyboardInterrupt as interrupt:
             _stop(ctx, str(interrupt) or "interrupted", 130)
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command on streams that may break."""
+        own_streams()
+        try:
+            return super().main(*args, **options)
+        except RunError as error:
+            # Only --help and --version print outside of a command.
+            tell(f"hyocr: error: {error}")
+            sys.exit(error.exit_code)
 
-def _stop(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
-    click.echo(f"hyocr: {message}", err=True)
+
+def _stop(ctx: click.Context, why: str, exit_code: int) -> NoReturn:
+    tell(f"hyocr: {why}")
     ctx.exit(exit_code)
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Say what click finds wrong with the arguments, which it repeats, as everything else is said."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        raise click.UsageError(message(error.format_message()), error.ctx) from error
 
 
 @click.group(

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from hyocr_core.cli.common import one_line, print_json, print_table
+from hyocr_core.cli.common import print_json, print_table, say, tell
 from hyocr_core.plugin.entry_points import fault_of
 from hyocr_core.plugin.registry import MethodEntry, installed_methods, load_method
 
@@ -98,9 +98,9 @@ def new(name: str, output: Path | None) -> None:
 
     folder = output or Path(distribution_name(name))
     write_plugin(name, folder)
-    click.echo(folder)
+    say(folder)
     quoted = shlex.quote(str(folder))
-    click.echo(f"next: pip install -e {shlex.quote(f'{folder}[test]')} && pytest {quoted}", err=True)
+    tell(f"next: pip install -e {shlex.quote(f'{folder}[test]')} && pytest {quoted}")
 
 
 def _examine(entry: MethodEntry) -> tuple[str | None, list[str]]:
@@ -113,7 +113,7 @@ def _examine(entry: MethodEntry) -> tuple[str | None, list[str]]:
     remarks = [text.removeprefix(f"{entry}: ") for text in (str(w.message) for w in caught) if str(entry) in text]
     if seconds > SLOW_IMPORT:
         remarks.append(f"importing it takes {seconds:.1f} s: import what is slow inside the hooks")
-    return (None if problem is None else one_line(problem)), remarks
+    return problem, remarks
 
 
 def _list_row(entry: MethodEntry) -> tuple[str, ...]:
@@ -124,17 +124,16 @@ def _list_row(entry: MethodEntry) -> tuple[str, ...]:
 def print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]], nothing: str = NO_METHODS) -> None:
     """Print a table on stdout, or `nothing` on stderr when there are no rows."""
     from rich.table import Table
-    from rich.text import Text
 
     if not rows:
-        click.echo(nothing, err=True)
+        tell(nothing)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
         # The last column takes the wrapping: names and versions must stay whole to be copied.
         table.add_column(title, no_wrap=title in ("name", "key", "version", "status"), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(one_line(cell)) for cell in row))
+        table.add_row(*row)
     print_table(table)
 
 

@@ -7,7 +7,7 @@ from inspect import getdoc
 
 import click
 
-from hyocr_core.cli.common import one_line, print_json
+from hyocr_core.cli.common import print_json
 from hyocr_core.cli.methods import print_rows, schema_rows
 from hyocr_core.plugin.entry_points import fault_of
 from hyocr_core.plugin.observers import ObserverEntry, installed_observers, load_observer
@@ -58,5 +58,5 @@ def _explain(entry: ObserverEntry) -> tuple[str, str | None]:
     """The first line of an observer's docstring, and why `--observe NAME` would fail."""
     problem = fault_of(entry, load_observer)
     if problem is not None:
-        return "", one_line(problem)
+        return "", problem
     return (getdoc(load_observer(entry.selector).cls) or entry.summary).partition("\n")[0], None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hyocr_core.cli.common import one_line, print_json
+from hyocr_core.cli.common import print_json, say
 
 
 @click.command(epilog="Exit codes: 0 done, 1 the upload failed, 2 bad input, 130 interrupted.")
@@ -32,4 +32,4 @@ def push(checkpoint: Path, repo_id: str, private: bool, message: str | None, rep
     if as_json:
         print_json(asdict(done))
     else:
-        click.echo(one_line(done.url))
+        say(done.url)

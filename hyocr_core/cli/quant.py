@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyocr_core.cli.common import command_line, one_line, print_json, print_table, stderr_console
+from hyocr_core.cli.common import command_line, print_json, print_table, say, stderr_console, tell
 from hyocr_core.cli.serving_options import NAMES, Asked, print_serving, serving_options
 from hyocr_core.contract.backend import FORWARDS
-from hyocr_core.errors import ConfigError
+from hyocr_core.errors import ConfigError, one_line
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.run_file import merge_run_config
 
@@ -144,7 +144,7 @@ def quant(
         overrides = (*overrides, f"format={format_}")
     run, notes = merge_run_config(file, flags, overrides, observers, metrics, layers)
     for note in notes:
-        click.echo(one_line(f"{file}: {note}"), err=True)
+        tell(f"{file}: {note}")
     if dry_run:
         plan = _plan(run, asked, resume=resume)
         _print_plan(plan, as_json=as_json)
@@ -177,7 +177,7 @@ def _run(run: RunConfig, *, resume: bool) -> QuantReport:
         ) from None
     place = published_at(run, report)
     print_report(console, report, place)
-    console.print(_draw_page(place), highlight=False, markup=False, soft_wrap=True)
+    tell(_draw_page(place))
     return report
 
 
@@ -193,7 +193,7 @@ def _draw_page(place: Path) -> str:
         save_command(place, "quant", command_line())
         return f"report {write_page(place)}"
     except Exception as error:
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = one_line(error, named=True)
         return f"warning: the report page could not be drawn ({reason}); `hyocr report {place}` tries again"
 
 
@@ -213,9 +213,9 @@ def _print_plan(plan: DryRun, *, as_json: bool) -> None:
     if as_json:
         print_json(plan.model_dump(mode="json"))
         return
-    click.echo(one_line(heading(plan)))
+    say(heading(plan))
     for table in plan_tables(plan):
-        click.echo()
+        say()
         print_table(table)
     if plan.serving is not None:
         print_serving(plan.serving)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from hyocr_core.cli.common import say
+
 
 @click.command(epilog="Exit codes: 0 done, 1 the page cannot be written, 2 bad input.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
@@ -36,4 +38,4 @@ def report(checkpoint: Path, others: tuple[Path, ...], cross_runtime: bool, outp
     # Imported here, for a quick --help.
     from hyocr_core.report.page import write_page
 
-    click.echo(write_page(checkpoint, others, output=output, cross_runtime=cross_runtime))
+    say(write_page(checkpoint, others, output=output, cross_runtime=cross_runtime))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyocr_core.cli.common import one_line, print_table
+from hyocr_core.cli.common import print_table, say
 from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import ConfigError
 
@@ -93,10 +93,10 @@ def print_serving(memory: ServingMemory) -> None:
     """Table, assumptions and answers on stdout."""
     from hyocr_core.terminal.memory_table import memory_lines, memory_table
 
-    click.echo()
+    say()
     print_table(memory_table(memory))
     for line in memory_lines(memory):
-        click.echo(one_line(line))
+        say(line)
 
 
 def _sides(text: str) -> tuple[int, int]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import click
 
-from hyocr_core.cli.common import print_json, print_table, stderr_console
+from hyocr_core.cli.common import print_json, print_table, stderr_console, tell
 from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import RunError
 from hyocr_core.settings.run_file import load_yaml
@@ -43,7 +42,7 @@ def sweep(file: Path, as_json: bool) -> None:
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
     config = parse_config(SweepConfig, load_yaml(file), str(file))
-    planned = plan_sweep(config, str(file), partial(click.echo, err=True))
+    planned = plan_sweep(config, str(file), tell)
     try:
         with TerminalProgress(stderr_console()) as progress:
             outcome = run_sweep(planned, progress)

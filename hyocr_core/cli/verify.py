@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyocr_core.cli.common import one_line, print_json, print_table, stderr_console
+from hyocr_core.cli.common import print_json, print_table, say, stderr_console
 from hyocr_core.errors import RunError
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def _print(result: VerifyResult) -> None:
 
     if result.layers:
         print_table(layer_table(result.layers))
-        click.echo()
+        say()
     print_table(runtime_table(result.runtimes))
-    click.echo()
+    say()
     for line in lines(result):
-        click.echo(one_line(line))
+        say(line)

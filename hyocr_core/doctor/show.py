@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table
-from rich.text import Text
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.doctor.findings import Cache, Examination, FormatLoads, Load, Machine
@@ -90,5 +89,5 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for title in titles:
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*row)
     return table

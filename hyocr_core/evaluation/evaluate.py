@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,26 @@ def evaluate(
     resume: bool = True,
     progress: Progress | None = None,
 ) -> EvalResult:
-    """Evaluate a checkpoint as `config` says, greedily, through its own processor.
+    """Evaluate a checkpoint as `config` says, greedily, through its own processor; see `evaluated`."""
+    with evaluated(config, records, pages=pages, state=state, resume=resume, progress=progress) as result:
+        return result
+
+
+@contextmanager
+def evaluated(
+    config: EvalConfig,
+    records: Sequence[Record] | None = None,
+    *,
+    pages: Pages | None = None,
+    state: Path | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> Iterator[EvalResult]:
+    """Evaluate a checkpoint; what was read is kept until the body, which gets the result, has ended without an error.
 
     records: the pages, drawn before; None draws them. pages: those that are checked already, by the processor of the
     model or the baseline; None checks the records.
-    state: folder that keeps what was read until the result is there; None keeps nothing.
+    state: folder that keeps what was read; None keeps nothing.
     resume: do not read again what an interrupted evaluation of the same checkpoints, pages and options has kept.
     Raises MetricError, BackendError or ConfigError for a metric or backend that cannot be used, CalibrationError for
     pages that cannot be used or lack a transcript (not needed if there is a baseline and no page has one),
@@ -70,9 +86,9 @@ def evaluate(
         kept.whole = not read.unread
         result = _result(config, ready, read)
         # An evaluation with a hole proves nothing.
-        if config.gate is None or result.unread:
-            return result
-        return result.model_copy(update={"gate": judge(config.gate, result)})
+        if config.gate is not None and not result.unread:
+            result = result.model_copy(update={"gate": judge(config.gate, result)})
+        yield result
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from hyocr_core.models.known_formats import known_formats, known_runtimes
 from hyocr_core.report.example_requests import with_curl, with_openai
 from hyocr_core.report.numbers import measured, number, percent, points, signed_span, size, span
 from hyocr_core.report.text import told
+from hyocr_core.shown import code, markdown, message
 
 FILE_NAME = "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.j2")
@@ -60,7 +61,7 @@ def model_card(
     name: of the checkpoint's folder. base_card: the base model's own card, if there is one. penalty: the repetition
     penalty to ask for. from_hub: the base model is named by its hub id.
     """
-    source = report.model.source
+    source, shown = report.model.source, message(name)
     # The hub knows models of its own only.
     base_model = source if from_hub and not source.startswith(MODELSCOPE) else None
     data = ModelCardData(
@@ -73,22 +74,24 @@ def model_card(
     card = ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
+        words=markdown,
+        code=code,
         name=name,
-        quoted_name=shlex.quote(name),
-        base_link=f"[{report.model.name}]({page_of(source)})" if from_hub else source,
+        quoted_name=shlex.quote(shown),
+        base_link=f"[{markdown(report.model.name)}]({page_of(source)})" if from_hub else markdown(source),
         report=report,
         forward=report.calibration and OF_FORWARDS[report.calibration.forward],
         quant_method=quantization_config["quant_method"],
         before=size(report.weight_bytes_before),
         after=size(report.weight_bytes_after),
         ratio=f"{report.weight_bytes_before / report.weight_bytes_after:.2f}",
-        asked=report.calibration and _cell(_scaled(report.calibration.max_pixels) + told(report.calibration)),
+        asked=report.calibration and markdown(_scaled(report.calibration.max_pixels) + told(report.calibration)),
         options=json.dumps(report.method.config, indent=2),
         accuracy=_accuracy(report, name),
         runtimes=known_runtimes(quantization_config, _shapes(report)),
-        curl=with_curl(name, penalty),
-        openai=with_openai(name, penalty),
-        snippet=_snippet(name, quantization_config, report),
+        curl=with_curl(shown, penalty),
+        openai=with_openai(shown, penalty),
+        snippet=_snippet(shown, quantization_config, report),
     )
     return str(card).rstrip() + "\n"
 
@@ -129,7 +132,8 @@ def _shapes(report: QuantReport) -> dict[str, tuple[int, int]]:
 
 
 def _accuracy(report: QuantReport, name: str) -> str:
-    measure = f"hyocr eval {shlex.quote(name)} --data your-pages/ --baseline {shlex.quote(report.model.name)}"
+    own, base = shlex.quote(message(name)), shlex.quote(message(report.model.name))
+    measure = f"hyocr eval {own} --data your-pages/ --baseline {base}"
     own = f"On your own pages:\n\n```sh\n{measure}\n```"
     if report.evaluation is None:
         return f"Not measured yet. {own}"
@@ -138,11 +142,11 @@ def _accuracy(report: QuantReport, name: str) -> str:
 
 def _measured(numbers: EvaluationRecord) -> Iterator[str]:
     """A sentence on how, a table of what, a sentence on the difference. No times: the card is the same each run."""
-    pages = f"{numbers.pages} pages of {numbers.data}{_scaled(numbers.max_pixels)}{told(numbers)}"
+    pages = f"{numbers.pages} pages of {markdown(numbers.data)}{_scaled(numbers.max_pixels)}{markdown(told(numbers))}"
     yield f"{pages}, read greedily ({numbers.decoding}, seed {numbers.seed}, device {numbers.device}):"
     rows = {"original": numbers.baseline, "rounded to nearest": numbers.rounded, "this checkpoint": numbers.model}
     found = {label: score for label, score in rows.items() if score is not None}
-    titles = [_cell(metric.title) for metric in numbers.metrics.values()]
+    titles = [markdown(metric.title) for metric in numbers.metrics.values()]
     head = ("", "CER", "95 % interval", "agreement", "KL", "loops", *titles, "weights")
     lines = [head, ["---"] * len(head), *([label, *_cells(score, numbers)] for label, score in found.items())]
     yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -158,11 +162,6 @@ def _scaled(max_pixels: int | None) -> str:
     return "" if max_pixels is None else f", scaled down to {max_pixels:,} pixels"
 
 
-def _cell(text: str) -> str:
-    """Foreign text in a table of Markdown."""
-    return text.replace("|", "\\|")
-
-
 def _cells(score: ScoreRecord, numbers: EvaluationRecord) -> Iterator[str]:
     yield percent(score.cer)
     yield span(score.cer_interval)
@@ -170,7 +169,7 @@ def _cells(score: ScoreRecord, numbers: EvaluationRecord) -> Iterator[str]:
     yield number(score.kl, 2)
     yield str(score.loops)
     for name, metric in numbers.metrics.items():
-        yield _cell(measured(score.metrics.get(name), metric.unit))
+        yield markdown(measured(score.metrics.get(name), metric.unit))
     yield size(score.weight_bytes)
 
 
@@ -185,7 +184,7 @@ def _runtimes(found: Mapping[str, ScoreRecord]) -> str:
 
 
 def _runtime(score: ScoreRecord) -> str:
-    name = RUNTIMES.get(score.runtime, score.runtime)
+    name = RUNTIMES.get(score.runtime, markdown(score.runtime))
     return name if score.forward is None else f"{name}, {OF_FORWARDS[score.forward]} forward"
 
 
@@ -203,8 +202,8 @@ def _verdict(report: QuantReport) -> Iterator[str]:
     if report.gate is None:
         return
     asked = ",".join(f"{figure.metric}={figure.bound:g}" for figure in report.gate.figures)
-    verdict = "held" if report.gate.accepted else f"**not held**: {failures(report.gate)}"
-    yield f"Gate `{asked}`: {verdict}."
+    verdict = "held" if report.gate.accepted else f"**not held**: {markdown(failures(report.gate))}"
+    yield f"Gate {code(asked)}: {verdict}."
 
 
 def _snippet(name: str, quantization_config: Mapping[str, Any], report: QuantReport) -> str | None:

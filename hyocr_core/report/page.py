@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
+from hyocr_core.checkpoint.output_file import REPORT, check_output
 from hyocr_core.evaluation.recorded.comparison import Several, side_by_side
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
-from hyocr_core.evaluation.recorded.record_folder import REPORT
+from hyocr_core.evaluation.recorded.record_folder import Recorded
 from hyocr_core.evaluation.recorded.worst import worst_pages
-from hyocr_core.evaluation.scores.result import EvalResult, PageResult
+from hyocr_core.evaluation.scores.result import PageResult
 from hyocr_core.pages.sources import source_name
 from hyocr_core.report import figures, glance, numbers, text
 from hyocr_core.report.diff import Piece, diff, shortened
@@ -23,6 +24,8 @@ from hyocr_core.report.plots import Choice, Plot
 
 FILE_NAME = "index.html"
 TEMPLATES = Path(__file__).with_name("templates")
+MARK = b'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="generator" content="hyocr">'
+"""What every page begins with."""
 
 SHOWN_BLOCKS = 5
 
@@ -55,16 +58,27 @@ def write_page(
     folder: what hyocr wrote, with or without a recorded evaluation. others: quantizations of the same model to put
     beside it, see `hyocr_core.evaluation.recorded.comparison.side_by_side`, which also explains cross_runtime.
     The same evidence gives the same bytes. Raises CheckpointError for a folder that hyocr did not write, BadInputError
-    for what cannot be compared, RunError when the page cannot be written.
+    for what cannot be compared, OutputError as `check_page`, RunError when the page cannot be written.
     """
-    html = render(gather(folder), side_by_side([folder, *others], cross_runtime=cross_runtime) if others else None)
+    evidence = gather(folder)
     path = folder / REPORT / FILE_NAME if output is None else output
+    if output is None:
+        check_page(folder)
+    else:
+        check_output(output, MARK)
+    html = render(evidence, side_by_side([folder, *others], cross_runtime=cross_runtime) if others else None)
     with writing(path):
         if output is None:
             path.parent.mkdir(exist_ok=True)
-        with replacing(path) as partial:
+        with replacing(path.expanduser().resolve()) as partial:
             save_bytes(partial, html.encode())
     return path
+
+
+def check_page(folder: Path) -> None:
+    """Raise OutputError if something else lies where the page of a checkpoint belongs."""
+    if (folder / REPORT).exists():
+        check_output(folder / REPORT / FILE_NAME, MARK)
 
 
 def render(evidence: Evidence, several: Several | None = None) -> str:
@@ -96,7 +110,7 @@ def _visible(value: Any) -> Any:
 
 
 def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
-    result, report = evidence.evaluation, evidence.report
+    result, report, recorded = evidence.evaluation, evidence.report, evidence.recorded
     layers = layer_facts(evidence)
     blocks = block_facts(evidence, layers)
     worst = [] if result is None else [(index, result.pages[index]) for index in worst_pages(result)]
@@ -113,7 +127,9 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "metric": own_metric(report),
         "metrics": list(dict.fromkeys(name for layer in report.layers for name in layer.metrics)),
         "plots": _plots(evidence, layers, blocks, several),
-        "worst": [] if result is None else [_shown(evidence, result, index) for index, _ in worst],
+        "worst": [] if recorded is None else [_shown(evidence, recorded, index) for index, _ in worst],
+        "commands": {"Quantized by": evidence.command, "Evaluated by": recorded and recorded.command},
+        "further": [each.result for each in evidence.evaluations[1:]],
         "measure": _measure(evidence),
         "several": several,
     }
@@ -169,8 +185,8 @@ def _choices(several: Several) -> Iterator[Choice]:
         yield Choice(row.name, row.weight_bytes / 1e6, 100 * row.cer, low, high, row.front, *looks)
 
 
-def _shown(evidence: Evidence, result: EvalResult, index: int) -> ShownPage:
-    page, names = result.pages[index], figures.labels(evidence)
+def _shown(evidence: Evidence, recorded: Recorded, index: int) -> ShownPage:
+    page, names = recorded.result.pages[index], figures.labels(evidence)
     readings = []
     start = page.reference if page.reference is not None else page.baseline_text
     if page.reference is not None and page.baseline_text is not None:
@@ -179,7 +195,7 @@ def _shown(evidence: Evidence, result: EvalResult, index: int) -> ShownPage:
     pieces = shortened(diff(page.text if start is None else start, page.text))
     readings.append(Reading(names["model"], page.errors, page.loop, pieces))
     against = "reference" if page.reference is not None else names["baseline"]
-    return ShownPage(page, _image(evidence.folder / REPORT / "pages" / f"{index:05d}.webp"), against, readings)
+    return ShownPage(page, _image(recorded.images / f"{index:05d}.webp"), against, readings)
 
 
 def _image(path: Path) -> str | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 
+from hyocr_core.checkpoint.output_file import REPORT
 from hyocr_core.checkpoint.quant_report import FILE_NAME
 from hyocr_core.checkpoint.writer import StagedCheckpoint
-from hyocr_core.evaluation.recorded.record_folder import REPORT
 from hyocr_core.report.card import FILE_NAME as CARD_NAME
 from hyocr_core.run.job import Job
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
 from hyocr_core.evaluation.recorded.comparison import Candidate, Several
@@ -14,7 +13,7 @@ def several_table(several: Several) -> Table:
     """One row per checkpoint; of those marked * no other is both smaller and better."""
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
     pages = f"{count(several.pages, 'page')} of {source_name(several.data)}"
-    table.title = escape(f"{pages}; * no other is smaller and better")
+    table.title = f"{pages}; * no other is smaller and better"
     table.add_column("", no_wrap=True)
     table.add_column("checkpoint", overflow="fold")
     for title in (
@@ -31,18 +30,18 @@ def several_table(several: Several) -> Table:
         "loops",
     ):
         table.add_column(title, justify="left" if title == "method" else "right")
-    for title in ("pages/s", *(escape(metric.title) for metric in several.metrics.values())):
+    for title in ("pages/s", *(metric.title for metric in several.metrics.values())):
         table.add_column(title, justify="right")
     table.add_column("runtime")
     for row in several.candidates:
-        metrics = (escape(measured(row.metrics.get(name), each.unit)) for name, each in several.metrics.items())
-        table.add_row("*" if row.front else "", escape(row.name), *_cells(row), *metrics, row.runtime)
+        metrics = (measured(row.metrics.get(name), each.unit) for name, each in several.metrics.items())
+        table.add_row("*" if row.front else "", row.name, *_cells(row), *metrics, row.runtime)
     return table
 
 
 def _cells(row: Candidate) -> tuple[str, ...]:
     return (
-        escape(", ".join(filter(None, (row.method, row.format)))),
+        ", ".join(filter(None, (row.method, row.format))),
         size(row.weight_bytes),
         percent(row.cer),
         span(row.cer_interval),

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from hyocr_core.contract.config import show as quoted
@@ -53,15 +52,15 @@ def eval_table(result: EvalResult) -> Table:
         table.add_row(label, *(_shown(compared[title], field, show) for title in known))
     if result.blocks:
         worst = max(result.blocks, key=lambda block: block.error)
-        table.add_row("most changed block", f"{escape(worst.name)} {worst.error:.3f}")
+        table.add_row("most changed block", f"{worst.name} {worst.error:.3f}")
     return table
 
 
 def _asked(result: EvalResult) -> Iterator[tuple[str, str]]:
     if result.task is not None:
-        yield "task", escape(result.task)
+        yield "task", result.task
     if result.system is not None:
-        yield "system message", escape(quoted(result.system))
+        yield "system message", quoted(result.system)
 
 
 def _decoding(decoding: Decoding) -> Iterator[tuple[str, str]]:
@@ -79,7 +78,7 @@ def _named(result: EvalResult, scores: Sequence[ModelScore]) -> Iterator[tuple[s
         numbers = (NONE if each is None else measured(each.value, metric.unit) for each in found)
         spans = (NONE if each is None else measured_span(each.interval, metric.unit) for each in found)
         difference = [] if compared is None else [measured_difference(compared.value, metric.unit)]
-        yield tuple(map(escape, (metric.title, *numbers, *difference)))
+        yield (metric.title, *numbers, *difference)
         yield ("  95 % interval", *spans)
 
 
@@ -88,7 +87,7 @@ def _shown(values: object, field: str, show: Callable[[Any], str]) -> str:
     if values is None:
         return ""
     value = values.get(field) if isinstance(values, dict) else getattr(values, field)
-    return NONE if value is None else escape(show(value))
+    return NONE if value is None else show(value)
 
 
 def _ratio(ratio: float) -> str:

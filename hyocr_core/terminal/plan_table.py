@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
 from hyocr_core.report.numbers import duration, size, times
@@ -24,7 +23,7 @@ def linears_table(plan: DryRun) -> Table:
     table.add_column("becomes")
     for row in plan.linears:
         becomes = row.stored or f"left as is: {row.left}"
-        table.add_row(row.part, str(row.count), escape(becomes), style=None if row.stored else "dim")
+        table.add_row(row.part, str(row.count), becomes, style=None if row.stored else "dim")
     return table
 
 
@@ -47,22 +46,22 @@ def resources_table(plan: DryRun) -> Table:
     if plan.calibration is not None:
         used = plan.calibration
         samples = f"{used.samples} samples of {used.source}, {used.tokens} tokens{_ANSWERS[used.answers]}"
-        table.add_row("calibration", escape(samples))
+        table.add_row("calibration", samples)
         if used.max_pixels is not None:
             table.add_row("  scaled to", f"{used.max_pixels:,} pixels at most{_without_limit(used)}")
     for name, reason in plan.calibration.failures.items() if plan.calibration else ():
-        table.add_row("  left out", escape(f"{name}: {reason}"))
+        table.add_row("  left out", f"{name}: {reason}")
     if plan.evaluation is not None:
         read = plan.evaluation
         gate = "no gate" if read.gate is None else ", ".join(f"{key}={bound:g}" for key, bound in read.gate.items())
-        table.add_row("evaluation", escape(f"{read.pages} pages of {read.source}; {gate}"))
+        table.add_row("evaluation", f"{read.pages} pages of {read.source}; {gate}")
     memory = "not estimated on a GPU" if resources.memory is None else f"about {size(resources.memory)}"
     table.add_row("memory", f"{memory}; {size(resources.memory_free)} are free")
     table.add_row("disk", f"at most {size(resources.disk)}; {size(resources.disk_free)} are free")
     more = "" if plan.evaluation is None else ", and the evaluation"
     table.add_row("time", f"{duration(*plan.time.seconds)} ({plan.time.how}){more}")
     for runtime in plan.runtimes:
-        table.add_row(runtime.name, escape(f"{runtime.loads}: {runtime.why}" if runtime.why else runtime.loads))
+        table.add_row(runtime.name, f"{runtime.loads}: {runtime.why}" if runtime.why else runtime.loads)
     return table
 
 

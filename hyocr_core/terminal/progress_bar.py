@@ -21,6 +21,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from hyocr_core.resources import size
+from hyocr_core.shown import message
 
 LABELS = {"check": "check weights", "vision": "vision tower", "blocks": "decoder blocks", "write": "write checkpoint"}
 
@@ -42,17 +43,21 @@ class TerminalProgress:
         self._console = console
         self._bars = Bars(
             SpinnerColumn(),
-            TextColumn("{task.description:<16}"),
+            TextColumn("{task.description:<16}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             MemoryColumn(),
-            TextColumn("[dim]{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", style="dim", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
+
+    def close(self) -> None:
+        """Draw no more."""
+        self._bars.stop()
 
     def __enter__(self) -> TerminalProgress:
         self._bars.start()
@@ -61,7 +66,7 @@ class TerminalProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        self.close()
 
     def start(self, phase: str, total: int) -> None:
         label = LABELS.get(phase, phase)
@@ -69,15 +74,15 @@ class TerminalProgress:
             self._bars.update(self._task, detail="")
         self._task = self._bars.add_task(label, total=total, detail="")
         if not self._console.is_terminal:
-            self._console.print(f"{label}: {total}", highlight=False)
+            self._console.print(f"{label}: {total}")
 
     def step(self, detail: str = "") -> None:
         if self._task is not None:
-            self._bars.update(self._task, advance=1, detail=detail)
+            self._bars.update(self._task, advance=1, detail=message(detail))
 
     def detail(self, text: str) -> None:
         if self._task is not None:
-            self._bars.update(self._task, detail=text)
+            self._bars.update(self._task, detail=message(text))
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(message(text))

@@ -77,6 +77,7 @@ def side_by_side(folders: Sequence[Path], *, cross_runtime: bool = False) -> Sev
 
 
 def _evaluations(found: Sequence[Evidence]) -> list[EvalResult]:
+    """Of each the evaluation of the largest set of pages that all have read; its first where there is no such set."""
     results = [each.evaluation for each in found if each.evaluation is not None]
     for each in found:
         if each.evaluation is None:
@@ -85,7 +86,18 @@ def _evaluations(found: Sequence[Evidence]) -> list[EvalResult]:
             baseline = shlex.quote(known.baseline.model) if known is not None and known.baseline else "MODEL"
             command = f"hyocr eval {shlex.quote(str(each.folder))} --data {data} --baseline {baseline} --record"
             raise BadInputError(f"{each.folder}: has no recorded evaluation: {command}")
-    return results
+    by_pages = [{_pages(one.result): one.result for one in reversed(each.evaluations)} for each in found]
+    common = (pages for pages in map(_pages, _results(found[0])) if all(pages in known for known in by_pages))
+    shared = next(common, None)
+    return results if shared is None else [known[shared] for known in by_pages]
+
+
+def _results(evidence: Evidence) -> list[EvalResult]:
+    return [each.result for each in evidence.evaluations]
+
+
+def _pages(result: EvalResult) -> tuple[tuple[str, str | None], ...]:
+    return tuple((page.name, page.reference) for page in result.pages)
 
 
 def _short_names(found: Sequence[Evidence]) -> list[str]:
@@ -106,8 +118,7 @@ def _check_same_model(found: Sequence[Evidence], names: Sequence[str]) -> None:
 
 
 def _check_same_pages(results: Sequence[EvalResult], names: Sequence[str]) -> None:
-    pages = [tuple((page.name, page.reference) for page in result.pages) for result in results]
-    if len(set(pages)) > 1:
+    if len(set(map(_pages, results))) > 1:
         read = [f"{len(result.pages)} pages of {result.data}" for result in results]
         raise BadInputError(f"these have not read the same pages: {_listed(names, read)}; evaluate them on the same")
 

@@ -7,19 +7,29 @@ from pathlib import Path
 
 from hyocr_core.checkpoint.quant_report import FILE_NAME, QuantReport, read_report
 from hyocr_core.errors import CheckpointError
-from hyocr_core.evaluation.recorded.record_folder import load_commands, load_evaluation
+from hyocr_core.evaluation.recorded.record_folder import Recorded, load_commands, load_evaluations
 from hyocr_core.evaluation.scores.result import EvalResult
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """name: of the folder. evaluation: None when none is recorded there."""
+    """name: of the folder. evaluations: those recorded there, that of most pages first. command: of `quant`."""
 
     folder: Path
     name: str
     report: QuantReport
-    evaluation: EvalResult | None
-    commands: dict[str, str]
+    evaluations: tuple[Recorded, ...]
+    command: str | None
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """The evaluation that the page tells of, with what lies beside it."""
+        return self.evaluations[0] if self.evaluations else None
+
+    @property
+    def evaluation(self) -> EvalResult | None:
+        """The evaluation that the page tells of; None when none is recorded."""
+        return None if self.recorded is None else self.recorded.result
 
 
 def gather(folder: Path) -> Evidence:
@@ -29,4 +39,4 @@ def gather(folder: Path) -> Evidence:
     if not (folder / FILE_NAME).is_file():
         raise CheckpointError(f"{folder}: has no {FILE_NAME}; name a folder that `hyocr quant` wrote")
     report = read_report(folder)
-    return Evidence(folder, folder.resolve().name, report, load_evaluation(folder), load_commands(folder))
+    return Evidence(folder, folder.resolve().name, report, load_evaluations(folder), load_commands(folder).get("quant"))

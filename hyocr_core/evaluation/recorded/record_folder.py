@@ -1,11 +1,16 @@
-"""The evidence of a checkpoint: what an evaluation found and the commands that were given. Imports no torch.
+"""The evidence of a checkpoint: what evaluations found and the commands that were given. Imports no torch.
 
-It lies in the checkpoint's sub folder `report`, which may show confidential pages and is never uploaded: `eval.json`,
-`pages/00007.webp` (the worst pages, by their index in the evaluation) and `commands.json`.
+It lies in the checkpoint's sub folder `report`, which may show confidential pages and is never uploaded:
+
+    commands.json
+    evaluations/KEY/         one set of pages, the newest evaluation of it
+        eval.json
+        pages-DIGEST/        its worst pages, 00007.webp by their index in it; DIGEST is that of eval.json
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -13,10 +18,12 @@ import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, sync
+from hyocr_core.checkpoint.output_file import REPORT
 from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import CalibrationError, CheckpointError, ConfigError, OutputError, RunError
 from hyocr_core.evaluation.recorded.worst import worst_pages
@@ -27,17 +34,26 @@ if TYPE_CHECKING:
 
     from hyocr_core.contract.page_source import Record
 
-REPORT = "report"
+EVALUATIONS = "evaluations"
 EVALUATION = "eval.json"
-PAGES = "pages"
 COMMANDS = "commands.json"
 
 LONGEST_SIDE = 1200
 """Pixels of a kept page image: enough to read ten-point print of an A4 page."""
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """The evaluation of one set of pages. images: the folder of its worst pages. command: that gave it, if noted."""
+
+    key: str
+    result: EvalResult
+    images: Path
+    command: str | None
+
+
 def check_recordable(folder: Path) -> None:
-    """Raise OutputError unless evidence can be written into this checkpoint folder."""
+    """Raise OutputError unless evidence can be written into this folder, CheckpointError if some in it is damaged."""
     report = folder / REPORT
     target = report if report.exists() else folder
     if not folder.is_dir():
@@ -46,52 +62,86 @@ def check_recordable(folder: Path) -> None:
         raise OutputError(f"cannot record in {folder}: {target} is in the way and no folder")
     if not os.access(target, os.W_OK | os.X_OK):
         raise OutputError(f"cannot record in {folder}: {target} is not writable")
+    load_evaluations(folder)
+
+
+def pages_key(result: EvalResult) -> str:
+    """What names the set of pages of an evaluation: the same for all evaluations of it."""
+    pages = [[page.name, page.reference] for page in result.pages]
+    return hashlib.sha256(json.dumps([Path(result.data).name, pages]).encode()).hexdigest()[:16]
 
 
 def save_evaluation(folder: Path, result: EvalResult, records: Sequence[Record]) -> None:
-    """Write an evaluation into a checkpoint folder, in the place of an older one, with the images of its worst pages.
+    """Write an evaluation and its worst pages into a checkpoint folder, in the place of an older one of the same pages.
 
     records: what was evaluated, in its order; pages that failed may be among them. An image that can no longer be read
     is left out. Raises RunError when the folder cannot be written.
     """
-    report = folder / REPORT
+    place = folder / REPORT / EVALUATIONS / pages_key(result)
+    text = result.model_dump_json(indent=2).encode()
     with _recording(folder):
-        report.mkdir(exist_ok=True)
-        fresh = _save_images(report / f".{PAGES}.partial", _worst_records(result, records))
-        # Removed first: after a crash there is no evaluation rather than one beside another's images.
-        (report / EVALUATION).unlink(missing_ok=True)
-        shutil.rmtree(report / PAGES, ignore_errors=True)
-        fresh.replace(report / PAGES)
-        with replacing(report / EVALUATION) as partial:
-            save_bytes(partial, result.model_dump_json(indent=2).encode())
+        place.mkdir(parents=True, exist_ok=True)
+        images = _images(place, text)
+        _save_images(images, _worst_records(result, records))
+        # After a crash there is the old evaluation with its images or the new one with its own.
+        with replacing(place / EVALUATION) as partial:
+            save_bytes(partial, text)
+        for other in place.glob("pages-*"):
+            if other != images:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def load_evaluations(folder: Path) -> tuple[Recorded, ...]:
+    """The evaluations in a checkpoint folder: that of most pages first, of as many the one that was noted last.
+
+    Raises CheckpointError when one cannot be read or was written by a version of hyocr with another schema.
+    """
+    commands = load_commands(folder)
+    noted = list(commands)
+    found = [_load(path, commands) for path in sorted((folder / REPORT / EVALUATIONS).glob(f"*/{EVALUATION}"))]
+    newest = {each.key: noted.index(_of_eval(each.key)) if each.command else -1 for each in found}
+    return tuple(sorted(found, key=lambda each: (-len(each.result.pages), -newest[each.key])))
 
 
 def load_evaluation(folder: Path) -> EvalResult | None:
-    """The evaluation in a checkpoint folder; None if there is none.
+    """The first of `load_evaluations`; None if there is none."""
+    return next((each.result for each in load_evaluations(folder)), None)
 
-    Raises CheckpointError when it cannot be read or was written by a version of hyocr with another schema.
-    """
-    data = _read_object(folder / REPORT / EVALUATION)
-    if data is None:
-        return None
-    path = folder / REPORT / EVALUATION
+
+def _load(path: Path, commands: dict[str, str]) -> Recorded:
+    data, key = _read_object(path) or {}, path.parent.name
     if data.get("schema_version") != SCHEMA:
         raise CheckpointError(
             f"{path}: has schema {data.get('schema_version')!r}, this hyocr reads {SCHEMA}; evaluate again"
         )
     try:
-        return parse_config(EvalResult, data, str(path))
+        result = parse_config(EvalResult, data, str(path))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
+    return Recorded(key, result, _images(path.parent, path.read_bytes()), commands.get(_of_eval(key)))
+
+
+def _images(place: Path, evaluation: bytes) -> Path:
+    return place / f"pages-{hashlib.sha256(evaluation).hexdigest()[:16]}"
+
+
+def save_eval_command(folder: Path, result: EvalResult, argv: Sequence[str]) -> None:
+    """Note the command line that gave a recorded evaluation. Raises RunError when it cannot be written."""
+    save_command(folder, _of_eval(pages_key(result)), argv)
+
+
+def _of_eval(key: str) -> str:
+    return f"eval {key}"
 
 
 def save_command(folder: Path, name: str, argv: Sequence[str]) -> None:
-    """Note the command line that made a checkpoint (`quant`) or its evaluation (`eval`), beside those noted before.
+    """Note a command line, such as that which made a checkpoint (`quant`), behind those noted before.
 
     Raises RunError when it cannot be written.
     """
     path = folder / REPORT / COMMANDS
-    commands = load_commands(folder) | {name: shlex.join(argv)}
+    commands = {key: command for key, command in load_commands(folder).items() if key != name}
+    commands[name] = shlex.join(argv)
     with _recording(folder):
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as partial:
@@ -131,8 +181,8 @@ def _worst_records(result: EvalResult, records: Sequence[Record]) -> Iterator[tu
         yield index, of_page[index]
 
 
-def _save_images(folder: Path, pages: Iterator[tuple[int, Record]]) -> Path:
-    """Write the images into a new folder."""
+def _save_images(folder: Path, pages: Iterator[tuple[int, Record]]) -> None:
+    """Write the images into a folder, anew if it is there."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for index, record in pages:
@@ -142,7 +192,6 @@ def _save_images(folder: Path, pages: Iterator[tuple[int, Record]]) -> Path:
             continue
         save_bytes(folder / f"{index:05d}.webp", _webp(image))
     sync(folder)
-    return folder
 
 
 def _webp(image: Image) -> bytes:

@@ -1,0 +1,45 @@
+"""Where a command may write a file that it is asked for: only where nothing is lost by it. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hyocr_core.errors import OutputError
+
+REPORT = "report"
+"""Folder of a checkpoint that is no part of it: its page, and how it reads."""
+
+
+def check_output(path: Path, mark: bytes) -> None:
+    """Raise OutputError unless a file may be written to `path`: a new or empty one, or one of hyocr's of the same kind.
+
+    So no input of a run is ever replaced, and no file of a checkpoint; in a checkpoint a file may be new only in its
+    folder `report`. mark: what hyocr's files of this kind begin with. Tries to write beside it, and leaves nothing.
+    """
+    target = path.expanduser().resolve()
+    try:
+        if target.exists():
+            _check_replaceable(path, target, mark)
+        _check_outside_of_checkpoints(path, target)
+        trial = target.with_name(f".{target.name}.partial")
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _check_replaceable(path: Path, target: Path, mark: bytes) -> None:
+    if not target.is_file():
+        raise OutputError(f"cannot write {path}: it is there and no file")
+    with target.open("rb") as file:
+        begins = file.read(len(mark))
+    if begins and begins != mark:
+        raise OutputError(f"cannot write {path}: hyocr did not write what is there; give a new file")
+
+
+def _check_outside_of_checkpoints(path: Path, target: Path) -> None:
+    for folder in target.parents:
+        inside = target.relative_to(folder)
+        own = len(inside.parts) == 2 and inside.parts[0] == REPORT and inside.suffix != ".json"
+        if not own and (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+            raise OutputError(f"cannot write {path}: it would be taken for a part of the checkpoint {folder}")

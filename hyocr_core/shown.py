@@ -1,0 +1,60 @@
+"""How text is shown that may come from anywhere: in a line, on a page, in Markdown, in a spreadsheet.
+
+All that hyocr prints goes through `message` or `visible`, so that a name, a plugin or a server can neither forge a line
+nor steer the terminal.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+LONGEST = 400
+"""Characters of a message."""
+
+_KEPT = "\n\t\u200c\u200d\u00ad"
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_MARKDOWN = re.compile(r"([\\`*_\[\]#|~$])")
+_FORMULA = re.compile(r"[=+\-@\t\r\n'＝＋－＠]")
+
+
+def visible(text: str) -> str:
+    """`text` with every character that would not be seen written out, such as U+202E, which turns a line around.
+
+    Newlines, tabs and what joins the letters of a script stay.
+    """
+    return "".join(character if _is_seen(character) else f"⟨U+{ord(character):04X}⟩" for character in text)
+
+
+def _is_seen(character: str) -> bool:
+    return character in _KEPT or unicodedata.category(character) not in _UNSEEN
+
+
+def message(text: str, limit: int = LONGEST) -> str:
+    """`text` as one line of at most `limit` characters, all of them seen; the middle of a longer one is cut out."""
+    # White space first: what breaks a line is no more than a space.
+    line = visible("".join(" " if character.isspace() else character for character in text))
+    if len(line) <= limit:
+        return line
+    end = (limit - 1) // 3
+    return f"{line[: limit - 1 - end]}…{line[len(line) - end :]}"
+
+
+def markdown(text: str) -> str:
+    """`text` as words of a line of Markdown, in a table too: neither markup nor HTML of its own."""
+    return _MARKDOWN.sub(r"\\\1", html.escape(message(text), quote=False))
+
+
+def code(text: str) -> str:
+    """`text` as a piece of code in a line of Markdown."""
+    return "`{}`".format(message(text).replace("`", "'"))
+
+
+def spreadsheet(text: str) -> str:
+    """`text` as a cell that no spreadsheet takes for a formula.
+
+    One that begins like a formula, or with a `'`, has a `'` in front: take that off to have it back.
+    """
+    shown = visible(text)
+    return f"'{shown}" if _FORMULA.match(shown) else shown
