@@ -33,12 +33,15 @@ def _is_seen(character: str) -> bool:
 
 def message(text: str, limit: int = LONGEST) -> str:
     """`text` as one line of at most `limit` characters, all of them seen; the middle of a longer one is cut out."""
-    # White space first: what breaks a line is no more than a space.
-    line = visible("".join(" " if character.isspace() else character for character in text))
+    line = visible("".join(" " if _breaks(character) else character for character in text))
     if len(line) <= limit:
         return line
     end = (limit - 1) // 3
     return f"{line[: limit - 1 - end]}…{line[len(line) - end :]}"
+
+
+def _breaks(character: str) -> bool:
+    return character.isspace() and unicodedata.category(character) != "Zs"
 
 
 def markdown(text: str) -> str:
@@ -56,5 +59,4 @@ def spreadsheet(text: str) -> str:
 
     One that begins like a formula, or with a `'`, has a `'` in front: take that off to have it back.
     """
-    shown = visible(text)
-    return f"'{shown}" if _FORMULA.match(shown) else shown
+    return f"'{visible(text)}" if _FORMULA.match(text) else visible(text)

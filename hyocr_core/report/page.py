@@ -21,6 +21,7 @@ from hyocr_core.report import figures, glance, numbers, text
 from hyocr_core.report.diff import Piece, diff, shortened
 from hyocr_core.report.facts import block_facts, layer_facts, own_metric
 from hyocr_core.report.plots import Choice, Plot
+from hyocr_core.shown import visible
 
 FILE_NAME = "index.html"
 TEMPLATES = Path(__file__).with_name("templates")
@@ -106,7 +107,7 @@ def render(evidence: Evidence, several: Several | None = None) -> str:
 
 def _visible(value: Any) -> Any:
     """What is printed, with unseen characters written out. Markup stays as it is."""
-    return text.visible(value) if type(value) is str else value
+    return visible(value) if type(value) is str else value
 
 
 def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from hyocr_core.report.text import visible
+from hyocr_core.shown import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from pathlib import Path
 
 from hyocr_core.checkpoint.quant_report import CalibrationRecord, EvaluationRecord
 from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
+from hyocr_core.shown import visible
 
-_KEPT = "\n\t"
 _SHOWN = 200
 """Letters of a system message; all of it is in the report."""
 # A folder needs a name behind its slash, so that fractions and "and/or" stay as they are.
 # In quotes a path may hold spaces.
 _QUOTED = re.compile(r"""(?<=['"])[~.]{0,2}/[^'"]*/(?=[^/'"]+['"])""")
 _FOLDERS = re.compile(r"(?<![\w./~])(?:~|\.{1,2})?/(?:[^\s/'\"]+/)+(?=[^\s/'\"])")
-
-
-def visible(text: str) -> str:
-    """`text` with every character that would not be seen written out, such as U+202E, which turns a line around.
-
-    Newlines, tabs and what joins the letters of a script stay.
-    """
-    return "".join(character if _is_seen(character) else f"⟨U+{ord(character):04X}⟩" for character in text)
-
-
-def _is_seen(character: str) -> bool:
-    if character in _KEPT or character in "\u200c\u200d\u00ad":
-        return True
-    return unicodedata.category(character) not in ("Cc", "Cf", "Cs")
 
 
 def told(record: EvalResult | EvaluationRecord | CalibrationRecord) -> str:

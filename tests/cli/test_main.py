@@ -15,7 +15,6 @@ from click.testing import CliRunner, Result
 
 from hyocr_core import __version__
 from hyocr_core.cli import methods as methods_module
-from hyocr_core.cli.common import one_line
 from hyocr_core.cli.main import COMMANDS, main
 from hyocr_core.errors import CheckpointError, RunError
 
@@ -110,10 +109,6 @@ def test_the_environment_can_ask_for_the_traceback(fail: Fail, monkeypatch: pyte
     assert "Traceback" in hyocr("methods").stderr
     monkeypatch.setenv("HYOCR_DEBUG", "0")
     assert "Traceback" not in hyocr("methods").stderr
-
-
-def test_an_error_cannot_forge_a_line_or_colour_the_terminal() -> None:
-    assert one_line("a\nhyocr: done\x1b[2J\u2028b\udcff 中文.png") == "a hyocr: done\\x1b[2J b\\udcff 中文.png"
 
 
 # importlib.import_module, which loads commands and plugins, does not show in `-X importtime`.

@@ -96,7 +96,7 @@ def test_a_conflict_is_seen_in_the_table_and_by_check(plugins: PluginFolder) -> 
 
 def test_control_characters_of_a_summary_are_not_printed(plugins: PluginFolder) -> None:
     plugins.metadata("red-plugin", "1", {"red": "red"}, "red \x1b[31m[bold]alert[/bold]")
-    assert rows(hyocr(), "red")["red"].endswith("red \\x1b[31m[bold]alert[/bold]")
+    assert rows(hyocr(), "red")["red"].endswith("red ⟨U+001B⟩[31m[bold]alert[/bold]")
 
 
 def test_no_method_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_others_stand_beside_it_in_a_file_of_choice(folder: Path, tmp_path: Path
     [
         (lambda folder: (folder / "hyocr_report.json").unlink(), "has no hyocr_report.json"),
         (lambda folder: (folder / "hyocr_report.json").write_text("{"), "not JSON"),
-        (lambda folder: (folder / "report" / "eval.json").write_text('{"schema_version": 1}'), "evaluate again"),
+        (lambda folder: built.recorded(folder).write_text('{"schema_version": 1}'), "evaluate again"),
     ],
 )
 def test_what_cannot_be_read_is_one_line_and_exit_2(folder: Path, damage: object, word: str) -> None:

@@ -355,7 +355,7 @@ def test_what_is_broken_comes_first_and_decides_the_exit(monkeypatch: pytest.Mon
     assert next(problem.broken for problem in examine().problems)
     result = doctor()
     assert result.exit_code == 1
-    assert "broken: x: a b\\x1b[31m" in result.stdout.splitlines()
+    assert "broken: x: a b⟨U+001B⟩[31m" in result.stdout.splitlines()
     assert "nothing is broken" not in result.stdout
     assert doctor("--json").exit_code == 1
 

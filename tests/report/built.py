@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hyocr_core.checkpoint.quant_report import (
     ModelRecord,
     QuantReport,
 )
+from hyocr_core.evaluation.recorded.record_folder import pages_key
 from hyocr_core.evaluation.scores.result import BlockError, Comparison, EvalResult, LayerError, ModelScore, PageResult
 from tests.decoding import decoding
 
@@ -195,13 +197,35 @@ def checkpoint(
     commands: dict[str, str] | None = None,
 ) -> Path:
     """Write the evidence into a folder, with an image for every page; nothing of a checkpoint is there beside it."""
-    images = folder / "report" / "pages"
-    images.mkdir(parents=True)
+    (folder / "report").mkdir(parents=True)
     (folder / FILE_NAME).write_text((report or quant_report()).model_dump_json(), encoding="utf-8")
     if commands is not None:
-        (folder / "report" / "commands.json").write_text(json.dumps(commands), encoding="utf-8")
+        known = {"eval": "eval" if result is None else f"eval {pages_key(result)}"}
+        noted = {known.get(name, name): command for name, command in commands.items()}
+        (folder / "report" / "commands.json").write_text(json.dumps(noted), encoding="utf-8")
     if result is not None:
-        (folder / "report" / "eval.json").write_text(result.model_dump_json(), encoding="utf-8")
-        for index in range(len(result.pages)):
-            Image.new("RGB", (640, 200), (250, 250, 240 - index % 40)).save(images / f"{index:05d}.webp")
+        record(folder, result, result.model_dump_json())
     return folder
+
+
+def record(folder: Path, result: EvalResult, text: str) -> Path:
+    """Write an evaluation as this text, and the images of its pages; return its file."""
+    place = folder / "report" / "evaluations" / pages_key(result)
+    images = place / f"pages-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    images.mkdir(parents=True)
+    (place / "eval.json").write_text(text, encoding="utf-8")
+    for index in range(len(result.pages)):
+        Image.new("RGB", (640, 200), (250, 250, 240 - index % 40)).save(images / f"{index:05d}.webp")
+    return place / "eval.json"
+
+
+def recorded(folder: Path) -> Path:
+    """The file of the only evaluation that is recorded in a folder."""
+    (path,) = (folder / "report" / "evaluations").glob("*/eval.json")
+    return path
+
+
+def images(folder: Path) -> Path:
+    """The images beside it."""
+    (path,) = recorded(folder).parent.glob("pages-*")
+    return path

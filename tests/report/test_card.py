@@ -169,7 +169,7 @@ def test_what_pages_were_asked_is_recorded_and_said(demo: Path, calib: str, tmp_
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     (row,) = [line for line in card.splitlines() if line.startswith("| calibration |")]
     assert ', asked table:en, system message "Be \\| brief.", the reference\'s forward |' in row
-    assert 'asked table:en, system message "Be | brief.", read greedily' in accuracy(card)
+    assert 'asked table:en, system message "Be \\| brief.", read greedily' in accuracy(card)
     # One that an older hyocr wrote says nothing of it.
     path = tmp_path / "out" / "hyocr_report.json"
     older = json.loads(path.read_text())

@@ -14,7 +14,7 @@ import pytest
 from markupsafe import Markup
 
 from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord
-from hyocr_core.errors import CheckpointError, RunError
+from hyocr_core.errors import CheckpointError, OutputError
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import Comparison
 from hyocr_core.report.page import TEMPLATES, write_page
@@ -161,7 +161,7 @@ def test_nothing_that_a_page_holds_is_taken_for_markup(tmp_path: Path, page: Par
     hostile = built.checkpoint(tmp_path / "hostile")
     report = report.model_copy(update={"layers": (*layers, *report.layers)})
     # Pydantic's own JSON refuses lone surrogates; a file may hold them all the same.
-    (hostile / "report" / "eval.json").write_text(json.dumps(result.model_dump()), encoding="utf-8")
+    built.record(hostile, result, json.dumps(result.model_dump()))
     (hostile / "hyocr_report.json").write_text(json.dumps(report.model_dump()), encoding="utf-8")
     found = parsed(hostile)
     assert {tag for tag, _ in found.tags} <= {tag for tag, _ in page.tags}
@@ -231,7 +231,7 @@ def test_a_page_without_an_image_or_a_reference_is_shown(tmp_path: Path) -> None
         None,
         built.evaluation((page,), **scores, comparison=compared, rounded=None, rounded_comparison=None),
     )
-    (folder / "report" / "pages" / "00000.webp").unlink()
+    (built.images(folder) / "00000.webp").unlink()
     found = parsed(folder)
     assert "img" not in {tag for tag, _ in found.tags}
     assert "plot-cer" not in found.values("id")
@@ -331,7 +331,7 @@ def test_the_page_goes_where_it_is_asked_to(folder: Path, html: str, tmp_path: P
     assert write_page(folder, output=target) == target
     assert target.read_bytes() == html.encode()
     assert list(tmp_path.glob(".*")) == []
-    with pytest.raises(RunError, match=r"none/x\.html"):
+    with pytest.raises(OutputError, match=r"none/x\.html"):
         write_page(folder, output=tmp_path / "none" / "x.html")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -124,21 +124,26 @@ def _check_same_pages(results: Sequence[EvalResult], names: Sequence[str]) -> No
 
 
 def _check_same_runtime(results: Sequence[EvalResult], names: Sequence[str]) -> None:
-    runtimes: list[tuple[Hashable, ...]] = [
-        (result.model.runtime, result.model.forward or "unknown", result.decoding, result.max_pixels)
-        for result in results
-    ]
-    asked = [(result.task or "default", result.system) for result in results]
-    if len(set(zip(runtimes, asked, strict=True))) > 1:
-        ends = [list(result.decoding.stop_token_ids) for result in results]
-        read = [
-            f"{runtime}, {forward} forward, {decoding}, end tokens {end}, {pixels or 'all'} pixels, "
-            f"{task} task, {'default' if system is None else show(system)} system message"
-            for (runtime, forward, decoding, pixels), (task, system), end in zip(runtimes, asked, ends, strict=True)
-        ]
+    how = [_how(result) for result in results]
+    other = [place for place, values in enumerate(zip(*how, strict=True)) if len(set(values)) > 1]
+    if other:
+        read = [", ".join(each[place] for place in other) for each in how]
         raise BadInputError(
             f"these were not read alike: {_listed(names, read)}; evaluate them alike, or give --cross-runtime"
         )
+
+
+def _how(result: EvalResult) -> tuple[str, ...]:
+    """How pages were read, in words."""
+    return (
+        result.model.runtime,
+        f"{result.model.forward or 'unknown'} forward",
+        str(result.decoding),
+        f"end tokens {list(result.decoding.stop_token_ids)}",
+        f"{result.max_pixels or 'all'} pixels",
+        f"{result.task or 'default'} task",
+        f"{'default' if result.system is None else show(result.system)} system message",
+    )
 
 
 def _listed(names: Iterable[str], values: Iterable[str]) -> str:

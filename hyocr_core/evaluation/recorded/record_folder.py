@@ -82,7 +82,9 @@ def save_evaluation(folder: Path, result: EvalResult, records: Sequence[Record])
     with _recording(folder):
         place.mkdir(parents=True, exist_ok=True)
         images = _images(place, text)
-        _save_images(images, _worst_records(result, records))
+        fresh = _save_images(place / ".pages.partial", _worst_records(result, records))
+        shutil.rmtree(images, ignore_errors=True)
+        fresh.rename(images)
         # After a crash there is the old evaluation with its images or the new one with its own.
         with replacing(place / EVALUATION) as partial:
             save_bytes(partial, text)
@@ -181,8 +183,8 @@ def _worst_records(result: EvalResult, records: Sequence[Record]) -> Iterator[tu
         yield index, of_page[index]
 
 
-def _save_images(folder: Path, pages: Iterator[tuple[int, Record]]) -> None:
-    """Write the images into a folder, anew if it is there."""
+def _save_images(folder: Path, pages: Iterator[tuple[int, Record]]) -> Path:
+    """Write the images into a new folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for index, record in pages:
@@ -192,6 +194,7 @@ def _save_images(folder: Path, pages: Iterator[tuple[int, Record]]) -> None:
             continue
         save_bytes(folder / f"{index:05d}.webp", _webp(image))
     sync(folder)
+    return folder
 
 
 def _webp(image: Image) -> bytes:

@@ -19,6 +19,7 @@ from hyocr_core.pages.sources import open_source
 from hyocr_core.run.quantize import quantize
 from hyocr_core.runtimes import native
 from hyocr_core.settings.run_config import RunConfig
+from tests.report import built
 
 pytestmark = pytest.mark.needs_methods
 
@@ -195,7 +196,7 @@ def test_what_vllm_has_read_is_recorded(
     arguments = ("--backend", "vllm", "--python", vllm(), "--baseline", demo, "--max-new-tokens", 3, "--record")
     result = read(model, folder, *arguments)
     assert result.exit_code == 0, result.output
-    recorded = json.loads((model / "report" / "eval.json").read_text())
+    recorded = json.loads(built.recorded(model).read_text())
     assert recorded["pages"] == json.loads(result.stdout)["pages"]
     assert "vllm" in (model / "report" / "index.html").read_text()
 

@@ -71,9 +71,7 @@ def test_only_the_same_pages_are_compared(tmp_path: Path) -> None:
 
 def test_other_runtimes_only_when_asked_to(tmp_path: Path) -> None:
     folders = [add(tmp_path, "one", 900), add(tmp_path, "two", 900, runtime="vllm")]
-    with pytest.raises(
-        BadInputError, match=r"one: dequant, unknown forward, repetition .*; two: vllm, .*--cross-runtime"
-    ):
+    with pytest.raises(BadInputError, match=r"not read alike: one: dequant; two: vllm; .*--cross-runtime"):
         side_by_side(folders)
     runtimes = [row.runtime for row in side_by_side(folders, cross_runtime=True).candidates]
     assert runtimes == ["transformers", "dequant", "vllm"]
@@ -82,20 +80,20 @@ def test_other_runtimes_only_when_asked_to(tmp_path: Path) -> None:
 def test_pages_of_other_pixels_are_not_compared_unasked(tmp_path: Path) -> None:
     results = [built.evaluation(PAGES, model=built.score(rate(PAGES)), max_pixels=pixels) for pixels in (None, 4096)]
     folders = [built.checkpoint(tmp_path / name, None, result) for name, result in zip("ab", results, strict=True)]
-    with pytest.raises(BadInputError, match=r", all pixels, .*; b: .*, 4096 pixels, .*; .*--cross-runtime"):
+    with pytest.raises(BadInputError, match=r"a: all pixels; b: 4096 pixels; .*--cross-runtime"):
         side_by_side(folders)
 
 
 @pytest.mark.parametrize(
     ("other", "named"),
-    [({"task": "table:en"}, "table:en task, default system"), ({"system": "Be brief."}, "'Be brief.' system message")],
+    [({"task": "table:en"}, "table:en task"), ({"system": "Be brief."}, "'Be brief.' system message")],
 )
 def test_pages_that_were_asked_otherwise_are_not_compared_unasked(
     tmp_path: Path, other: dict[str, str], named: str
 ) -> None:
     results = [built.evaluation(PAGES, model=built.score(rate(PAGES)), **asked) for asked in ({}, other)]
     folders = [built.checkpoint(tmp_path / name, None, result) for name, result in zip("ab", results, strict=True)]
-    with pytest.raises(BadInputError, match=rf"default task, default system message; b: .*{named}.*--cross-runtime"):
+    with pytest.raises(BadInputError, match=rf"a: default [a-z ]+; b: {named}; .*--cross-runtime"):
         side_by_side(folders)
 
 
@@ -104,9 +102,9 @@ def test_pages_that_were_asked_otherwise_are_not_compared_unasked(
     [
         (
             {"repetition_penalty": 1.0},
-            "two: dequant, unknown forward, repetition penalty 1, at most 2048 new tokens, loops stopped",
+            "two: repetition penalty 1, at most 2048 new tokens, loops stopped",
         ),
-        ({"repetition_penalty": None}, "two: dequant, unknown forward, repetition penalty its own"),
+        ({"repetition_penalty": None}, "two: repetition penalty its own"),
         ({"max_new_tokens": 64}, "at most 64 new tokens"),
         ({"stop_loops": False}, "loops kept"),
         ({"stop_token_ids": (260,)}, r"end tokens \[260\]"),

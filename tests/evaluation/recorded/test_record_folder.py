@@ -16,12 +16,15 @@ from hyocr_core.evaluation.recorded.record_folder import (
     check_recordable,
     load_commands,
     load_evaluation,
+    load_evaluations,
     save_command,
+    save_eval_command,
     save_evaluation,
 )
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import EvalResult
 from tests.evaluating import evaluate
+from tests.report import built
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +45,17 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in (folder / "report").rglob("*") if path.is_file())
 
 
+def names(folder: Path) -> list[str]:
+    """The files of the only evaluation."""
+    return [built.recorded(folder).name, *sorted(path.name for path in built.images(folder).iterdir())]
+
+
 def test_what_was_saved_comes_back(result: EvalResult, tmp_path: Path) -> None:
     save_evaluation(tmp_path, result, drawn(12))
     assert load_evaluation(tmp_path) == result
     worst = worst_pages(result)
     assert len(worst) == 10
-    assert files(tmp_path) == ["report/eval.json", *(f"report/pages/{index:05d}.webp" for index in sorted(worst))]
+    assert names(tmp_path) == ["eval.json", *(f"{index:05d}.webp" for index in sorted(worst))]
 
 
 def test_the_images_are_those_of_the_pages(result: EvalResult, tmp_path: Path) -> None:
@@ -55,7 +63,7 @@ def test_the_images_are_those_of_the_pages(result: EvalResult, tmp_path: Path) -
     records.insert(3, dataclasses.replace(records[0], name="failed"))  # a page that could not be evaluated
     save_evaluation(tmp_path, result, records)
     for index in worst_pages(result):
-        with Image.open(tmp_path / "report" / "pages" / f"{index:05d}.webp") as image:
+        with Image.open(built.images(tmp_path) / f"{index:05d}.webp") as image:
             assert image.format == "WEBP"
             assert image.size == (1200, 150)
             pixel: Any = image.convert("RGB").getpixel((600, 75))
@@ -68,19 +76,40 @@ def test_small_pages_stay_small_and_the_records_image_is_left_alone(result: Eval
     save_evaluation(tmp_path, result, kept)
     assert image.size == (3000, 30)
     save_evaluation(tmp_path, result, drawn(12, (64, 32)))
-    with Image.open(next((tmp_path / "report" / "pages").iterdir())) as small:
+    with Image.open(next(built.images(tmp_path).iterdir())) as small:
         assert small.size == (64, 32)
 
 
-def test_another_evaluation_takes_the_place_of_the_first(result: EvalResult, tiny: Path, tmp_path: Path) -> None:
-    save_command(tmp_path, "quant", ["hyocr", "quant"])
+def test_another_evaluation_of_the_same_pages_takes_the_place_of_the_first(
+    result: EvalResult, tiny: Path, tmp_path: Path
+) -> None:
     save_evaluation(tmp_path, result, drawn(12))
-    other = evaluate(tiny, drawn(2), max_new_tokens=2)
-    save_evaluation(tmp_path, other, drawn(2))
-    assert load_evaluation(tmp_path) == other
-    assert files(tmp_path) == [
-        *("report/commands.json", "report/eval.json", "report/pages/00000.webp", "report/pages/00001.webp")
-    ]
+    other = evaluate(tiny, drawn(12), max_new_tokens=2)
+    save_evaluation(tmp_path, other, drawn(12))
+    assert [each.result for each in load_evaluations(tmp_path)] == [other]
+    assert names(tmp_path) == ["eval.json", *(f"{index:05d}.webp" for index in sorted(worst_pages(other)))]
+
+
+def test_evaluations_of_other_pages_are_kept_the_largest_first(result: EvalResult, tiny: Path, tmp_path: Path) -> None:
+    small = evaluate(tiny, drawn(2), max_new_tokens=2)
+    for each, count in ((result, 12), (small, 2)):
+        save_evaluation(tmp_path, each, drawn(count))
+        save_eval_command(tmp_path, each, ["hyocr", "eval", str(count)])
+    found = load_evaluations(tmp_path)
+    assert [each.result for each in found] == [result, small]
+    assert [each.command for each in found] == ["hyocr eval 12", "hyocr eval 2"]
+    assert [len(list(each.images.iterdir())) for each in found] == [10, 2]
+    assert load_evaluation(tmp_path) == result
+
+
+def test_of_as_many_pages_the_last_that_was_noted_comes_first(tiny: Path, tmp_path: Path) -> None:
+    for turn in ("ab", "ba"):
+        for text in turn:
+            pages = [dataclasses.replace(record, answer=text) for record in drawn(2)]
+            found = evaluate(tiny, pages, max_new_tokens=2)
+            save_evaluation(tmp_path, found, pages)
+            save_eval_command(tmp_path, found, ["hyocr", "eval", text])
+        assert [each.command for each in load_evaluations(tmp_path)] == [f"hyocr eval {text}" for text in turn[::-1]]
 
 
 def test_the_same_evidence_is_the_same_bytes(result: EvalResult, tmp_path: Path) -> None:
@@ -102,26 +131,24 @@ def test_a_page_whose_image_is_gone_has_none(result: EvalResult, tmp_path: Path)
     assert load_evaluation(tmp_path) == result
 
 
-def test_a_crash_never_leaves_an_evaluation_beside_anothers_pages(
+def test_a_crash_leaves_the_old_evaluation_with_its_own_pages(
     result: EvalResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_evaluation(tmp_path, result, drawn(12))
-    real, written = Path.replace, []
+    before, changed = built.images(tmp_path), result.model_copy(update={"peak_rss_bytes": 7})
 
     def crash(self: Path, target: Path) -> Path:
-        written.append(target.name)
-        if target.name == "eval.json":
-            raise KeyboardInterrupt
-        return real(self, target)
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", crash)
         with pytest.raises(KeyboardInterrupt):
-            save_evaluation(tmp_path, result, drawn(12, (64, 32)))
-    assert written == ["pages", "eval.json"]
-    assert load_evaluation(tmp_path) is None
-    save_evaluation(tmp_path, result, drawn(12))
-    assert load_evaluation(tmp_path) == result
+            save_evaluation(tmp_path, changed, drawn(12, (64, 32)))
+    (left,) = load_evaluations(tmp_path)
+    assert (left.result, left.images) == (result, before)
+    save_evaluation(tmp_path, changed, drawn(12))
+    assert load_evaluation(tmp_path) == changed
+    assert built.images(tmp_path) != before
 
 
 def test_a_crash_before_that_leaves_what_there_was(result: EvalResult, tmp_path: Path) -> None:
@@ -152,8 +179,9 @@ def test_nothing_recorded_is_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, text: str, complaint: str) -> None:
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "eval.json").write_text(text)
+    place = tmp_path / "report" / "evaluations" / "0123456789abcdef"
+    place.mkdir(parents=True)
+    (place / "eval.json").write_text(text)
     with pytest.raises(CheckpointError) as caught:
         load_evaluation(tmp_path)
     assert complaint in str(caught.value)
@@ -168,6 +196,7 @@ def test_commands_come_back_as_a_shell_reads_them(tmp_path: Path) -> None:
     commands = load_commands(tmp_path)
     assert shlex.split(commands["quant"]) == argv
     assert commands["eval"] == "hyocr eval new"
+    assert list(commands) == ["quant", "eval"]
     (tmp_path / "report" / "commands.json").write_text("nonsense")
     with pytest.raises(CheckpointError, match=r"commands\.json: cannot be read as JSON"):
         load_commands(tmp_path)
