@@ -37,6 +37,12 @@ def _check_replaceable(path: Path, target: Path, mark: bytes) -> None:
         raise OutputError(f"cannot write {path}: hyocr did not write what is there; give a new file")
 
 
+def check_output_folder(path: Path) -> None:
+    """Raise OutputError for a folder in a checkpoint, or a checkpoint itself: files in it would be taken for a part."""
+    target = path.expanduser().resolve()
+    _check_outside_of_checkpoints(path, target / "any")
+
+
 def _check_outside_of_checkpoints(path: Path, target: Path) -> None:
     for folder in target.parents:
         inside = target.relative_to(folder)

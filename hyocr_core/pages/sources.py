@@ -17,8 +17,13 @@ from hyocr_core.pages.jsonl import read_jsonl
 from hyocr_core.pages.prompts import with_system, with_task
 from hyocr_core.pages.synthetic import DEFAULT_PAGES, SCHEME
 from hyocr_core.plugin.schemes import installed_sources, open_scheme
+from hyocr_core.shown import message
 
 FORMS = "a folder of images, a JSONL or PDF file, hf:DATASET or synthetic[:N]"
+
+
+LONGEST_NAME = 200
+"""Characters of a page's name, which stands in messages, tables, records and reports."""
 
 
 def draw_pages(
@@ -63,7 +68,7 @@ def open_source(spec: str) -> list[Record]:
     records: list[Record] = []
     names: set[str] = set()
     for place, part in enumerate(parts, start=1):
-        found = _open_one(part)
+        found = [replace(record, name=message(record.name, LONGEST_NAME)) for record in _open_one(part)]
         if not names.isdisjoint(record.name for record in found):
             found = [replace(record, name=f"{record.name} (source {place})") for record in found]
         names.update(record.name for record in found)

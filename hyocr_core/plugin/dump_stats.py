@@ -33,7 +33,10 @@ class DumpStats(Observer):
     hooks: ClassVar[tuple[str, ...]] = ("calibrate",)
 
     def __init__(self, config: DumpStatsConfig) -> None:
+        from hyocr_core.checkpoint.output_file import check_output_folder
+
         self._folder = config.folder.expanduser()
+        check_output_folder(self._folder)
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def called(self, call: HookCall) -> None:

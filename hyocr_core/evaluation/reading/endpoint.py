@@ -12,6 +12,7 @@ import httpx2
 from pydantic import BaseModel, Field, ValidationError
 
 from hyocr_core.errors import BadInputError
+from hyocr_core.shown import message
 
 RETRIES = 3
 PAUSE = 1.0
@@ -80,7 +81,7 @@ class NoAnswerError(Exception):
     """
 
     def __init__(self, reason: str, after: float | None, *, bad_request: bool = False) -> None:
-        super().__init__(reason)
+        super().__init__(message(reason))
         self.after = after
         self.bad_request = bad_request
 
@@ -161,8 +162,9 @@ class Endpoint:
         return NoAnswerError(text, _after(response) if again else None, bad_request=wrong)
 
     def _safe(self, text: str) -> str:
-        line = " ".join(text.split())[:200]
-        return line.replace(self._key, "***") if self._key else line
+        # The key first: a line that was cut may hold a part of it.
+        safe = text.replace(self._key, "***") if self._key else text
+        return message(" ".join(safe.split()), 200)
 
 
 def _pauses() -> Iterator[float]:

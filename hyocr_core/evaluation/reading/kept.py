@@ -82,9 +82,15 @@ class Kept:
 
 
 def default_state() -> Path:
-    """The folder in the user's cache (XDG Base Directory Specification) where evaluations keep what they read."""
+    """The folder in the user's cache (XDG Base Directory Specification) where evaluations keep what they read.
+
+    Raises OutputError for a user without one.
+    """
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(cache) if cache.startswith("/") else Path.home() / ".cache") / "hyocr" / "eval"
+    try:
+        return (Path(cache) if cache.startswith("/") else Path.home() / ".cache") / "hyocr" / "eval"
+    except RuntimeError as error:
+        raise OutputError("there is no home folder to keep pages in: set XDG_CACHE_HOME, or give --state") from error
 
 
 @contextmanager
