@@ -8,11 +8,13 @@ import os
 import shutil
 import sys
 import tomllib
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from hyocr_core.checkpoint.reader import digest
 from hyocr_core.contract.page_source import Record
 from hyocr_core.plugin.method import Method
 from hyocr_core.plugin.registry import installed_methods
+from hyocr_core.shown import LONGEST
 
 REPO = Path(__file__).parent.parent
 DEMO = REPO / "examples" / "demo-ocr"
@@ -43,6 +46,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What hyocr keeps in the user's cache goes to a folder of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.with_name(f"{tmp_path.name}-cache")))
+
+
+@pytest.fixture(autouse=True)
+def harmless_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line that a command shows in any test holds a control character, and no message more than 400 characters."""
+    invoke = CliRunner.invoke
+
+    def watched(self: CliRunner, *arguments: Any, **options: Any) -> Result:
+        result = invoke(self, *arguments, **options)
+        shown = result.stdout + result.stderr
+        assert not [mark for mark in shown if unicodedata.category(mark) in ("Cc", "Cs") and mark not in "\n\t"], shown
+        # A traceback, for which -v asks, is no message.
+        if "Traceback (most recent call last)" not in result.stderr:
+            assert max(map(len, result.stderr.splitlines()), default=0) <= LONGEST, result.stderr
+        return result
+
+    monkeypatch.setattr(CliRunner, "invoke", watched)
 
 
 @pytest.fixture(scope="session")

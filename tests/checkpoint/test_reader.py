@@ -128,6 +128,17 @@ class TestFolder:
         with pytest.raises(CheckpointError, match=r"merges\.txt"):
             CheckpointReader(folder).side_files()
 
+    @pytest.mark.parametrize("there", [True, False])
+    def test_a_link_out_of_the_folder(self, write_single: WriteSingle, tmp_path: Path, there: bool) -> None:
+        """Not to be copied, whether it leads out at once or by way of the hub's cache."""
+        folder, blobs = write_single({}), tmp_path / "blobs"
+        blobs.mkdir()
+        (tmp_path / "secret").write_text("a key")
+        (blobs / "0").symlink_to("../secret")
+        (folder / "merges.txt").symlink_to("../secret" if there else "../blobs/0")
+        with pytest.raises(CheckpointError, match=r"merges\.txt is a link to .*secret, outside of the checkpoint"):
+            CheckpointReader(folder).side_files()
+
 
 class TestShards:
     @pytest.mark.parametrize("keep", [0, 7, 8, 60, -1])

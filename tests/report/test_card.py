@@ -15,14 +15,18 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
-from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord, read_report
+from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord, MetricRecord, read_report
 from hyocr_core.errors import CheckpointError
+from hyocr_core.evaluation.recorded.summary import summarize
 from hyocr_core.pages.prompts import DEFAULT_PROMPT
 from hyocr_core.report.card import model_card, record_numbers
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.shared import Gate
+from tests.report import built
 
 pytestmark = pytest.mark.needs_methods
 
@@ -296,3 +300,41 @@ def test_numbers_have_no_place_in_what_hyocr_did_not_write(measured: Path, demo:
     assert numbers is not None
     with pytest.raises(CheckpointError, match=r"hyocr_report\.json is missing"):
         record_numbers(demo, numbers, None)
+
+
+EVIL = "<img src=x onerror=alert(1)>|`![a](http://evil)\n# b\x1b[2J\u202e.jsonl"
+
+
+def test_no_name_is_markup_in_the_card(tmp_path: Path) -> None:
+    """As CommonMark with tables and HTML reads it, which is what the hub shows."""
+    plain, hostile = (_rendered(tmp_path, name) for name in ("pages.jsonl", EVIL))
+    kinds = ["html_block", "html_inline", "image", "link_open", "heading_open", "tr_open", "td_open", "fence"]
+    for kind in kinds:
+        assert [token.type for token in hostile].count(kind) == [token.type for token in plain].count(kind), kind
+    assert not [token for token in hostile if token.type.startswith("html") or token.type == "image"]
+    text = " ".join(token.content for token in hostile if token.type in ("text", "code_inline"))
+    assert "<img src=x onerror=alert(1)>|" in text
+    assert "\x1b" not in "".join(token.content for token in hostile)
+    assert "\u202e" not in "".join(token.content for token in hostile)
+
+
+def _rendered(folder: Path, name: str) -> list[Token]:
+    """The tokens of a card in which everything that comes from outside has this name."""
+    report = built.quant_report()
+    assert report.calibration is not None
+    calibration = report.calibration.model_copy(update={"source": name, "system": name})
+    numbers = summarize(built.evaluation(built.some_pages(4), system=name), name)
+    metrics = {"m": MetricRecord(title=name, unit=name, better="smaller", distribution=name, version=name)}
+    gate = GateRecord(accepted=False, figures=(GateFigure(metric=name, bound=1, value=2, passed=False),))
+    changes: dict[str, Any] = {
+        "calibration": calibration,
+        "evaluation": numbers.model_copy(update={"metrics": metrics}),
+        "fallbacks": {name: name},
+        "gate": gate,
+        "model": report.model.model_copy(update={"source": name, "revision": name}),
+        "method": report.method.model_copy(update={"name": name, "distribution": name, "version": name}),
+    }
+    config = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True}
+    card = model_card(report.model_copy(update=changes), name, config, folder / "none", penalty=1.0, from_hub=False)
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(ModelCard(card).text)
+    return [inner for token in tokens for inner in (token, *(token.children or ()))]

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.evaluation.asking import COUNT, error, read, run
+from hyocr_core.evaluation.reading.endpoint import NoAnswerError
+from tests.evaluation.asking import COUNT, error, read, run, unwrapped
 from tests.evaluation.endpoint import Reply, Server, completion, picture
 
 KEY = "sk-very-secret"
@@ -396,3 +397,15 @@ def test_ctrl_c_waits_for_no_page_and_goes_on_later(
     result = read(server, folder)
     assert result.exit_code == 0
     assert "3 of 6 pages are kept" in result.stderr
+
+
+def test_what_a_server_says_neither_steers_the_terminal_nor_fills_it(server: Server, folder: Path) -> None:
+    said = json.dumps({"error": {"message": "\x1b[2J\x9b31m\u202e" + "x" * 5000}}).encode()
+    server.reply = lambda page, _: (400, said) if page else (200, completion("text 0"))
+    result = read(server, folder)
+    assert result.exit_code == 1
+    assert "⟨U+001B⟩[2J⟨U+009B⟩31m⟨U+202E⟩xxx" in unwrapped(result)
+    assert not set(result.stderr) & set("\x1b\x9b\u202e")
+    assert len(error(result)) <= 400
+    assert all(len(reason) <= 400 for reason in json.loads(result.stdout)["unread"].values())
+    assert len(str(NoAnswerError("x" * 5000, None))) == 400
