@@ -57,11 +57,11 @@ def test_a_broken_stdout_is_one_line(arguments: list[str], sink: str) -> None:
     assert len(outcome[1]) == 1
 
 
-@pytest.mark.parametrize("arguments", [["compare"], ["report"], ["verify"], ["doctor"], ["compare", "--json"]])
+@pytest.mark.parametrize("arguments", [["compare"], ["report"], ["verify", "-h"], ["doctor"], ["compare", "--json"]])
 def test_a_broken_stdout_of_what_reads_checkpoints_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
     folders = [built.checkpoint(tmp_path / name, None, built.evaluation(built.some_pages(4))) for name in "ab"]
-    given = {"compare": folders, "report": folders[:1], "verify": ["--help"], "doctor": []}[arguments[0]]
-    assert broken(run(*arguments, *given, sink=">/dev/full"))
+    given: dict[str, list[Path]] = {"compare": folders, "report": folders[:1]}
+    assert broken(run(*arguments, *given.get(arguments[0], []), sink=">/dev/full"))
     assert (folders[0] / "report" / "index.html").exists() == (arguments == ["report"])
 
 
@@ -73,7 +73,7 @@ def test_what_new_methods_are_is_written_all_the_same(tmp_path: Path) -> None:
 def test_an_evaluation_whose_stdout_breaks_loses_nothing(tiny: Path, heldout: str, tmp_path: Path) -> None:
     model, table = shutil.copytree(tiny, tmp_path / "model"), tmp_path / "pages.csv"
     command = ("eval", model, "--data", heldout, "--num-samples", 3, "--max-new-tokens", 2, "--csv", table, "--record")
-    for sink in SINKS.values():
+    for sink in (SINKS["full"], SINKS["pipe"]):
         for path in (table, model / "report"):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         outcome = run(*command, sink=sink)
@@ -93,10 +93,9 @@ def test_a_run_whose_streams_break_is_published(tiny: Path, tmp_path: Path) -> N
     command = ("quant", "--method", "rtn", "--model", tiny, "--json", "--output")
     assert broken(run(*command, tmp_path / "a", sink=">/dev/full"))
     assert run(*command, tmp_path / "b", sink=">/dev/null 2>/dev/full") == (0, [])
-    assert run(*command, tmp_path / "c", sink=">/dev/null 2>&-") == (0, [])
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
-    assert weights[0] == weights[1] == weights[2]
-    assert (tmp_path / "c" / "report" / "index.html").is_file()
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+    assert (tmp_path / "b" / "report" / "index.html").is_file()
 
 
 def test_a_closed_stdout_is_no_file_that_is_written_into(tiny: Path, heldout: str, tmp_path: Path) -> None:

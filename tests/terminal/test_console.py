@@ -17,10 +17,8 @@ SHOWN = "⟨U+001B⟩[2Ja[/b0].png[bold]⟨U+009B⟩31m:train:"
 
 
 def console(*, terminal: bool) -> tuple[PlainConsole, io.StringIO]:
-    file = io.StringIO()
-    return PlainConsole(
-        file=file, width=200, force_terminal=terminal, color_system="standard" if terminal else None
-    ), file
+    file, colours = io.StringIO(), "standard" if terminal else None
+    return PlainConsole(file=file, width=200, force_terminal=terminal, color_system=colours), file
 
 
 def plain(text: str) -> str:
