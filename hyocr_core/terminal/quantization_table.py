@@ -12,6 +12,7 @@ from rich.text import Text
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, LayerRecord, QuantReport
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.report.numbers import measured, number, percent, seconds, size
+from hyocr_core.shown import message
 
 
 def layer_table(layers: tuple[LayerRecord, ...]) -> Table:
@@ -48,16 +49,16 @@ def summary(report: QuantReport, output: Path) -> RenderableType:
     if report.evaluation is not None:
         lines += _reading(report.evaluation)
     lines += report.exceptions
-    text = [Text(line) for line in lines]
+    text = [Text(message(line)) for line in lines]
     if report.gate is not None:
         held = report.gate.accepted
         text.append(Text("gate held" if held else f"gate failed: {failures(report.gate)}", "green" if held else "red"))
     for layer in report.degraded:
-        text.append(Text(f"degraded: {layer.name}: {layer.degraded}", "red"))
+        text.append(Text(message(f"degraded: {layer.name}: {layer.degraded}"), "red"))
     for observer in report.observers:
         if observer.failed is not None:
-            text.append(Text(f"observer {observer.name} was switched off: {observer.failed}", "yellow"))
-    return Group(*text, Text(f"wrote {output}", "bold"))
+            text.append(Text(message(f"observer {observer.name} was switched off: {observer.failed}"), "yellow"))
+    return Group(*text, Text(message(f"wrote {output}"), "bold"))
 
 
 def _reading(numbers: EvaluationRecord) -> Iterator[str]:

@@ -71,6 +71,14 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("arguments", [["methods\x1b[2J"], ["methods", "--no\x1b[2J"], ["--no\x1b[2J"]])
+def test_what_was_typed_is_repeated_harmlessly(arguments: list[str]) -> None:
+    result = hyocr(*arguments)
+    assert result.exit_code == 2
+    assert "⟨U+001B⟩[2J" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
 @pytest.mark.parametrize(("error", "code"), [(RunError("layer x: NaN"), 1), (CheckpointError("layer x: NaN"), 2)])
 def test_an_error_is_one_line_and_an_exit_code(fail: Fail, error: Exception, code: int) -> None:
     fail(error)
