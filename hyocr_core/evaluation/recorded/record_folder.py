@@ -114,7 +114,8 @@ def _load(path: Path, commands: dict[str, str]) -> Recorded:
     data, key = _read_object(path) or {}, path.parent.name
     if data.get("schema_version") != SCHEMA:
         raise CheckpointError(
-            f"{path}: has schema {data.get('schema_version')!r}, this hyocr reads {SCHEMA}; evaluate again"
+            f"{path}: has schema {data.get('schema_version')!r}, this hyocr reads {SCHEMA}; evaluate again, "
+            "and delete its folder before"
         )
     try:
         result = parse_config(EvalResult, data, str(path))
