@@ -15,7 +15,7 @@ from hyocr_core._version import __version__
 from hyocr_core.cli.common import COMMAND_LINE, VERBOSE, tell, verbose_option
 from hyocr_core.cli.streams import own_streams
 from hyocr_core.errors import HyocrError, RunError
-from hyocr_core.shown import message, visible
+from hyocr_core.shown import LONGEST, message, visible
 
 COMMANDS = {
     "quant": ("hyocr_core.cli.quant:quant", "Quantize a checkpoint."),
@@ -99,7 +99,8 @@ def _harmless() -> Iterator[None]:
     except click.exceptions.NoArgsIsHelpError:
         raise
     except click.UsageError as error:
-        raise click.UsageError(message(error.format_message()), error.ctx) from error
+        # Behind the "Error: " that click puts in front.
+        raise click.UsageError(message(error.format_message(), LONGEST - 7), error.ctx) from error
 
 
 @click.group(

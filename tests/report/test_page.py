@@ -204,6 +204,17 @@ def test_the_worst_pages_come_worst_first_with_image_and_differences(html: str) 
 
 
 @pytest.mark.usefixtures("no_plots")
+def test_evaluations_of_other_pages_are_listed(tmp_path: Path) -> None:
+    folder = built.checkpoint(tmp_path / "x", None, built.evaluation(built.some_pages(4)))
+    other = built.evaluation(built.some_pages(7, seed=1), data="/home/someone/forms.jsonl")
+    built.record(folder, other, other.model_dump_json())
+    text = plain(parsed(folder).text)
+    assert "It has read 7 pages of forms.jsonl" in text
+    assert "Other sets of pages that it has read" in text
+    assert "4 of heldout.jsonl" in text
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_replaced_inserted_and_deleted_differ_in_form_too(tmp_path: Path) -> None:
     page = built.page("a.png", "Total 12.50 EUR", "Totals 12.5O EU", "Total 12.50 EUR")
     html = write_page(built.checkpoint(tmp_path / "x", None, built.evaluation((page,)))).read_text(encoding="utf-8")

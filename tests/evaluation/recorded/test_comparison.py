@@ -69,6 +69,15 @@ def test_only_the_same_pages_are_compared(tmp_path: Path) -> None:
             side_by_side(folders, cross_runtime=cross)
 
 
+def test_the_largest_set_that_all_have_read_is_compared(tmp_path: Path) -> None:
+    folders = [add(tmp_path, "one", 900), add(tmp_path, "two", 900, built.some_pages(59, seed=1))]
+    for count in (12, 7):
+        common = built.evaluation(built.some_pages(count, seed=2))
+        for folder in folders:
+            built.record(folder, common, common.model_dump_json())
+    assert side_by_side(folders).pages == 12
+
+
 def test_other_runtimes_only_when_asked_to(tmp_path: Path) -> None:
     folders = [add(tmp_path, "one", 900), add(tmp_path, "two", 900, runtime="vllm")]
     with pytest.raises(BadInputError, match=r"not read alike: one: dequant; two: vllm; .*--cross-runtime"):
