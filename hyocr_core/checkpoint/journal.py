@@ -4,42 +4,58 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
+from hyocr_core.checkpoint.sealed import seal, unseal
 from hyocr_core.errors import OutputError
 
 Record = TypeVar("Record", bound=BaseModel)
 
-_FORMAT = 2
+_FORMAT = 3
 _ABSENT = "absent"
+
+Vouch = Callable[[], None]
+
+
+def _nothing() -> None:
+    """Vouches for whatever was made."""
 
 
 class Journal(Generic[Record]):
-    """A JSON file that is rewritten atomically with every `save`.
+    """A sealed JSON file that is rewritten atomically with every `save`.
 
     fingerprint: everything the result depends on (configuration, inputs, versions); nested dicts are compared key
-    by key. record: what is done so far; a resumed run sees what the first run saw.
+    by key. record: what is done so far; a resumed run sees what the first run saw. resumed: whether another process
+    began it. vouch: called before every `save`; raises when what was made meanwhile is not to be noted.
     """
 
-    def __init__(self, path: Path, fingerprint: Mapping[str, Any], record: Record) -> None:
+    def __init__(
+        self, path: Path, fingerprint: Mapping[str, Any], record: Record, vouch: Vouch, *, resumed: bool
+    ) -> None:
         self._path = path
         self._fingerprint = fingerprint
+        self._vouch = vouch
         self.record = record
+        self.resumed = resumed
 
     @classmethod
-    def start(cls, path: Path, fingerprint: Mapping[str, Any], record: Record) -> Journal[Record]:
+    def start(
+        cls, path: Path, fingerprint: Mapping[str, Any], record: Record, vouch: Vouch = _nothing
+    ) -> Journal[Record]:
         """Begin a journal on disk. Raises RunError when it cannot be written."""
-        journal = cls(path, _as_json(fingerprint), record)
+        journal = cls(path, _as_json(fingerprint), record, vouch, resumed=False)
         journal.save()
         return journal
 
     @classmethod
-    def resume(cls, path: Path, fingerprint: Mapping[str, Any], kind: type[Record]) -> Journal[Record]:
+    def resume(
+        cls, path: Path, fingerprint: Mapping[str, Any], kind: type[Record], vouch: Vouch = _nothing
+    ) -> Journal[Record]:
         """Read the journal of an unfinished run of the same fingerprint; kind: the class of its record.
 
         Raises OutputError when the journal is unreadable, or naming every key that changed with both values.
@@ -53,15 +69,19 @@ class Journal(Generic[Record]):
                 f"undo the change, or delete {path.parent} to start anew"
             )
         try:
-            return cls(path, wanted, kind.model_validate(stored["record"]))
+            return cls(path, wanted, kind.model_validate(stored["record"]), vouch, resumed=True)
         except ValidationError as error:
             raise _unreadable(path) from error
 
     def save(self) -> None:
-        """Write the record as it is now; it is on disk when this returns. Raises RunError when it cannot be written."""
+        """Write the record as it is now; it is on disk when this returns.
+
+        Raises RunError when it cannot be written, and what `vouch` raises.
+        """
+        self._vouch()
         content = {"format": _FORMAT, "fingerprint": self._fingerprint, "record": self.record.model_dump(mode="json")}
         with writing(self._path), replacing(self._path) as partial:
-            save_bytes(partial, (json.dumps(content, indent=1) + "\n").encode())
+            save_bytes(partial, seal(content))
 
 
 def _as_json(value: Any) -> Any:
@@ -70,13 +90,27 @@ def _as_json(value: Any) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        sound = content["format"] == _FORMAT and isinstance(content["fingerprint"], dict) and "record" in content
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise _unreadable(path) from error
-    if not sound:
-        raise OutputError(f"cannot resume: {path} is of another hyocr; delete {path.parent} to start anew")
-    return dict(content)
+        content = unseal(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise (_other(path) if _is_older(path) else _unreadable(path)) from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise _unreadable(path)
+    if content["format"] != _FORMAT:
+        raise _other(path)
+    return content
+
+
+def _is_older(path: Path) -> bool:
+    """Whether this is a journal from before they were sealed."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("format") in (1, 2)
+
+
+def _other(path: Path) -> OutputError:
+    return OutputError(f"cannot resume: {path} is of another hyocr; delete {path.parent} to start anew")
 
 
 def _unreadable(path: Path) -> OutputError:

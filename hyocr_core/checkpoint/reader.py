@@ -80,10 +80,14 @@ class CheckpointReader:
                 progress(name)
 
     def digests(self) -> dict[str, str]:
-        """Return file name -> SHA-256 of every file that the result depends on: config, weights, carried files."""
+        """Return file name -> SHA-256 of every file that the result depends on."""
+        return {name: digest(self.folder / name) for name in self.file_names()}
+
+    def file_names(self) -> list[str]:
+        """Return the files that the result depends on: config, weights, carried files."""
         index = [] if self._index is None else [INDEX_NAME]
         shards = dict.fromkeys(info.shard for info in self.tensors.values())
-        return {name: digest(self.folder / name) for name in [CONFIG_NAME, *index, *shards, *self._side_names()]}
+        return [CONFIG_NAME, *index, *shards, *self._side_names()]
 
     def side_files(self) -> list[Path]:
         """Return the files to carry over byte for byte: tokenizer, processor, chat template, licence and so on.

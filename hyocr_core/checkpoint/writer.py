@@ -114,22 +114,27 @@ class StagedCheckpoint:
         """Where the run's journal belongs; a stage without it holds nothing that could be resumed."""
         return _journal(self.folder)
 
-    def add_part(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+    def part_path(self, name: str) -> Path:
+        """Where the part `name` is, or would be."""
+        return self._parts / f"{name}.safetensors"
+
+    def add_part(self, name: str, tensors: Mapping[str, Tensor]) -> str:
         """Write tensors under their on-disk names as the part `name`; on disk when this returns, whole or not at all.
 
-        Raises RunError when it cannot be written.
+        Returns the SHA-256 of its file. Raises RunError when it cannot be written.
         """
         # Copies: safetensors refuses tensors that are strided or share memory.
         copies = {
             key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()
         }
-        path = self._part(name)
+        path = self.part_path(name)
         with writing(path), replacing(path) as partial:
             save_tensors(partial, copies)
+            return digest(partial)
 
     def read_part(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of a part. Raises OutputError when its file was damaged."""
-        path = self._part(name)
+        path = self.part_path(name)
         try:
             return dict(iterate_shard(path, scan_shard(path)))
         except CheckpointError as error:
@@ -202,6 +207,11 @@ class StagedCheckpoint:
             shutil.rmtree(self.folder, ignore_errors=True)
         return place
 
+    def forget(self) -> None:
+        """Give up what was done so far: nothing of it is to be resumed. Raises RunError when that cannot be done."""
+        with writing(self.folder):
+            self.journal_path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Let go of the stage and keep it, for `--resume`."""
         if self._lock is not None:
@@ -228,9 +238,6 @@ class StagedCheckpoint:
     def _parts(self) -> Path:
         return self.folder / "parts"
 
-    def _part(self, name: str) -> Path:
-        return self._parts / f"{name}.safetensors"
-
     def _start_anew(self) -> None:
         try:
             _refuse_unfinished(self.target, self.folder)
@@ -247,11 +254,11 @@ class StagedCheckpoint:
         self, reader: CheckpointReader, carried: Iterable[str], part_names: Sequence[str], replaced: Mapping[str, str]
     ) -> dict[str, tuple[Path, TensorInfo]]:
         sources = {name: (reader.folder / reader.tensors[name].shard, reader.tensors[name]) for name in carried}
-        found = {part: scan_shard(self._part(part)) for part in set(replaced.values())}
+        found = {part: scan_shard(self.part_path(part)) for part in set(replaced.values())}
         for name, part in replaced.items():
-            sources[name] = (self._part(part), found[part][name])
+            sources[name] = (self.part_path(part), found[part][name])
         for part in part_names:
-            path = self._part(part)
+            path = self.part_path(part)
             for name, info in scan_shard(path).items():
                 if name in sources:
                     raise RunError(f"the tensor {name} would be written twice: from {sources[name][0]} and {path}")

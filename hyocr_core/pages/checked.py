@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core.contract.page_source import Record
-from hyocr_core.errors import CalibrationError
+from hyocr_core.errors import CalibrationError, RunError
 from hyocr_core.pages.pixels import Resizing
 from hyocr_core.pages.samples import (
     Failure,
@@ -110,14 +110,20 @@ class Pages:
         return TextPage(index, record, prompt, self._prompt_tokens[index], self.resizing)
 
     def inputs(self, index: int) -> dict[str, Tensor]:
-        """The model inputs of one page's prompt, each tensor as `Sample.inputs` has it."""
+        """The model inputs of one page's prompt, each tensor as `Sample.inputs` has it.
+
+        Raises CalibrationError, or RunError, for a page that has gone, or changed, since it was checked.
+        """
         if index in self._kept:
             return self._kept[index]
         record = self.records[index]
         try:
-            return build_sample(record, self._processor, with_answer=False).inputs
+            sample = build_sample(record, self._processor, with_answer=False)
         except CalibrationError as error:
             raise CalibrationError(f"{record.name}: {error}") from error
+        if sample.digest != self.digests[index]:
+            raise RunError(f"{record.name}: the page has changed since it was checked; run again")
+        return sample.inputs
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hyocr_core.checkpoint.durable import replacing, writing
+from hyocr_core.checkpoint.reader import digest
 from hyocr_core.checkpoint.shards import iterate_shard, save_tensors
 from hyocr_core.contract.types import Batch
 from hyocr_core.models.hunyuan_vl import Embedded
@@ -20,10 +21,11 @@ def sample_path(folder: Path, index: int) -> Path:
     return folder / f"{index:05d}.safetensors"
 
 
-def save_embedded(path: Path, embedded: Embedded) -> None:
-    """Write atomically and durably: the journal vouches for the file from then on."""
+def save_embedded(path: Path, embedded: Embedded) -> str:
+    """Write atomically and durably, and return the file's SHA-256: the journal vouches for it from then on."""
     with writing(path), replacing(path) as partial:
         save_tensors(partial, vars(embedded))
+        return digest(partial)
 
 
 def load_embedded(path: Path) -> Embedded:

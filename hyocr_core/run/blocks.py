@@ -22,6 +22,7 @@ from hyocr_core.models.wiring import Place
 from hyocr_core.run.job import Job
 from hyocr_core.run.run_record import BlockRecord, RunJournal
 from hyocr_core.run.streams import BlockBatches, Forward, GroupBatches, StagedStream, Streams, propagate
+from hyocr_core.run.trusted import check_same, is_done
 
 
 @dataclass
@@ -66,14 +67,14 @@ def quantize_blocks(
     job.progress.start("vision blocks" if through_last else "blocks", len(places))
     for index, place in enumerate(places):
         going_on = streams if through_last or place is not places[-1] else None
-        if place.key in journal.record.blocks and going_on is None:
+        if is_done(stage, journal, place.key) and going_on is None:
             # Read all the same: a damaged part is refused here, with what to do about it.
             stage.read_part(place.key)
             job.progress.step(job.model.block_name(place))
             continue
         with job.model.block(place, index, job.plan.quantized) as block, ExitStack() as hooks:
             worked = Worked(place, _with_options(job, block), _copied(block, streams), hooks)
-            if place.key in journal.record.blocks:
+            if is_done(stage, journal, place.key):
                 _restore(job, worked, stage)
                 paths = _whole(job, worked)
             else:
@@ -193,9 +194,12 @@ def _record(job: Job, result: QuantizedLayer, seconds: float) -> LayerRecord:
 
 def _write(job: Job, worked: Worked, stage: StagedCheckpoint, journal: RunJournal) -> None:
     with job.watch.phase("write"):
-        stage.add_part(worked.place.key, worked.tensors)
+        sha256 = stage.add_part(worked.place.key, worked.tensors)
     size = sum(tensor.nbytes for tensor in worked.tensors.values())
-    done = BlockRecord(layers=tuple(worked.records), bytes=size, rescaled=worked.rescaled)
+    done = BlockRecord(layers=tuple(worked.records), bytes=size, rescaled=worked.rescaled, sha256=sha256)
+    before = journal.record.blocks.get(worked.place.key)
+    if before is not None:
+        check_same(stage.part_path(worked.place.key), before.sha256, sha256)
     journal.record.blocks[worked.place.key] = done
     journal.save()
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core.contract.page_source import Record
-from hyocr_core.errors import OutputError, RunError
+from hyocr_core.errors import CalibrationError, HyocrError, OutputError, RunError
 from hyocr_core.kit.checks import is_finite
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
-from hyocr_core.pages.samples import Failure, Sample, check_failures, iter_samples
+from hyocr_core.pages.samples import Failure, Sample, check_failures, digest_page, iter_samples
 from hyocr_core.progress import Progress
 from hyocr_core.run.activations import sample_path, save_embedded
 from hyocr_core.run.run_record import RunJournal
 from hyocr_core.run.token_weights import token_kinds
+from hyocr_core.run.trusted import check_same
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,11 +50,10 @@ class EmbeddedSamples:
 class Embedding:
     """How samples reach the input of one tower.
 
-    name: of the progress bar. key: what the journal calls the samples. embed: takes a sample's index and inputs.
+    name: of the progress bar. folder: in the stage. embed: takes a sample's index and inputs.
     """
 
     name: str
-    key: str
     folder: Path
     embed: Embed
 
@@ -90,18 +90,38 @@ def embed_samples(
 
 def _embed_one(how: Embedding, sample: Sample, index: int, journal: RunJournal) -> None:
     path = sample_path(how.folder, index)
-    key = f"{how.key}-{path.stem}"
-    recorded = journal.record.samples.get(key)
-    if recorded is not None and recorded != sample.digest:
-        raise OutputError(f"cannot resume: the calibration sample {sample.name} has changed since the run began")
-    if recorded is not None and path.is_file():
+    if journal.record.pages.setdefault(path.stem, sample.digest) != sample.digest:
+        raise _changed(sample.name, resumed=journal.resumed)
+    name = f"{how.folder.name}/{path.name}"
+    before = journal.record.inputs.get(name)
+    if before is not None and path.is_file():
         return
     embedded = how.embed(index, sample.inputs)
     if not is_finite(embedded.hidden_states):
         raise RunError(f"vision tower: its output is NaN or infinite for the sample {sample.name}")
-    save_embedded(path, embedded)
-    journal.record.samples[key] = sample.digest
+    after = save_embedded(path, embedded)
+    check_same(path, before, after)
+    journal.record.inputs[name] = after
     journal.save()
+
+
+def check_pages_again(samples: EmbeddedSamples, records: Sequence[Record], journal: RunJournal) -> None:
+    """Read every page once more. Raises RunError for one that is not what the model saw; one that is gone is let be."""
+    used = {name: f"{index:05d}" for index, name in enumerate(samples.names)}
+    for record in (record for record in records if record.name in used):
+        try:
+            found, _ = digest_page(record, record.open_image())
+        except CalibrationError:
+            continue
+        if found != journal.record.pages[used[record.name]]:
+            raise _changed(record.name, resumed=False)
+
+
+def _changed(name: str, *, resumed: bool) -> HyocrError:
+    said = f"the calibration sample {name} has changed since the run began"
+    if resumed:
+        return OutputError(f"cannot resume: {said}")
+    return RunError(f"{said}: put back what it was and run again with --resume, or start anew")
 
 
 def sample_size(records: Sequence[Record], processor: Any) -> tuple[int, int]:

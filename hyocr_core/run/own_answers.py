@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
+from hyocr_core.checkpoint.sealed import seal, unseal
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.contract.page_source import Record
@@ -30,7 +31,7 @@ BATCH_PAGES = 32
 CLOSING_TOKENS = 8
 """What the chat template may put after an answer."""
 
-_SCHEMA = 2
+_SCHEMA = 3
 
 
 class OwnAnswer(FrozenModel):
@@ -65,7 +66,7 @@ def own_answers(job: Job, digests: Mapping[str, str]) -> list[Record]:
     asked = [_SCHEMA, dict(digests), decoding.model_dump(), job.model.forward, job.run.max_pixels]
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
     with _locked(answers_folder() / key, job.progress) as folder:
-        answers = _read(job, pages, _Kept(folder), decoding)
+        answers = _read(job, pages, _Kept(folder, job.progress.say), decoding)
     _say_cut(answers, decoding.max_new_tokens, job.progress)
     return [
         replace(record, answer=answers[record.name].usable) if record.name in answers else record
@@ -78,19 +79,24 @@ class _Kept:
     """Answers by the digest of their page, each a file."""
 
     folder: Path
+    say: Callable[[str], None]
 
     def get(self, page: str) -> OwnAnswer | None:
-        """What is kept, if it can be read; what cannot is as good as missing."""
+        """What is kept, if it is as it was written; what is not is as good as missing."""
+        path = self._path(page)
         try:
-            return OwnAnswer.model_validate_json(self._path(page).read_bytes())
+            return OwnAnswer.model_validate(unseal(path.read_bytes()))
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError):
+            self.say(f"{path} is damaged: the model answers again")
             return None
 
     def put(self, page: str, answer: OwnAnswer) -> None:
         """Keep an answer; it is on disk, whole, when this returns."""
         path = self._path(page)
         with writing(path), replacing(path) as partial:
-            save_bytes(partial, answer.model_dump_json().encode())
+            save_bytes(partial, seal(answer.model_dump(mode="json")))
 
     def _path(self, page: str) -> Path:
         return self.folder / f"{page}.json"

@@ -23,10 +23,8 @@ from hyocr_core.pages.samples import build_sample
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.run.job import Job
 from hyocr_core.run.overrides import Overrides
-from hyocr_core.run.run_record import PreparedRecord, RunJournal
-
-PART = "prepared"
-"""The part of the stage that holds the replaced tensors."""
+from hyocr_core.run.run_record import PREPARED, PreparedRecord, RunJournal
+from hyocr_core.run.trusted import check_same
 
 PREPARED_CHANGE = 0.05
 """How much replaced tensors may change the logits of a sample, relative; rotations rounded to bf16 take a percent."""
@@ -73,13 +71,17 @@ def prepare_model(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed:
     if not job.method.implements("prepare"):
         return
     prepared = journal.record.prepared
-    if prepared is None:
+    lost = prepared is not None and bool(prepared.tensors) and not stage.part_path(PREPARED).is_file()
+    if lost:
+        # The method is to see what it saw before, and not what came of its own tensors.
+        _forget_samples(stage, journal)
+    if prepared is None or lost:
         with job.watch.phase("prepare"):
             prepared = _ask(job, stage, journal, embed)
     else:
         _set_options(job, prepared.overrides)
     if prepared.tensors:
-        job.model = _with(job, stage.read_part(PART))
+        job.model = _with(job, stage.read_part(PREPARED))
     job.prepared = prepared.tensors
     job.config_changes = prepared.config
     for name in job.copies.keys() - job.kept if job.run.keep_head else ():
@@ -90,15 +92,18 @@ def _ask(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable
     job.progress.start("prepare", 1)
     found = job.method.prepare(ModelView(job), embed() if job.records else (), job.config, job.run.seed)
     _set_options(job, found.overrides)
+    before, sha256 = journal.record.prepared, None
     if found.tensors:
         _check_output(job, found)
-        stage.add_part(PART, found.tensors)
+        sha256 = stage.add_part(PREPARED, found.tensors)
+        check_same(stage.part_path(PREPARED), before and before.sha256, sha256)
     if found.tensors or job.config.quant_vit:
         _forget_samples(stage, journal)
     prepared = PreparedRecord(
         overrides={pattern: dict(options) for pattern, options in found.overrides.items()},
         tensors=tuple(found.tensors),
         config=dict(found.config),
+        sha256=sha256,
     )
     journal.record.prepared = prepared
     journal.save()
@@ -122,7 +127,8 @@ def _with(job: Job, tensors: Mapping[str, Tensor]) -> HunYuanVL:
 
 def _forget_samples(stage: StagedCheckpoint, journal: RunJournal) -> None:
     """Samples that were embedded with tensors which are about to change have to be embedded again."""
-    journal.record.samples.clear()
+    journal.record.inputs.clear()
+    journal.record.embedded = None
     journal.save()
     shutil.rmtree(stage.folder / "inputs", ignore_errors=True)
 

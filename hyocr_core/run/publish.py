@@ -15,6 +15,7 @@ from hyocr_core.checkpoint.quant_report import (
     ModelRecord,
     QuantReport,
 )
+from hyocr_core.checkpoint.unchanged import Unchanged
 from hyocr_core.checkpoint.writer import StagedCheckpoint, unaccepted_folder
 from hyocr_core.errors import RunError
 from hyocr_core.evaluation.recorded.record_folder import save_evaluation
@@ -24,12 +25,12 @@ from hyocr_core.pages.sources import source_name
 from hyocr_core.report.card import FILE_NAME as CARD_NAME
 from hyocr_core.report.card import model_card
 from hyocr_core.resources import peak_rss_bytes, versions
-from hyocr_core.run.embedding import EmbeddedSamples
+from hyocr_core.run.embedding import EmbeddedSamples, check_pages_again
 from hyocr_core.run.export import export_files
 from hyocr_core.run.job import Job
-from hyocr_core.run.prepare_model import PART
-from hyocr_core.run.run_record import RunJournal
+from hyocr_core.run.run_record import PREPARED, RunJournal
 from hyocr_core.run.trial import Trial, hold_trial, named
+from hyocr_core.run.trusted import check_parts
 from hyocr_core.settings.run_config import RunConfig
 
 
@@ -37,13 +38,13 @@ from hyocr_core.settings.run_config import RunConfig
 class Quantized:
     """What the blocks' loop left.
 
-    samples: that calibrated it, None without. digests: of the model's files. resumed_after: see QuantReport.
+    samples: that calibrated it, None without. sources: the model's files. resumed_after: see QuantReport.
     """
 
     stage: StagedCheckpoint
     journal: RunJournal
     samples: EmbeddedSamples | None
-    digests: dict[str, str]
+    sources: Unchanged
     resumed_after: int | None
 
 
@@ -55,8 +56,23 @@ def publish(job: Job, done: Quantized, trial: Trial | None) -> QuantReport:
     job.progress.step()
     if trial is not None:
         report = _try(job, done.stage, report, trial)
+    _check_sources(job, done)
     done.stage.publish(accepted=_under_its_name(job.run, report))
     return report
+
+
+def _check_sources(job: Job, done: Quantized) -> None:
+    """Raise RunError unless everything that the run read is what it was when it began."""
+    done.sources.check()
+    if done.samples is not None:
+        check_pages_again(done.samples, job.records, done.journal)
+    damaged = done.sources.damaged()
+    if damaged is not None:
+        done.stage.forget()
+        raise RunError(
+            f"{damaged} no longer holds what it held when the run began, though nothing was written to it: what was "
+            "made of it is deleted; fetch it again and start anew"
+        )
 
 
 def published_at(run: RunConfig, report: QuantReport) -> Path:
@@ -93,7 +109,8 @@ def _build(job: Job, done: Quantized) -> QuantReport:
     left_out = job.copies.keys() - job.kept
     replaced = {f"{name}.weight" for name in job.plan.quantized} | set(rescaled)
     carried = [name for name in job.original.tensors if name not in replaced and name not in left_out]
-    prepared = {name: PART for name in job.prepared if name in carried}
+    check_parts(done.stage, done.journal)
+    prepared = {name: PREPARED for name in job.prepared if name in carried}
     config = job.reader.config | job.config_changes | {"quantization_config": job.quantization_config}
     files = done.stage.build(job.original, carried, list(blocks), config, prepared)
     files |= export_files(job, done.stage)
@@ -109,7 +126,7 @@ def _build(job: Job, done: Quantized) -> QuantReport:
             source=job.source.repo_id or job.source.folder.resolve().name,
             revision=job.source.revision,
             subfolder=job.source.subfolder,
-            sha256=done.digests,
+            sha256=done.sources.digests,
         ),
         calibration=_calibration_record(job, done.samples),
         ignored=job.plan.ignored,

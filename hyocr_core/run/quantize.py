@@ -8,6 +8,7 @@ import torch
 
 from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.checkpoint.quant_report import QuantReport
+from hyocr_core.checkpoint.unchanged import Unchanged
 from hyocr_core.checkpoint.writer import StagedCheckpoint
 from hyocr_core.plugin.watch import watching
 from hyocr_core.progress import Progress, Silent
@@ -21,6 +22,7 @@ from hyocr_core.run.publish import Quantized, publish
 from hyocr_core.run.run_record import RunJournal, RunRecord
 from hyocr_core.run.towers import Towers
 from hyocr_core.run.trial import prepare_trial
+from hyocr_core.run.trusted import is_done, remove_damaged
 from hyocr_core.settings.run_config import RunConfig
 
 CALIBRATION = {"calib", "task", "system", "answers", "num_samples", "max_pixels", "seed", "keep_duplicates"}
@@ -47,31 +49,35 @@ def quantize(
     ):
         job.method = replace(job.method, watch=watch)
         with job.watch.phase("check"):
-            digests = _check_weights(job)
-        journal = _open_journal(job, stage, digests, resume=resume)
-        _let_answer(job, digests)
-        done = sum(place.key in journal.record.blocks for place in job.model.decoder_blocks)
+            sources = _check_weights(job)
+        journal = _open_journal(job, stage, sources, resume=resume)
+        if resume:
+            decoder = [place.key for place in job.model.decoder_blocks]
+            remove_damaged(stage, journal, decoder, job.progress.say)
+        _let_answer(job, sources.digests)
+        done = sum(is_done(stage, journal, place.key) for place in job.model.decoder_blocks)
         samples = _quantize_towers(job, stage, journal)
         job.observed = watch.close()
-        quantized = Quantized(stage, journal, samples, digests, done - 1 if done else None)
+        quantized = Quantized(stage, journal, samples, sources, done - 1 if done else None)
         return publish(job, quantized, trial)
 
 
-def _check_weights(job: Job) -> dict[str, str]:
+def _check_weights(job: Job) -> Unchanged:
+    sources = Unchanged(job.original)
     job.progress.start("check", len(job.original.tensors))
     job.original.check_finite(job.original.tensors, job.progress.step)
     check_norms(job)
-    return job.original.digests()
+    return sources
 
 
-def _open_journal(job: Job, stage: StagedCheckpoint, digests: dict[str, str], *, resume: bool) -> RunJournal:
+def _open_journal(job: Job, stage: StagedCheckpoint, sources: Unchanged, *, resume: bool) -> RunJournal:
     """The journal of this run; a resumed one must have the same fingerprint, or the bytes would differ."""
     spec, entry = job.method.spec, job.method.entry
     fingerprint = {
         "method": {"name": spec.name, "distribution": entry.distribution, "version": entry.version},
         "options": job.config.model_dump(mode="json"),
         "overrides": job.run.overrides,
-        "model": digests,
+        "model": sources.digests,
         "calibration": job.run.model_dump(include=CALIBRATION),
         "decoding": job.decoding.model_dump() if job.lacks_answers else None,
         "keep_head": job.run.keep_head,
@@ -81,8 +87,8 @@ def _open_journal(job: Job, stage: StagedCheckpoint, digests: dict[str, str], *,
         "versions": versions(),
     }
     if resume:
-        return Journal.resume(stage.journal_path, fingerprint, RunRecord)
-    return Journal.start(stage.journal_path, fingerprint, RunRecord())
+        return Journal.resume(stage.journal_path, fingerprint, RunRecord, sources.check)
+    return Journal.start(stage.journal_path, fingerprint, RunRecord(), sources.check)
 
 
 def _let_answer(job: Job, digests: dict[str, str]) -> None:

@@ -30,7 +30,7 @@ class Towers:
 
     def full_precision_batches(self) -> Batches:
         """The samples at the input of the decoder, none of it quantized yet."""
-        samples = self._embed("inputs", "sample", None)
+        samples = self._embed("inputs", None)
         cache = ActivationCache(samples.folder, samples.names, self.job.model.batch, spill=self.job.run.spill)
         return BlockBatches(Streams(cache), self.job.progress.detail)
 
@@ -44,7 +44,7 @@ class Towers:
         def patches(_index: int, inputs: ModelInputs) -> Embedded:
             return job.model.embed_patches(inputs)
 
-        how = Embedding("patches", "patches", self.stage.folder / "patches", patches)
+        how = Embedding("patches", self.stage.folder / "patches", patches)
         with job.watch.phase("vision"), job.model.patch_embedding():
             samples = embed_samples(how, job.records, job.processor, job.model.max_tokens, self.journal, job.progress)
         caches = [
@@ -60,13 +60,13 @@ class Towers:
 
         features: of a quantized vision tower, on both paths.
         """
-        samples = self._embed("inputs", "sample", None if features is None else features.quantized)
+        samples = self._embed("inputs", None if features is None else features.quantized)
         folders = {QUANTIZED: samples.folder}
         if REFERENCE in self._streams:
             # Where the vision tower stays as it is, both paths begin alike.
             apart = self.job.config.quant_vit
             reference = None if features is None else features.reference
-            folders[REFERENCE] = self._embed(REFERENCE, REFERENCE, reference).folder if apart else samples.folder
+            folders[REFERENCE] = self._embed(REFERENCE, reference).folder if apart else samples.folder
         if self.journal.record.embedded is None:
             self.journal.record.embedded = len(samples.names)
             self.journal.save()
@@ -88,7 +88,7 @@ class Towers:
     def _streams(self) -> tuple[str, ...]:
         return (QUANTIZED, REFERENCE) if self.job.follows_reference else (QUANTIZED,)
 
-    def _embed(self, folder: str, key: str, vision: ActivationCache | None) -> EmbeddedSamples:
+    def _embed(self, folder: str, vision: ActivationCache | None) -> EmbeddedSamples:
         """Bring every sample to the input of the decoder; vision: the features of a quantized vision tower."""
         job = self.job
 
@@ -96,6 +96,6 @@ class Towers:
             features = None if vision is None else vision.get(index).hidden_states[0].to(job.model.device)
             return job.model.embed(inputs, features)
 
-        how = Embedding("vision", key, self.stage.folder / folder, embed)
+        how = Embedding("vision", self.stage.folder / folder, embed)
         with job.watch.phase("vision"), job.model.front(vision=vision is None):
             return embed_samples(how, job.records, job.processor, job.model.max_tokens, self.journal, job.progress)

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from hyocr_core.checkpoint.journal import Journal
+from hyocr_core.checkpoint.sealed import seal
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.errors import OutputError, RunError
 
@@ -114,20 +115,59 @@ def test_unreadable(path: Path, content: str) -> None:
         resumed(path)
 
 
-@pytest.mark.parametrize("format_", [1, 3])
-def test_a_journal_of_another_format_is_told_from_a_damaged_one(path: Path, format_: int) -> None:
-    path.write_text(json.dumps({"format": format_, "fingerprint": PRINT, "entries": {}, "record": {}}))
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_journal_of_another_format_is_told_from_a_damaged_one(path: Path, sealed: bool) -> None:
+    content = {"format": 4 if sealed else 2, "fingerprint": PRINT, "entries": {}, "record": {}}
+    path.write_bytes(seal(content) if sealed else json.dumps(content).encode())
     with pytest.raises(OutputError, match=rf"^cannot resume: {path} is of another hyocr; delete {path.parent} to"):
         resumed(path)
 
 
 @pytest.mark.parametrize("record", [None, [], {"blocks": {"0": {}}}, {"embedded": "many"}, {"unknown": 1}])
 def test_a_record_of_another_kind_is_one_line(path: Path, record: Any) -> None:
-    path.write_text(json.dumps({"format": 2, "fingerprint": PRINT, "record": record}))
+    path.write_bytes(seal({"format": 3, "fingerprint": PRINT, "record": record}))
     with pytest.raises(
         OutputError, match=rf"^cannot resume: {path} is unreadable; delete {path.parent} to start anew$"
     ):
         resumed(path)
+
+
+@pytest.mark.parametrize("position", range(0, 700, 37))
+def test_a_flipped_bit_is_noticed_wherever_it_is(path: Path, position: int) -> None:
+    Journal.start(path, PRINT, Record(embedded=1, blocks={"0": Done(shape=(1, 2), error=0.25)}))
+    content = bytearray(path.read_bytes())
+    assert len(content) < 700
+    before = json.loads(content)
+    content[position % len(content)] ^= 4
+    path.write_bytes(content)
+    try:
+        told = json.loads(content) != before
+    except ValueError:
+        told = True
+    if told:
+        with pytest.raises(OutputError, match=r"cannot resume: .* is unreadable"):
+            resumed(path)
+    else:
+        assert resumed(path).record.embedded == 1
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_nothing_is_noted_that_nobody_vouches_for(path: Path, changed: bool) -> None:
+    seen: list[int] = []
+
+    def vouch() -> None:
+        seen.append(1)
+        if changed and len(seen) > 1:
+            raise RunError("a file was replaced")
+
+    journal = Journal.start(path, PRINT, Record(embedded=1), vouch)
+    journal.record.embedded = 2
+    if changed:
+        with pytest.raises(RunError, match="replaced"):
+            journal.save()
+    else:
+        journal.save()
+    assert resumed(path).record.embedded == (1 if changed else 2)
 
 
 def test_missing(path: Path) -> None:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hyocr_core.checkpoint.quant_report import QuantReport, read_report
+from hyocr_core.checkpoint.sealed import seal, unseal
 from hyocr_core.errors import BadInputError, CalibrationError, CheckpointError, ConfigError, OutputError, RunError
 from hyocr_core.models.load import load_model
 from hyocr_core.pages.processor import load_processor
@@ -224,9 +225,9 @@ def test_a_changed_run_refuses_to_resume_and_names_the_change(
 def edit_journal(run: RunConfig, edit: Callable[[dict[str, Any]], None]) -> None:
     """Make the journal of an unfinished run say something else, as if the world had changed since."""
     path = run.output.parent / ".out.hyocr-partial" / "journal.json"
-    journal = json.loads(path.read_text())
+    journal = unseal(path.read_bytes())
     edit(journal)
-    path.write_text(json.dumps(journal))
+    path.write_bytes(seal(journal))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_a_changed_version_or_input_refuses_to_resume(
 
 
 def test_a_changed_page_refuses_to_resume(interrupted: RunConfig) -> None:
-    edit_journal(interrupted, lambda journal: journal["record"]["samples"].update({"sample-00000": "0" * 64}))
+    edit_journal(interrupted, lambda journal: journal["record"]["pages"].update({"00000": "0" * 64}))
     with pytest.raises(OutputError, match=r"the calibration sample .* has changed since the run began"):
         quantize(interrupted, resume=True)
 

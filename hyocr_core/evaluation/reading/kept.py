@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, try_lock, writing
+from hyocr_core.checkpoint.sealed import seal, unseal
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.errors import OutputError
 from hyocr_core.evaluation.scores.result import Diagnosis, Role
@@ -43,6 +44,14 @@ class BatchRecord(FrozenModel):
     gaps: dict[Role, tuple[Gap, ...]] = Field(default_factory=dict)
     diagnosis: Diagnosis | None = None
 
+    @model_validator(mode="after")
+    def _one_for_each_page(self) -> Self:
+        counts = [len(reading.answers) for reading in self.readings.values()]
+        counts += [len(gaps) for gaps in self.gaps.values()]
+        if not self.readings or any(count != len(self.pages) for count in counts):
+            raise ValueError("the counts do not fit")
+        return self
+
 
 class Kept:
     """The batches read so far by key, each also a file of its own, so that keeping one takes no longer than another.
@@ -56,13 +65,17 @@ class Kept:
         self.batches: dict[str, BatchRecord] = {}
         self.whole = True
 
-    def load(self) -> None:
-        """Take what an interrupted evaluation left. Raises OutputError for a file that cannot be read."""
+    def load(self, say: Callable[[str], None]) -> None:
+        """Take what an interrupted evaluation left, all but files that were damaged: `say` is told of each."""
         for path in sorted(self._files()):
             try:
-                self.batches[path.stem] = BatchRecord.model_validate_json(path.read_bytes())
-            except (OSError, ValueError) as error:
-                raise OutputError(f"cannot resume: {path} is unreadable; begin anew with --no-resume") from error
+                self.batches[path.stem] = BatchRecord.model_validate(unseal(path.read_bytes()))
+            except (OSError, ValueError):
+                say(f"{path} is damaged: its pages are read again")
+
+    def has(self, key: str, pages: Sequence[int]) -> bool:
+        """Whether a batch of these pages is kept under this key."""
+        return key in self.batches and self.batches[key].pages == tuple(pages)
 
     def forget(self) -> None:
         """Delete what an interrupted evaluation left."""
@@ -74,7 +87,7 @@ class Kept:
         if self._folder is not None:
             path = self._folder / f"{key}.json"
             with writing(path), replacing(path) as partial:
-                save_bytes(partial, batch.model_dump_json().encode())
+                save_bytes(partial, seal(batch.model_dump(mode="json")))
         self.batches[key] = batch
 
     def _files(self) -> list[Path]:
@@ -117,7 +130,7 @@ def keeping(root: Path | None, fingerprint: Mapping[str, Any], *, resume: bool, 
     try:
         kept = Kept(folder)
         if resume:
-            kept.load()
+            kept.load(progress.say)
         else:
             kept.forget()
         try:

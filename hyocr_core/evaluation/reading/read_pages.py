@@ -89,10 +89,10 @@ def _read_together(
     pages: Pages, readers: Mapping[Role, Reader], kept: Kept, batch_size: int, progress: Progress
 ) -> list[BatchRecord]:
     batches = {f"batch-{number:06d}": indices for number, indices in enumerate(pages.batches(batch_size))}
-    done = sum(len(indices) for key, indices in batches.items() if key in kept.batches)
+    done = sum(len(indices) for key, indices in batches.items() if kept.has(key, indices))
     _start("read pages", done, len(pages.records), progress)
     for key, indices in batches.items():
-        if key in kept.batches:
+        if kept.has(key, indices):
             continue
         inputs = [pages.inputs(index) for index in indices]
         kept.add(key, read_batch(indices, inputs, readers, diagnosed=key == next(iter(batches))))
@@ -106,7 +106,7 @@ def _read_alone(
 ) -> tuple[list[BatchRecord], dict[int, str]]:
     """What was read, a record for each page, and the pages that were not, with the reason."""
     keys = {index: f"batch-{role}-{index:06d}" for index in range(len(pages.records))}
-    waiting = [index for index, key in keys.items() if key not in kept.batches]
+    waiting = [index for index, key in keys.items() if not kept.has(key, [index])]
     _start(f"read pages ({role})", len(keys) - len(waiting), len(keys), progress)
     unread: dict[int, str] = {}
     for page in reader.read([pages.text(index) for index in waiting], progress.say) if waiting else ():
