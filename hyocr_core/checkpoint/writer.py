@@ -76,6 +76,16 @@ def check_target(target: Path, *, resume: bool) -> None:
         _refuse_unfinished(target, folder)
 
 
+def drop_stage(target: Path) -> None:
+    """Delete what is left beside a checkpoint that is published. Raises OutputError while a run holds it."""
+    target = target.expanduser().resolve()
+    folder = stage_folder(target)
+    if folder.is_dir():
+        lock = _take_lock(folder, target)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
 class StagedCheckpoint:
     """The stage of one output folder, held exclusively until `publish` or `close`.
 

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hyocr_core._version import __version__
 from hyocr_core.checkpoint.quant_report import (
@@ -14,11 +15,12 @@ from hyocr_core.checkpoint.quant_report import (
     MethodRecord,
     ModelRecord,
     QuantReport,
+    read_report,
 )
 from hyocr_core.checkpoint.unchanged import Unchanged
-from hyocr_core.checkpoint.writer import StagedCheckpoint, unaccepted_folder
+from hyocr_core.checkpoint.writer import StagedCheckpoint, drop_stage, unaccepted_folder
 from hyocr_core.errors import RunError
-from hyocr_core.evaluation.recorded.record_folder import save_evaluation
+from hyocr_core.evaluation.recorded.record_folder import load_run, save_evaluation, save_run
 from hyocr_core.evaluation.recorded.summary import summarize
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.pages.sources import source_name
@@ -57,8 +59,24 @@ def publish(job: Job, done: Quantized, trial: Trial | None) -> QuantReport:
     if trial is not None:
         report = _try(job, done.stage, report, trial)
     _check_sources(job, done)
+    save_run(done.stage.checkpoint, _settings(job.run))
     done.stage.publish(accepted=_under_its_name(job.run, report))
     return report
+
+
+def finish(run: RunConfig) -> QuantReport | None:
+    """Do what is left of a run that was killed after its checkpoint appeared; return its report, None for others."""
+    output = run.output.expanduser().resolve()
+    for place in (output, unaccepted_folder(output)):
+        if load_run(place) == _settings(run):
+            drop_stage(output)
+            return read_report(place)
+    return None
+
+
+def _settings(run: RunConfig) -> dict[str, Any]:
+    """What says which run it was, wherever its checkpoint lies."""
+    return run.model_dump(mode="json", exclude={"output"})
 
 
 def _check_sources(job: Job, done: Quantized) -> None:

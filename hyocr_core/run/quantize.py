@@ -18,7 +18,7 @@ from hyocr_core.run.embedding import EmbeddedSamples
 from hyocr_core.run.job import Drawn, Job, check_norms, check_resources, prepare
 from hyocr_core.run.own_answers import own_answers
 from hyocr_core.run.prepare_model import prepare_model
-from hyocr_core.run.publish import Quantized, publish
+from hyocr_core.run.publish import Quantized, finish, publish
 from hyocr_core.run.run_record import RunJournal, RunRecord
 from hyocr_core.run.towers import Towers
 from hyocr_core.run.trial import prepare_trial
@@ -37,9 +37,12 @@ def quantize(
     With `run.eval` it reads these pages before, beside the original; if it then fails `run.gate`, as the report says in
     `gate.accepted`, it is published at `run.output` with `.unaccepted` appended, unless `run.keep`.
     Raises BadInputError before anything is written when an input cannot be used, RunError when the run fails; what is
-    done by then stays beside the target, and `resume=True` goes on from there to the same bytes.
+    done by then stays beside the target, and `resume=True` goes on from there to the same bytes, or finds it finished.
     drawn: pages that a run of the same pages has drawn; None draws.
     """
+    finished = finish(run) if resume else None
+    if finished is not None:
+        return finished
     job = prepare(run, progress or Silent(), drawn)
     check_resources(job)
     trial = prepare_trial(job)

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
 from hyocr_core.checkpoint.quant_report import QuantReport, read_report
-from hyocr_core.checkpoint.writer import check_target, is_unfinished
+from hyocr_core.checkpoint.writer import check_target, drop_stage, is_unfinished
 from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.errors import ConfigError, HyocrError, OutputError
 from hyocr_core.progress import Progress, Silent
@@ -117,13 +117,19 @@ def run_sweep(planned: Sequence[Planned], progress: Progress | None = None) -> S
         there = ": is there already" if each.done else ""
         progress.say(f"{each.name} ({number} of {len(planned)}){there}")
         try:
-            refuse_shortcomings(each.run, read_report(each.run.output) if each.done else _make(each, progress))
+            refuse_shortcomings(each.run, _find(each) if each.done else _make(each, progress))
         except HyocrError as error:
             progress.say(f"{each.name}: failed: {error}")
             failed[each.name] = str(error)
         else:
             finished.append(each.run.output)
     return SweepOutcome(tuple(finished), failed)
+
+
+def _find(planned: Planned) -> QuantReport:
+    # A kill may have left the stage of a checkpoint that has appeared.
+    drop_stage(planned.run.output)
+    return read_report(planned.run.output)
 
 
 def _make(planned: Planned, progress: Progress) -> QuantReport:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from hyocr_core.checkpoint.durable import try_lock
+from hyocr_core.checkpoint.sealed import seal, unseal
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CalibrationError, CheckpointError, OutputError
 from hyocr_core.evaluation.reading.generate import Runner
@@ -129,13 +130,19 @@ def test_what_an_interrupted_run_has_read_is_kept(job: Prepare, monkeypatch: pyt
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.parametrize("content", [b"", b'{"text": "ab', b'{"text": 3}', b"\xff\xfe"])
-def test_a_damaged_answer_is_read_again(content: bytes, job: Prepare) -> None:
+@pytest.mark.parametrize("content", [b"", b'{"text": "ab', b'{"text": 3}', b"\xff\xfe", seal({"text": 3}), None])
+def test_a_damaged_answer_is_read_again(content: bytes | None, job: Prepare) -> None:
+    """None: an answer in which one letter is another, and nothing else is wrong with it."""
     made = job()
     whole = own_answers(made, made.reader.digests())
-    kept_files()[0].write_bytes(content)
+    path = kept_files()[0]
+    good = path.read_bytes()
+    text = unseal(good)["text"]
+    path.write_bytes(good.replace(text.encode(), f"x{text[1:]}".encode()) if content is None else content)
+    assert path.read_bytes() != good
     assert [r.answer for r in own_answers(made, made.reader.digests())] == [r.answer for r in whole]
-    assert OwnAnswer.model_validate_json(kept_files()[0].read_bytes()).ended
+    assert path.read_bytes() == good
+    assert f"{path} is damaged: the model answers again" in heard(made).said
 
 
 def test_another_checkpoint_or_limit_has_answers_of_its_own(job: Prepare, demo: Path, tmp_path: Path) -> None:
@@ -180,7 +187,7 @@ def test_a_loop_is_cut_to_one_round_and_said(job: Prepare) -> None:
     made = job()
     own_answers(made, made.reader.digests())
     for path in kept_files()[:2]:
-        path.write_text(OwnAnswer(text="total 17 " * 400, ended=False).model_dump_json())
+        path.write_bytes(seal({"text": "total 17 " * 400, "ended": False}))
     answers = [record.answer for record in own_answers(made, made.reader.digests())]
     assert answers.count("total 17 ") == 2
     assert any("2 of 6 answers end in a repetition loop" in line for line in heard(made).said)

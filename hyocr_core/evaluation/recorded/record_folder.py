@@ -2,6 +2,7 @@
 
 It lies in the checkpoint's sub folder `report`, which may show confidential pages and is never uploaded:
 
+    run.json                 the settings of the run that made the checkpoint
     commands.json
     evaluations/KEY/         one set of pages, the newest evaluation of it
         eval.json
@@ -16,7 +17,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 EVALUATIONS = "evaluations"
 EVALUATION = "eval.json"
 COMMANDS = "commands.json"
+RUN = "run.json"
 
 LONGEST_SIDE = 1200
 """Pixels of a kept page image: enough to read ten-point print of an A4 page."""
@@ -69,6 +71,20 @@ def pages_key(result: EvalResult) -> str:
     """What names the set of pages of an evaluation: the same for all evaluations of it."""
     pages = [[page.name, page.reference] for page in result.pages]
     return hashlib.sha256(json.dumps([Path(result.data).name, pages]).encode()).hexdigest()[:16]
+
+
+def save_run(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Note the settings of the run that made a checkpoint. Raises RunError when they cannot be written."""
+    path = folder / REPORT / RUN
+    with _recording(folder):
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as partial:
+            save_bytes(partial, f"{json.dumps(settings, indent=2)}\n".encode())
+
+
+def load_run(folder: Path) -> dict[str, Any] | None:
+    """The settings that `save_run` noted; None if there are none. Raises CheckpointError when they cannot be read."""
+    return _read_object(folder / REPORT / RUN)
 
 
 def save_evaluation(folder: Path, result: EvalResult, records: Sequence[Record]) -> None:

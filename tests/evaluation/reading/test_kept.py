@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from hyocr_core.checkpoint.sealed import seal, unseal
 from hyocr_core.contract.page_source import Record
-from hyocr_core.errors import OutputError, RunError
+from hyocr_core.errors import RunError
 from hyocr_core.evaluation.reading.kept import BatchReading, BatchRecord, Kept, default_state, keeping
 from hyocr_core.evaluation.reading.local import read_batch
 from hyocr_core.evaluation.scores.result import EvalResult
@@ -99,17 +100,50 @@ def test_a_killed_process_leaves_what_it_read(tmp_path: Path) -> None:
         assert kept.batches == {"batch-000000": BATCH}
 
 
-def test_damaged_state_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def another(**changes: Any) -> bytes:
+    """A batch that is sealed as it should be, with other fields."""
+    return seal({**BATCH.model_dump(mode="json"), **changes})
+
+
+ANSWER = {"text": "a", "tokens": 1, "ended": True}
+DAMAGED: dict[str, bytes] = {
+    "torn": b"{",
+    "empty": b"",
+    "not sealed": BATCH.model_dump_json().encode(),
+    "a flipped digit": seal(BATCH.model_dump(mode="json")).replace(b'"tokens": 7', b'"tokens": 6', 1),
+    "deep": b"[" * 100_000,
+    "no readings": another(readings={}),
+    "more pages than answers": another(pages=[3, 4]),
+    "fewer gaps than pages": another(gaps={"model": []}),
+    "more answers than pages": another(
+        readings={"model": {"answers": [ANSWER, ANSWER], "seconds": 0.1, "first_token": None}}
+    ),
+    "a count that is text": another(readings={"model": {"answers": [{**ANSWER, "tokens": "many"}], "seconds": 0.1}}),
+    "pages that are text": another(pages="3"),
+    "another's key": another(role="model"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_state_is_read_again_saying_so(tmp_path: Path, damage: str) -> None:
     interrupted(tmp_path, {"a": 1})
     (folder,) = tmp_path.iterdir()
-    (folder / "batch-000000.json").write_text("{")
-    with (
-        pytest.raises(OutputError, match=r"batch-000000\.json is unreadable; begin anew with --no-resume"),
-        keeping(tmp_path, {"a": 1}, resume=True, progress=Silent()),
-    ):
-        pytest.fail("it must not begin")
-    with keeping(tmp_path, {"a": 1}, resume=False, progress=Silent()) as kept:
+    path, good = folder / "batch-000000.json", (folder / "batch-000000.json").read_bytes()
+    path.write_bytes(DAMAGED[damage])
+    said = Said()
+    with keeping(tmp_path, {"a": 1}, resume=True, progress=said) as kept:
         assert kept.batches == {}
+        assert said.lines == [f"{path} is damaged: its pages are read again"]
+        kept.add("batch-000000", BATCH)
+        assert path.read_bytes() == good
+
+
+def test_a_batch_of_other_pages_is_not_taken_for_these(tmp_path: Path) -> None:
+    with keeping(tmp_path, {"a": 1}, resume=True, progress=Silent()) as kept:
+        kept.add("batch-000000", BATCH)
+        assert kept.has("batch-000000", [3])
+        assert not kept.has("batch-000000", [4])
+        assert not kept.has("batch-000001", [3])
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,9 +243,9 @@ def test_an_interrupted_evaluation_with_rounding_goes_on_too(
 def test_time_counts_every_run(tiny: Path, pages: MakePages, run: Evaluation, tmp_path: Path) -> None:
     run.stopped(tiny, pages(4), after=2)
     (path,) = (tmp_path / "state").glob("*/batch-*.json")
-    kept = json.loads(path.read_text())
+    kept = unseal(path.read_bytes())
     kept["readings"]["model"] |= {"seconds": 1000.0, "first_token": 500.0}
-    path.write_text(json.dumps(kept))
+    path.write_bytes(seal(kept))
     result, _ = run(tiny, pages(4))
     assert 1000 < result.model.seconds < 1100
     assert result.model.pages_per_second == 4 / result.model.seconds
