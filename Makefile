@@ -3,11 +3,13 @@
 #   TORCH   what to install as torch; add pip options to choose a build, e.g. a wheel index or folder of your own
 #   PYTHON  the interpreter the environments are made of
 #   P       the plugin for `make alone`
-#   ARGS    more arguments for pytest (test, alone, clients) or for the benchmark (bench)
+#   KILLS   how often `make soak` kills
+#   ARGS    more arguments for pytest (test, alone, clients), the benchmark (bench) or the soak, such as --seed 1
 
 PYTHON ?= python3.11
 TORCH ?= torch==2.13.0
 P ?= gptq
+KILLS ?= 60
 ARGS ?=
 
 BIN := .venv/bin
@@ -28,7 +30,7 @@ PARALLEL := -n auto --maxprocesses 4
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test lint fix docs bench alone clients peers release-check clean
+.PHONY: help demo test lint fix docs bench alone clients soak peers release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +42,7 @@ help:
 	@echo 'make bench         seconds and memory of a job on a checkpoint of the published 1B shape'
 	@echo 'make alone P=gptq  the tests of one plugin, with only hyocr-core and that plugin installed'
 	@echo 'make clients       load quantized checkpoints in vLLM (CPU) and Transformers'
+	@echo 'make soak          kill runs of every kind, resume them and compare, KILLS=60 times'
 	@echo 'make peers         environments of the tools that benchmarks/quality.py compares with'
 	@echo 'make release-check build all distributions and try the wheels in new environments'
 	@echo 'make clean         remove environments and outputs'
@@ -73,6 +76,9 @@ alone: .venv-alone-$(P)/run.stamp
 
 clients: .venv/dev.stamp .venv-vllm/run.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/clients $(PARALLEL) --dist load $(ARGS)
+
+soak: .venv/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --kills $(KILLS) $(ARGS)
 
 peers: .venv-peer-llmcompressor/run.stamp .venv-peer-gptqmodel/run.stamp
 

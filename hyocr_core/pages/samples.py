@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core.contract.page_source import Record
-from hyocr_core.errors import CalibrationError, CheckpointError, one_line
+from hyocr_core.errors import CalibrationError, CheckpointError, RunError, one_line
 from hyocr_core.pages.chat_template import Texts, Written, write
 from hyocr_core.pages.images import digest_image
 from hyocr_core.pages.pixels import check_pixels
@@ -89,6 +89,14 @@ def build_sample(record: Record, processor: Any, *, with_answer: bool, max_token
         inputs |= {name: inputs[name][:, : tokens - cut] for name in _PER_TOKEN}
     digest, image_digest = digest_page(record, image)
     return Sample(record.name, inputs, prompt_tokens, record.answer, digest, image_digest, cut)
+
+
+def changed_page(name: str) -> RunError:
+    """What to raise for a calibration page that is not what it was when it was read first."""
+    return RunError(
+        f"the calibration sample {name} has changed since the run began: put back what it was and run again with "
+        "--resume, or start anew"
+    )
 
 
 def digest_page(record: Record, image: Image) -> tuple[str, str]:

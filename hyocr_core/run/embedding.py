@@ -13,7 +13,7 @@ from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, HyocrError, OutputError, RunError
 from hyocr_core.kit.checks import is_finite
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
-from hyocr_core.pages.samples import Failure, Sample, check_failures, digest_page, iter_samples
+from hyocr_core.pages.samples import Failure, Sample, changed_page, check_failures, digest_page, iter_samples
 from hyocr_core.progress import Progress
 from hyocr_core.run.activations import sample_path, save_embedded
 from hyocr_core.run.run_record import RunJournal
@@ -118,10 +118,9 @@ def check_pages_again(samples: EmbeddedSamples, records: Sequence[Record], journ
 
 
 def _changed(name: str, *, resumed: bool) -> HyocrError:
-    said = f"the calibration sample {name} has changed since the run began"
     if resumed:
-        return OutputError(f"cannot resume: {said}")
-    return RunError(f"{said}: put back what it was and run again with --resume, or start anew")
+        return OutputError(f"cannot resume: the calibration sample {name} has changed since the run began")
+    return changed_page(name)
 
 
 def sample_size(records: Sequence[Record], processor: Any) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.checkpoint.sealed import seal, unseal
@@ -24,8 +25,13 @@ from hyocr_core.evaluation.scores.loops import cut_loop
 from hyocr_core.evaluation.scores.score import Answer
 from hyocr_core.models.load import load_model
 from hyocr_core.pages.checked import Pages, check_pages
+from hyocr_core.pages.images import digest_image
+from hyocr_core.pages.samples import changed_page
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.run.job import BATCH_TOKENS, Job
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 BATCH_PAGES = 32
 CLOSING_TOKENS = 8
@@ -68,10 +74,21 @@ def own_answers(job: Job, digests: Mapping[str, str]) -> list[Record]:
     with _locked(answers_folder() / key, job.progress) as folder:
         answers = _read(job, pages, _Kept(folder, job.progress.say), decoding)
     _say_cut(answers, decoding.max_new_tokens, job.progress)
+    seen = dict(zip((record.name for record in pages.records), pages.image_digests, strict=True))
     return [
-        replace(record, answer=answers[record.name].usable) if record.name in answers else record
+        replace(record, answer=answers[record.name].usable, open_image=partial(_open_same, record, seen[record.name]))
+        if record.name in answers
+        else record
         for record in job.records
     ]
+
+
+def _open_same(record: Record, sha256: str) -> Image:
+    """The page that was answered, which is to be no other; sha256: of its pixels."""
+    image = record.open_image()
+    if digest_image(image) != sha256:
+        raise changed_page(record.name)
+    return image
 
 
 @dataclass(frozen=True)

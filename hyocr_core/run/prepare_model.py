@@ -92,11 +92,12 @@ def _ask(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable
     job.progress.start("prepare", 1)
     found = job.method.prepare(ModelView(job), embed() if job.records else (), job.config, job.run.seed)
     _set_options(job, found.overrides)
-    before, sha256 = journal.record.prepared, None
+    sha256 = None
     if found.tensors:
         _check_output(job, found)
         sha256 = stage.add_part(PREPARED, found.tensors)
-        check_same(stage.part_path(PREPARED), before and before.sha256, sha256)
+    if journal.record.prepared is not None:
+        check_same(stage.part_path(PREPARED), journal.record.prepared.sha256, sha256)
     if found.tensors or job.config.quant_vit:
         _forget_samples(stage, journal)
     prepared = PreparedRecord(

@@ -37,7 +37,7 @@ def is_done(stage: StagedCheckpoint, journal: RunJournal, key: str) -> bool:
     return key in journal.record.blocks and stage.part_path(key).is_file()
 
 
-def check_same(path: Path, before: str | None, after: str) -> None:
+def check_same(path: Path, before: str | None, after: str | None) -> None:
     """Raise RunError when a file that is made anew is not what it was; before: its digest, None if it is the first."""
     if before not in (None, after):
         raise RunError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.checkpoint.reader import CheckpointReader, digest
 from hyocr_core.checkpoint.unchanged import Unchanged
 from hyocr_core.errors import RunError
 
@@ -72,8 +72,12 @@ def test_what_was_put_back_is_as_good(unchanged: Unchanged, path: Path) -> None:
 def test_the_same_bytes_are_the_same_file(unchanged: Unchanged, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Touched, copied over itself, with another mode; it is read once for each, and no more."""
     read: list[Path] = []
-    digest = Unchanged.check.__globals__["_digest"]
-    monkeypatch.setitem(Unchanged.check.__globals__, "_digest", lambda path: read.append(path) or digest(path))
+
+    def noted(path: Path) -> str:
+        read.append(path)
+        return digest(path)
+
+    monkeypatch.setattr("hyocr_core.checkpoint.unchanged._digest", noted)
     path.touch()
     unchanged.check()
     shutil.copyfile(path, path.with_name(".copy"))

@@ -18,6 +18,7 @@ from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.plugin.method import Method
 from hyocr_core.progress import Silent
 from hyocr_core.run import publish, quantize
+from hyocr_core.run.own_answers import own_answers
 from hyocr_core.run.quantize import quantize as run_quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.testing.jobs import file_digests
@@ -316,6 +317,21 @@ class TestSources:
         assert str(caught.value).startswith("the calibration sample 1.png has changed since the run began: put back")
         assert caught.value.exit_code == 1
         assert not run.output.exists()
+
+    def test_a_calibration_page_after_it_was_answered(
+        self, own_model: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        more = {"answers": "generate", "max_new_tokens": 4, "options": {"group_size": 32}}
+        run = settings(own_model, tmp_path / "out", calib=str(scans), **more)
+
+        def replacing(*arguments: Any) -> Any:
+            answered = own_answers(*arguments)
+            shutil.copyfile(scans / "0.png", scans / "1.png")
+            return answered
+
+        monkeypatch.setattr(quantize, "own_answers", replacing)
+        with pytest.raises(RunError, match=r"^the calibration sample 1\.png has changed since the run began: put back"):
+            run_quantize(run)
 
     def test_a_calibration_page_that_is_gone_is_not_needed_any_more(
         self, own_model: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

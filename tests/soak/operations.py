@@ -38,7 +38,7 @@ class Operations:
     def install(self) -> None:
         """For the rest of this process: an audit hook cannot be removed."""
         sys.addaudithook(self._hear)
-        os.fsync = self._flushing(os.fsync)
+        vars(os)["fsync"] = self._flushing(os.fsync)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
