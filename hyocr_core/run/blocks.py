@@ -68,8 +68,6 @@ def quantize_blocks(
     for index, place in enumerate(places):
         going_on = streams if through_last or place is not places[-1] else None
         if is_done(stage, journal, place.key) and going_on is None:
-            # Read all the same: a damaged part is refused here, with what to do about it.
-            stage.read_part(place.key)
             job.progress.step(job.model.block_name(place))
             continue
         with job.model.block(place, index, job.plan.quantized) as block, ExitStack() as hooks:

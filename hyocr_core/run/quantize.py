@@ -18,7 +18,7 @@ from hyocr_core.run.embedding import EmbeddedSamples
 from hyocr_core.run.job import Drawn, Job, check_norms, check_resources, prepare
 from hyocr_core.run.own_answers import own_answers
 from hyocr_core.run.prepare_model import prepare_model
-from hyocr_core.run.publish import Quantized, finish, publish
+from hyocr_core.run.publish import Quantized, finish, publish, published_at
 from hyocr_core.run.run_record import RunJournal, RunRecord
 from hyocr_core.run.towers import Towers
 from hyocr_core.run.trial import prepare_trial
@@ -42,6 +42,7 @@ def quantize(
     """
     finished = finish(run) if resume else None
     if finished is not None:
+        (progress or Silent()).say(f"{published_at(run, finished)} is finished already")
         return finished
     job = prepare(run, progress or Silent(), drawn)
     check_resources(job)

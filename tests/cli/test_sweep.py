@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
 from hyocr_core.checkpoint.quant_report import FILE_NAME
+from hyocr_core.checkpoint.writer import stage_folder
 from hyocr_core.cli.main import main
 from hyocr_core.errors import RunError
 from hyocr_core.pages.checked import check_pages
@@ -63,11 +64,16 @@ def test_a_grid_is_made_compared_and_not_made_again(grid: dict[str, object], tmp
     assert compared["failed"] == {}
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").rglob("*.safetensors")}
     assert len(stamps) == 4
+    # As a kill leaves it that came between the appearance of a checkpoint and the end of its run.
+    stage = stage_folder(tmp_path / "sweep" / "rtn-group_size=64-ignore=none")
+    stage.mkdir()
+    (stage / "journal.json").touch()
     again = sweep(file)
     assert again.exit_code == 0, again.output
     assert "is there already" in again.stderr
     assert "rtn-group_size=128-ignore=none" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert not stage.exists()
 
 
 def test_pages_are_drawn_and_checked_once_for_all_runs(

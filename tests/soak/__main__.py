@@ -19,6 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=60, help="of all scenarios together, at least")
     parser.add_argument("--seed", type=int, default=0, help="of every choice but the speed of this machine")
+    parser.add_argument("--every", action="store_true", help="kill at each operation on a file, once; takes an hour")
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="hyocr-soak-"))
     write_checkpoint(folder / "model")
@@ -26,7 +27,7 @@ def main() -> int:
     for number, name in enumerate(SCENARIOS):
         kills = (asked.kills + number) // len(SCENARIOS)
         soak = Soak(name, folder / "model", folder / f"scenario-{number}", Random(f"{asked.seed} {name}"))  # noqa: S311
-        total += (counts := soak.run(max(kills, 1)))
+        total += (counts := soak.run(max(kills, 1), operations=slice(None) if asked.every else None))
         print(f"{name}: {counts}", flush=True)
     print(f"all of {len(SCENARIOS)} commands, seed {asked.seed}: {total}")
     for line in total.differences:

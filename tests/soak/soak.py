@@ -66,10 +66,10 @@ class Soak:
     spoils: bool = True
     counts: Counts = field(default_factory=Counts)
 
-    def run(self, kills: int, *, operations: range | None = None) -> Counts:
+    def run(self, kills: int, *, operations: slice | None = None) -> Counts:
         """Kill about so many times, at operations spread over the whole run and at random moments, in turn.
 
-        operations: kill once at each of these instead.
+        operations: kill once at each of these operations of the run instead.
         """
         straight = self._run_straight()
         for number, (at, after) in enumerate(self._moments(straight, kills, operations)):
@@ -85,12 +85,11 @@ class Soak:
         return Straight(folder, ended, left)
 
     def _moments(
-        self, straight: Straight, kills: int, operations: range | None
+        self, straight: Straight, kills: int, operations: slice | None
     ) -> Iterator[tuple[int | None, float | None]]:
         """The operation, or the second, to kill at, until it was done often enough."""
         if operations is not None:
-            count = straight.ended.operations
-            yield from ((at % count, None) for at in operations)
+            yield from ((at, None) for at in range(straight.ended.operations)[operations])
             return
         first = max(kills // 2, 1)
         turn = 0
