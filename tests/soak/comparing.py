@@ -25,7 +25,9 @@ def left_behind(folder: Path, straight: Path) -> dict[str, bytes]:
         name = str(path.relative_to(work))
         if name.startswith(_ANSWERS):
             continue
-        found[_DIGEST.sub("pages", name)] = _comparable(path, name).replace(str(folder).encode(), str(straight).encode())
+        found[_DIGEST.sub("pages", name)] = _comparable(path, name).replace(
+            str(folder).encode(), str(straight).encode()
+        )
     return found
 
 
