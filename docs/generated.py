@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ LOADED = re.compile(
     r"""<link\b[^>]*\brel=["']?(?:stylesheet|preload|preconnect)[^>]*href=["']?(?:https?:)?//[^"'\s>]+"""
 )
 OF_THE_REPOSITORY = ("awq", "fp8", "gptq", "rtn")
+TOOLS = {"llmcompressor": "llm-compressor", "gptqmodel": "GPTQModel"}
 
 
 def fill(markdown: str) -> str:
@@ -98,6 +100,30 @@ def measured_methods() -> str:
     return table
 
 
+def measured_quality() -> str:
+    """How near the defaults of every method and of other tools come on every trained reader."""
+    rows = json.loads((BENCHMARKS / "results/quality.json").read_text(encoding="utf-8"))["measured"]
+    of: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        where = row["conditions"]
+        of.setdefault(where["candidate"], {}).setdefault(where["reader"], []).append(1e4 * row["kl"])
+    readers = list(dict.fromkeys(row["conditions"]["reader"] for row in rows))
+    shown = [name for name in of if name in OF_THE_REPOSITORY or name.split()[0] in TOOLS]
+    shown.sort(key=lambda name: fmean(of[name][readers[0]]))
+    return _table(
+        ("", *readers), [(_candidate(name), *(_spread(of[name][each]) for each in readers)) for name in shown]
+    )
+
+
+def _candidate(name: str) -> str:
+    tool, _, setting = name.partition(" ")
+    return f"{TOOLS[tool]}, `{setting}`" if setting else f"**hyocr, `{name}`**"
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{fmean(values):.1f} ± {stdev(values):.1f}"
+
+
 def measured_jobs() -> str:
     """What a job costs in time and memory on the published shape."""
     jobs = json.loads((BENCHMARKS / "results/quantize.json").read_text(encoding="utf-8"))
@@ -143,6 +169,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "gate_bounds": gate_bounds,
     "measured_jobs": measured_jobs,
     "measured_methods": measured_methods,
+    "measured_quality": measured_quality,
     "method_options": method_options,
     "run_keys": run_keys,
     "sweep_keys": sweep_keys,
