@@ -156,8 +156,12 @@ class QuantReport(FrozenModel):
     rescaled: tuple[str, ...] = Field(description="tensors that are not quantized but were changed by folded scales")
     prepared: tuple[str, ...] = Field((), description="tensors that the method replaced before the first block")
     layers: tuple[LayerRecord, ...]
+    config_changes: dict[str, Any] = Field({}, description="what the method changed in config.json besides")
     quantization_config: dict[str, Any] | None = Field(None, description="what config.json says of the formats")
-    output_sha256: dict[str, str] = Field(description="digest of every weight file of the result")
+    output_sha256: dict[str, str] = Field(
+        description="digest of every file of the result that reading depends on: weights, config.json, tokenizer, "
+        "processor, chat template"
+    )
     weight_bytes_before: int
     weight_bytes_after: int
     phases: dict[str, float] = Field(description="seconds of wall time by phase, of this run only when resumed")

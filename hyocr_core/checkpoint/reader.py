@@ -28,6 +28,11 @@ _WEIGHT_SUFFIXES = (
 )
 
 
+_READ_SUFFIXES = (".json", ".jinja", ".model", ".py", *_WEIGHT_SUFFIXES)
+"""Of files that runtimes may look for, besides the vocabularies."""
+_VOCABULARIES = ("vocab.txt", "merges.txt")
+
+
 class CheckpointReader:
     """A checkpoint folder whose files are sound and agree with each other.
 
@@ -95,6 +100,16 @@ class CheckpointReader:
         Left out: weights of any format, what a run writes anew, hidden files, sub folders.
         """
         return [self.folder / name for name in self._side_names()]
+
+    def read_names(self) -> list[str]:
+        """Return the names of this folder's files that some runtime may read, whether the checkpoint has them or not.
+
+        Left out: what hyocr says of the checkpoint, hidden files, sub folders.
+        """
+        names = (path.name for path in self.folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        return sorted(
+            name for name in names if name != REPORT_NAME and (name.endswith(_READ_SUFFIXES) or name in _VOCABULARIES)
+        )
 
     def _side_names(self) -> list[str]:
         return sorted(path.name for path in self.folder.iterdir() if _is_side_file(path))

@@ -159,7 +159,7 @@ class StagedCheckpoint:
         replaced: Mapping[str, str] = MappingProxyType({}),
         shard_bytes: int = SHARD_BYTES,
     ) -> dict[str, str]:
-        """Build the checkpoint at `checkpoint`, anew if it is there; return the SHA-256 of each weight file by name.
+        """Build the checkpoint at `checkpoint`, anew if it is there; return the SHA-256 of each of its files by name.
 
         carried: tensors to copy from `reader` byte for byte, those in `replaced` from the part named there instead.
         config: the new config.json. The reader's side files are copied along.
@@ -173,7 +173,7 @@ class StagedCheckpoint:
             for path in reader.side_files():
                 copy_file(path, self.checkpoint / path.name)
             save_bytes(self.checkpoint / CONFIG_NAME, (json.dumps(config, indent=2) + "\n").encode())
-            return {path.name: digest(path) for path in sorted(self.checkpoint.glob("*.safetensors"))}
+            return CheckpointReader(self.checkpoint).digests()
 
     def add_file(self, name: str, content: bytes) -> None:
         """Write a further file of the built checkpoint. Raises RunError when it cannot be written."""

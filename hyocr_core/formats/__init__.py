@@ -14,6 +14,7 @@ from hyocr_core.formats.gptq import GptqFormat
 from hyocr_core.formats.ignored import Ignored
 from hyocr_core.formats.int_quantized import IntQuantizedFormat
 from hyocr_core.formats.integer import IntegerFormat
+from hyocr_core.formats.levels import Levels
 from hyocr_core.formats.pack_quantized import PackQuantizedFormat
 from hyocr_core.formats.rules import Rule
 from hyocr_core.formats.runtimes import TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Runtime
@@ -41,6 +42,7 @@ __all__ = [
     "Ignored",
     "IntQuantizedFormat",
     "IntegerFormat",
+    "Levels",
     "PackQuantizedFormat",
     "Rule",
     "Runtime",

@@ -13,6 +13,7 @@ from hyocr_core.errors import CheckpointError
 from hyocr_core.formats.bounds import Bound
 from hyocr_core.formats.cache import CACHE_SCALES
 from hyocr_core.formats.ignored import Ignored
+from hyocr_core.formats.levels import Levels
 from hyocr_core.formats.rules import Rule
 from hyocr_core.formats.runtimes import Runtime
 
@@ -162,6 +163,13 @@ class Format(ABC):
     @abstractmethod
     def must_unpack(self, shapes: Mapping[str, tuple[int, int]]) -> bool:
         """Whether Transformers loads it only if compressed-tensors dequantizes it; shapes: the linears', by name."""
+
+    def levels(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Levels | None:  # noqa: ARG002
+        """Where the weights (N, K) = `shape` of tensors that keep the layout stand; None where a format cannot say.
+
+        `hyocr verify --original` finds with it what errors in whole steps give away: zero points, single codes.
+        """
+        return None
 
     def dequantize(self, tensors: Mapping[str, Tensor], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """Return the weight (N, K) = `shape` in `dtype`; raises CheckpointError naming a tensor that does not fit.

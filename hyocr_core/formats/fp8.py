@@ -28,6 +28,13 @@ class _Fp8(ScaledFormat):
     codes_dtype: ClassVar[str] = "float8_e4m3fn"
     largest_code: ClassVar[float] = 448.0
 
+    def spacing(self, codes: Tensor) -> Tensor:
+        """By three bits of mantissa, at least 2^-9; below a power of two the values lie twice as close as above."""
+        import torch
+
+        mantissa, exponent = torch.frexp(codes.abs())
+        return torch.ldexp(torch.ones_like(codes), (exponent - 4 - (mantissa == 0.5).int()).clamp_(min=-9))
+
     def encode(self, values: Tensor) -> Tensor:
         """Return the nearest codes; the largest values are cut off."""
         import torch

@@ -49,6 +49,12 @@ class IntQuantizedFormat(ScaledFormat, CompressedFormat):
         """By `weights`."""
         return self.weights == "channel"
 
+    def spacing(self, codes: Tensor) -> Tensor:
+        """One."""
+        import torch
+
+        return torch.ones_like(codes)
+
     def encode(self, values: Tensor) -> Tensor:
         """Return the nearest codes; the largest values are cut off."""
         import torch

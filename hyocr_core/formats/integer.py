@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from hyocr_core.errors import CheckpointError
 from hyocr_core.formats.base import Format
 from hyocr_core.formats.bounds import EIGHT_BITS, FOUR_BITS, Bound
+from hyocr_core.formats.levels import Levels
 from hyocr_core.formats.runtimes import VLLM_CPU, VLLM_CUDA, Runtime, answer, cpu_refusal
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ class IntegerFormat(Format):
         from hyocr_core.kit.grid import decode
 
         return decode(*self.unpack({**tensors, self.scales: tensors[self.scales].to(dtype)})).T.contiguous()
+
+    def levels(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Levels:  # noqa: ARG002
+        """A step is the scale of the group."""
+        codes, grid = self.unpack(tensors)
+        steps = grid.scales.float().repeat_interleave(len(codes) // len(grid.scales), 0)
+        return Levels(steps.T, (codes == 0).T, (codes == grid.max_code).T)
 
     def groups(self, shape: tuple[int, int]) -> int:
         """The scales of each output."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hyocr_core.formats.base import Format, TensorLayout
+from hyocr_core.formats.levels import Levels
 from hyocr_core.formats.settings_read import mapping, one_of
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ class ScaledFormat(Format):
         """Whether each output has a scale of its own; all share one otherwise."""
 
     @abstractmethod
+    def spacing(self, codes: Tensor) -> Tensor:
+        """How far the nearest other code is from each of `codes`, fp32, in units of the scale."""
+
+    @abstractmethod
     def encode(self, values: Tensor) -> Tensor:
         """Return the nearest codes of fp32 values that were divided by their scales; may write into them."""
 
@@ -103,6 +108,14 @@ class ScaledFormat(Format):
     def decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
         """Return the weight (N, K), rounded once."""
         return ScaledWeight.of(tensors).dequantized(dtype)
+
+    def levels(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Levels:  # noqa: ARG002
+        """A step is the code's times the scale."""
+        stored = ScaledWeight.of(tensors)
+        codes = stored.codes.float()
+        return Levels(
+            self.spacing(codes) * stored.scale.float(), codes <= -self.largest_code, codes >= self.largest_code
+        )
 
     def groups(self, shape: tuple[int, int]) -> int:  # noqa: ARG002
         """One."""

@@ -151,6 +151,7 @@ def _build(job: Job, done: Quantized) -> QuantReport:
         fallbacks={name: fallback.why for name, fallback in job.fallbacks.items()},
         rescaled=tuple(rescaled),
         prepared=job.prepared,
+        config_changes=job.config_changes,
         layers=tuple(layer for block in blocks.values() for layer in block.layers),
         quantization_config=job.quantization_config,
         output_sha256=files,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from hyocr_core.checkpoint.quant_report import QuantReport
+from hyocr_core.checkpoint.quant_report import FILE_NAME, QuantReport
+from hyocr_core.checkpoint.reader import CONFIG_NAME, digest
 from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.errors import HyocrError, MethodError
 from hyocr_core.plugin.registry import load_method
@@ -14,13 +16,23 @@ from hyocr_core.verification.subject import Subject
 
 
 def check_files(subject: Subject, report: QuantReport) -> Iterator[Fault]:
-    """Every weight file has the bytes that were written."""
-    found = subject.reader.digests()
-    for name, digest in report.output_sha256.items():
-        if name not in found:
+    """Every file that reading depends on has the bytes that were written, and there is no other."""
+    folder, written = subject.reader.folder, report.output_sha256
+    for name, due in written.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            yield Fault(FILE_NAME, f"names {name!r}, which is outside of the folder")
+        elif not (folder / name).is_file():
             yield Fault(name, "is missing, hyocr wrote it")
-        elif found[name] != digest:
+        elif digest(folder / name) != due:
             yield Fault(name, "has other bytes than hyocr wrote (SHA-256 differs)")
+    for name in subject.reader.read_names() if covers_all(report) else ():
+        if name not in written:
+            yield Fault(name, "is none of the files that hyocr wrote, and a runtime may read it")
+
+
+def covers_all(report: QuantReport) -> bool:
+    """Whether the report has digests of more than the weights, as an older hyocr wrote it."""
+    return CONFIG_NAME in report.output_sha256
 
 
 def check_layers(subject: Subject, report: QuantReport) -> Iterator[Fault]:
@@ -44,7 +56,7 @@ def check_config(subject: Subject, report: QuantReport) -> Iterator[Fault]:
     except MethodError:
         raise
     except HyocrError as error:
-        yield Fault("hyocr_report.json", str(error))
+        yield Fault(FILE_NAME, str(error))
         return
     for key in sorted(written.keys() | subject.config.keys()):
         now, then = subject.config.get(key), written.get(key)

@@ -36,9 +36,13 @@ class Basis:
         else:
             self._why = f"{method.entry} has no hook original_basis"
 
+    def holds(self, layer: str) -> bool:
+        """Whether a layer's weight is in the original's basis as it is."""
+        return f"{layer}.weight" not in self.replaced
+
     def turned_back(self, layer: str, weight: Tensor) -> Tensor | None:
         """A dequantized weight (N, K) as the original has it; None for one that cannot be compared."""
-        if f"{layer}.weight" not in self.replaced:
+        if self.holds(layer):
             return weight
         if self._method is None:
             return None

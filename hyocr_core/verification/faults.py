@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -14,3 +14,11 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.problem}"
+
+
+@dataclass
+class Findings:
+    """notes: what could not be checked, and why."""
+
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)

@@ -85,7 +85,7 @@ def check_fused(subject: Subject) -> Iterator[Fault]:
 
 def check_cache(subject: Subject) -> Iterator[Fault]:
     """Static scales of the cache are there for every layer, or for none."""
-    cached = list(subject.cached())
+    cached = [linear for linear, _ in subject.cached()]
     if subject.config.get("kv_cache_scheme") or any(linear.cache_scale for linear in cached):
         for linear in cached:
             local = CACHE_SCALES[linear.memory.rpartition(".")[2]]

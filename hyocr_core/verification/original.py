@@ -16,13 +16,13 @@ class Original:
     def __init__(self, reader: CheckpointReader) -> None:
         if reader.config.get("quantization_config"):
             raise CheckpointError(f"{reader.folder}: is quantized too; --original is the full-precision checkpoint")
-        self._reader = reader
+        self.reader = reader
         self._names = {memory_name(name): name for name in reader.tensors}
 
     def read(self, memory: str) -> Tensor | None:
         """The tensor as it is stored; None when there is none."""
         name = self._names.get(memory)
-        return None if name is None else self._reader.read([name])[name]
+        return None if name is None else self.reader.read([name])[name]
 
     def weight(self, linear: Linear) -> Tensor | None:
         """The weight of a linear in fp32; None when there is none of its shape."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.errors import CheckpointError
-from hyocr_core.formats import CACHE_SCALES, Bound, Format, Ignored, StoredFormats
+from hyocr_core.formats import CACHE_SCALES, Bound, Format, Ignored, Levels, StoredFormats
 from hyocr_core.formats.cache import split_name
 from hyocr_core.models.dequantized import stored_dtype
 from hyocr_core.models.hunyuan_vl import PublishedModel
@@ -167,6 +167,10 @@ class Subject:
         """The groups of each output that have a scale of their own, as far as that is known."""
         return 1 if self.own is not None else self._stores(linear).groups(linear.shape)
 
+    def levels(self, linear: Linear) -> Levels | None:
+        """Where the weights of a readable linear stand among the values of its format, as far as that is known."""
+        return None if self.own is not None else self._stores(linear).levels(self.packed(linear), linear.shape)
+
     def bound(self, linear: Linear) -> Bound:
         """How far the weight of a readable linear may be from the original one."""
         return self.own.bound if self.own is not None else self._stores(linear).bound
@@ -175,11 +179,12 @@ class Subject:
         # A readable linear has one.
         return cast("Format", linear.format)
 
-    def cached(self) -> Iterable[Linear]:
-        """The linears whose outputs, or what is made of them, an attention caches."""
+    def cached(self) -> Iterable[tuple[Linear, str]]:
+        """The linears whose outputs, or what is made of them, an attention caches; and by in-memory name the modules
+        that put out what is cached."""
         for place in self.model.decoder_blocks:
-            for path in place.wiring.cached:
-                yield self.linears[self.model.disk_module(f"{place.path}.{path}")]
+            for path, module in place.wiring.cached.items():
+                yield self.linears[self.model.disk_module(f"{place.path}.{path}")], f"{place.path}.{module}"
 
     def fused(self) -> Iterable[list[Linear]]:
         """The linears that runtimes fuse into one weight."""

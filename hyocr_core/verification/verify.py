@@ -19,10 +19,13 @@ from hyocr_core.verification import against_original as compare
 from hyocr_core.verification import against_report as record
 from hyocr_core.verification import names, values
 from hyocr_core.verification.basis import Basis
-from hyocr_core.verification.faults import Fault
+from hyocr_core.verification.beside_weights import check_processor, check_settings
+from hyocr_core.verification.faults import Fault, Findings
+from hyocr_core.verification.input_ranges import check_ranges
 from hyocr_core.verification.original import Original
 from hyocr_core.verification.subject import Subject
 from hyocr_core.verification.trial_load import Runtime, read_page
+from hyocr_core.verification.unfold import find_folds
 from hyocr_core.verification.verdict import FaultRecord, LayerMatch, LoadRecord, RuntimeRecord, VerifyResult
 
 
@@ -47,32 +50,30 @@ def verify(
     progress = progress or Silent()
     subject = Subject(folder)
     source = None if original is None else Original(CheckpointReader(resolve_model(original, revision).folder))
-    faults = list(_check_names(subject))
-    report, notes = _check_record(subject, faults)
-    notes = (*notes, *passed_over(subject.model))
+    found = Findings(list(_check_names(subject)))
+    report, vouched = _check_record(subject, found)
+    found.notes += passed_over(subject.model)
     if subject.own is not None:
-        notes = (*notes, subject.own.note)
-    faults += _check_values(subject, progress)
-    matches: list[compare.Match] = []
-    if source is not None:
-        basis = Basis(report)
-        matches = _compare(subject, source, report, basis, faults, progress)
-        notes = (*notes, *_left_out(subject, basis))
+        found.notes.append(subject.own.note)
+    found.faults += _check_values(subject, progress, vouched=vouched or source is not None)
+    matches = [] if source is None else _compare(subject, source, report, found, progress)
     shapes = {linear.name: linear.shape for linear in subject.quantized.values()}
     known = known_runtimes(subject.config, shapes)
     if all(runtime.loads == "no" for runtime in known):
-        faults.append(Fault("config.json", f"no runtime loads such a checkpoint; {known[0].name}: {known[0].why}"))
+        found.faults.append(
+            Fault("config.json", f"no runtime loads such a checkpoint; {known[0].name}: {known[0].why}")
+        )
     loaded = None if load is None else _load(subject, load, python, shapes)
     if loaded is not None:
-        faults += _load_faults(loaded, folder)
+        found.faults += _load_faults(loaded, folder)
     return VerifyResult(
         hyocr=__version__,
         folder=str(folder),
         quant_method=str(subject.config["quant_method"]),
         quantized=len(subject.quantized),
         plain=len(subject.linears) - len(subject.quantized),
-        faults=tuple(FaultRecord(place=fault.place, problem=fault.problem) for fault in faults),
-        notes=notes,
+        faults=tuple(FaultRecord(place=fault.place, problem=fault.problem) for fault in found.faults),
+        notes=tuple(found.notes),
         runtimes=tuple(RuntimeRecord(name=runtime.name, loads=runtime.loads, why=runtime.why) for runtime in known),
         layers=tuple(LayerMatch(name=m.name, shape=m.shape, sqnr_db=m.decibels, least_db=m.least) for m in matches),
         load=loaded,
@@ -101,48 +102,57 @@ def _check_names(subject: Subject) -> Iterator[Fault]:
             yield from check(subject)
 
 
-def _check_values(subject: Subject, progress: Progress) -> Iterator[Fault]:
+def _check_values(subject: Subject, progress: Progress, *, vouched: bool) -> Iterator[Fault]:
     progress.start("check tensors", len(subject.others) + len(subject.linears))
     yield from values.check_plain(subject, progress)
     yield from values.check_tied(subject)
-    yield from values.check_packed(subject, progress)
+    yield from values.check_packed(subject, progress, vouched=vouched)
     if subject.own is None:
         yield from values.check_shared_scales(subject)
 
 
-def _check_record(subject: Subject, faults: list[Fault]) -> tuple[QuantReport | None, tuple[str, ...]]:
-    """Return the report of a checkpoint by hyocr, and what of it could not be checked."""
+def _check_record(subject: Subject, found: Findings) -> tuple[QuantReport | None, bool]:
+    """Return the report of a checkpoint by hyocr, and whether its files are those that it was written for."""
     if not (subject.reader.folder / FILE_NAME).is_file():
-        return None, (f"there is no {FILE_NAME}: another tool wrote this, so there is no record to compare with",)
+        found.notes.append(f"there is no {FILE_NAME}: another tool wrote this, so there is no record to compare with")
+        return None, False
     try:
         report = read_report(subject.reader.folder)
     except BadInputError as error:
-        faults.append(Fault(FILE_NAME, str(error)))
-        return None, ()
-    faults += record.check_files(subject, report)
-    faults += record.check_layers(subject, report)
+        found.faults.append(Fault(FILE_NAME, str(error)))
+        return None, False
+    changed = list(record.check_files(subject, report))
+    found.faults += [*changed, *record.check_layers(subject, report)]
+    if not record.covers_all(report):
+        found.notes.append(f"{FILE_NAME} is of an older hyocr, and has digests of the weights alone")
     try:
-        faults += record.check_config(subject, report)
+        found.faults += record.check_config(subject, report)
     except MethodError as error:
-        return report, (f"config.json was not compared with what {report.method.name} writes: {error}",)
-    return report, ()
+        found.notes.append(f"config.json was not compared with what {report.method.name} writes: {error}")
+    return report, not changed
 
 
 def _compare(
-    subject: Subject,
-    original: Original,
-    report: QuantReport | None,
-    basis: Basis,
-    faults: list[Fault],
-    progress: Progress,
+    subject: Subject, original: Original, report: QuantReport | None, found: Findings, progress: Progress
 ) -> list[compare.Match]:
+    """Hold everything against the original; return how near each layer is."""
+    basis = Basis(report)
     progress.start("compare", len(subject.others) + len(subject.linears))
     differing, rescaled = compare.check_carried(subject, original, report, basis.replaced, progress)
-    distant, matches = compare.check_weights(subject, original, rescaled, basis, progress)
-    faults += [*differing, *distant]
+    folds = find_folds(subject, original, rescaled)
+    distant, matches = compare.check_weights(subject, original, folds, basis, progress)
+    changed = () if report is None else report.config_changes
+    found.faults += [*differing, *distant, *check_settings(subject, original.reader, changed)]
+    check_processor(subject, original.reader, found)
+    if basis.replaced:
+        found.notes += _left_out(subject, basis)
+    else:
+        check_ranges(subject, original.reader.folder, folds, found)
     return matches
 
 
 def _left_out(subject: Subject, basis: Basis) -> Iterator[str]:
     quantized = {f"{linear.name}.weight" for linear in subject.quantized.values()}
     yield from basis.notes(len(basis.replaced - quantized), len(basis.replaced & quantized))
+    if any("input_scale" in linear.packed for linear in subject.quantized.values()):
+        yield "static scales of inputs were not compared: the method changed what layers are given"

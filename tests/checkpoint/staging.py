@@ -42,8 +42,8 @@ def finish(stage: StagedCheckpoint, model: Path, *, accepted: bool = True, **opt
     for name, content in EXTRA.items():
         stage.add_file(name, content)
     place = stage.publish(accepted=accepted)
-    weights = place.glob("*.safetensors")
-    assert digests == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}
+    read = (path for path in place.iterdir() if path.name not in EXTRA)
+    assert digests == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in read}
 
 
 def write(model: Path, target: Path, **options: Any) -> dict[str, bytes]:

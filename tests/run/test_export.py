@@ -12,6 +12,7 @@ from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.errors import HookError, MethodError, RunError
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.verification.verify import verify
 from hyocr_core.testing.tiny import write_checkpoint
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def test_what_it_writes_is_published_and_in_the_report(plugins: PluginFolder, ru
     assert "model.layers.0.self_attn.q_proj.weight_packed" in (run.output / "sub" / "names.txt").read_text()
     digests = read_report(run.output).output_sha256
     assert digests["model.bin"] == hashlib.sha256(b"1234").hexdigest()
-    assert set(digests) == {"model.safetensors", "model.bin", "sub/names.txt"}
+    files = {str(path.relative_to(run.output)) for path in run.output.rglob("*") if path.is_file()}
+    assert files - set(digests) == {"README.md", "hyocr_report.json"}
+    assert verify(run.output).faults == ()
 
 
 @pytest.mark.parametrize(

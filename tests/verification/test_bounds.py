@@ -67,8 +67,8 @@ def test_4_bits_with_that_error_are_none(write: Write, demo: Path) -> None:
         (FOUR, 1.45, True),
         (FOUR, 1.7, False),
         (EIGHT, 0.8, False),
-        (EIGHT, 0.9, True),
-        (EIGHT, 1.13, True),
+        (EIGHT, 0.98, True),
+        (EIGHT, 1.02, True),
         (EIGHT, 1.25, False),
     ],
 )
