@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
-from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.checkpoint.reader import CheckpointReader, digest
 from hyocr_core.errors import BadInputError, CheckpointError, OutputError, RunError
 
@@ -30,13 +28,12 @@ def push(folder: Path, repo_id: str, *, private: bool, message: str | None, repl
     """Upload the files of `folder` to the model `repo_id`, which is created if it is not there.
 
     replace: take the place of weights that the model already holds; its history keeps them.
-    Raises CheckpointError for a folder that is no quantized checkpoint or failed its gate, OutputError for a model that
-    holds weights, BadInputError when the hub knows no user or refuses this one, RunError when the upload fails.
+    Raises CheckpointError for a folder that is no quantized checkpoint, OutputError for a model that holds weights,
+    BadInputError when the hub knows no user or refuses this one, RunError when the upload fails.
     """
     reader = CheckpointReader(folder)
     if not reader.config.get("quantization_config"):
         raise CheckpointError(f"{folder / 'config.json'}: has no quantization_config: push what hyocr quant wrote")
-    _refuse_unaccepted(folder)
     # Imported late: `hyocr --help` must stay instant.
     from huggingface_hub import HfApi
 
@@ -60,19 +57,6 @@ def push(folder: Path, repo_id: str, *, private: bool, message: str | None, repl
     except (OSError, ValueError, HTTPError) as error:
         raise _explained(repo_id, error) from error
     return Pushed(url, done.oid)
-
-
-def _refuse_unaccepted(folder: Path) -> None:
-    """Refuse a checkpoint that failed its gate, kept or not."""
-    if not (folder / REPORT_NAME).is_file():
-        return
-    gate = read_report(folder).gate
-    if gate is not None and not gate.accepted:
-        failed = ", ".join(figure.metric for figure in gate.figures if not figure.passed)
-        raise CheckpointError(
-            f"{folder}: has failed its gate ({failed}); quantize it anew, or evaluate it with a gate that it passes "
-            "(hyocr eval --record --gate)"
-        )
 
 
 def _refuse_weights(api: HfApi, repo_id: str, folder: Path) -> None:

@@ -32,7 +32,7 @@ class _Fp8(ScaledFormat):
         """By three bits of mantissa, at least 2^-9; below a power of two the values lie twice as close as above."""
         import torch
 
-        mantissa, exponent = torch.frexp(codes.abs())
+        mantissa, exponent = torch.frexp(codes.abs().clamp(min=2.0**-9))
         return torch.ldexp(torch.ones_like(codes), (exponent - 4 - (mantissa == 0.5).int()).clamp_(min=-9))
 
     def encode(self, values: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Levels:
-    """steps: (N, K) fp32, how far the nearest other value is from each weight.
+    """steps: (N, K) fp32, how far the nearest other value is from each weight; from one of usual size of its output,
+    where that is further, as in floats: methods hand errors on from weight to weight.
 
     lowest, highest: (N, K) bool, whether there is none below, or above: what was clipped ends there.
     """

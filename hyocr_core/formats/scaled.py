@@ -110,12 +110,14 @@ class ScaledFormat(Format):
         return ScaledWeight.of(tensors).dequantized(dtype)
 
     def levels(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Levels:  # noqa: ARG002
-        """A step is the code's times the scale."""
+        """A step is the larger of the code's, and that of the root mean square of its output's, times the scale."""
+        import torch
+
         stored = ScaledWeight.of(tensors)
         codes = stored.codes.float()
-        return Levels(
-            self.spacing(codes) * stored.scale.float(), codes <= -self.largest_code, codes >= self.largest_code
-        )
+        usual = codes.square().mean(1, keepdim=True).sqrt()
+        steps = torch.maximum(self.spacing(codes), self.spacing(usual)) * stored.scale.float()
+        return Levels(steps, codes <= -self.largest_code, codes >= self.largest_code)
 
     def groups(self, shape: tuple[int, int]) -> int:  # noqa: ARG002
         """One."""

@@ -32,12 +32,14 @@ from hyocr_core.plugin.entry_points import PluginEntry
 from hyocr_core.plugin.results import (
     checkpoint_config_problem,
     collected_problem,
+    emptied_problem,
     group_problem,
     inputs_problem,
     nothing_problem,
     packed_problem,
     prepared_problem,
     quantized_problem,
+    read_problem,
     stats_problem,
     unpacked_problem,
     weight_problem,
@@ -46,6 +48,8 @@ from hyocr_core.plugin.results import (
 if TYPE_CHECKING:
     import pluggy
     from torch import Tensor
+
+    from hyocr_core.formats import Format
 
 
 @dataclass(frozen=True)
@@ -183,11 +187,26 @@ class Method:
     def pack_exactly(self, layer: QuantizedLayer, config: MethodConfig) -> dict[str, Tensor]:
         """`pack`, and hold what `unpack` makes of it against the layer's `dequantized`, bit for bit."""
         packed = self.pack(layer, config)
+        if problem := emptied_problem(packed, layer.dequantized):
+            raise self._broken("pack", layer.name, problem)
         outputs, inputs = layer.dequantized.shape
         spec = LayerSpec(layer.name, (outputs, inputs), layer.dequantized.dtype)
         if problem := unpacked_problem(self.unpack(packed, spec, config), layer.dequantized):
             raise self._broken("pack", layer.name, f"lost something: unpack does not give the weight back: {problem}")
         return packed
+
+    def check_stored(self, layer: QuantizedLayer, packed: Mapping[str, Tensor], written: Format) -> None:
+        """Hold what a runtime reads in packed tensors, by the format that config.json will name, against the weight.
+
+        Raises HookError when it differs, whatever the method's own `unpack` says. Tensors of another layout than the
+        format's are left to `hyocr verify`.
+        """
+        outputs, inputs = layer.dequantized.shape
+        stored = {local: (tuple(tensor.shape), tensor.dtype) for local, tensor in packed.items()}
+        if not any(written.problems(stored, (outputs, inputs))):
+            found = written.dequantize(packed, (outputs, inputs), layer.dequantized.dtype)
+            if problem := read_problem(found, layer.dequantized):
+                raise self._broken("pack", layer.name, problem)
 
     def quantize_inputs(
         self, inputs: Tensor, tensors: Mapping[str, Tensor], config: MethodConfig, layer: str = ""

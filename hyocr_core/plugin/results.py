@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+READ_ALIKE = 0.01
+"""How far what a runtime reads may be from what the method meant, as a share of the weight."""
+
+
 def _kind(value: object) -> str:
     if value is None:
         return "nothing (None)"
@@ -48,6 +52,8 @@ def _tensors_problem(value: object) -> str | None:
 
 def packed_problem(tensors: Any) -> str | None:
     """Why `tensors` are not the checkpoint's tensors of a layer under local names."""
+    from hyocr_core.kit.checks import is_finite
+
     if problem := _tensors_problem(tensors):
         return problem
     if not tensors:
@@ -55,7 +61,18 @@ def packed_problem(tensors: Any) -> str | None:
     wrong = [name for name in tensors if not name.isidentifier()]
     if wrong:
         return f"must use local names such as 'qweight', not {wrong[0]!r}"
-    return "must leave 'bias' to the layer: biases are carried over" if "bias" in tensors else None
+    if "bias" in tensors:
+        return "must leave 'bias' to the layer: biases are carried over"
+    endless = [name for name, tensor in tensors.items() if not is_finite(tensor)]
+    return f"returned NaN or infinite values in {endless[0]!r}" if endless else None
+
+
+def emptied_problem(tensors: Mapping[str, Tensor], weight: Tensor) -> str | None:
+    """Why packed tensors cannot hold `weight`, whatever `unpack` makes of them: there is nothing in them."""
+    import torch
+
+    written = any(tensor.contiguous().reshape(-1).view(torch.uint8).any() for tensor in tensors.values())
+    return None if written or not weight.any() else "returned nothing but zeros, the weight is not zero"
 
 
 def inputs_problem(value: object, inputs: Tensor) -> str | None:
@@ -91,6 +108,17 @@ def unpacked_problem(found: Tensor, due: Tensor) -> str:
     """How an unpacked weight differs from the one that was packed, bit for bit; empty when it does not."""
     # Adding 0 makes -0 to 0: integer codes know only one of them, and no output depends on it.
     return bits_differ(found + 0, due + 0)
+
+
+def read_problem(found: Tensor, due: Tensor) -> str | None:
+    """Why a runtime would not read the weight `due`; it may round otherwise than the method did."""
+    import torch
+
+    lost = torch.linalg.vector_norm(found.float() - due.float())
+    # Not `>`: NaN is larger than nothing.
+    if lost <= READ_ALIKE * torch.linalg.vector_norm(due.float()):
+        return None
+    return "does not hold the weight: the format that checkpoint_config names reads another one in it"
 
 
 def weight_problem(value: object, layer: LayerSpec | None = None) -> str | None:
@@ -176,6 +204,8 @@ def quantized_problem(value: object, layer: Layer) -> str | None:
     found, due = value.dequantized, layer.weight
     if found.shape != due.shape or found.dtype != due.dtype:
         return f"dequantized is {found.dtype} {tuple(found.shape)}, the weight {due.dtype} {tuple(due.shape)}"
+    if due.any() and not found.any():
+        return "dequantized is all zeros, the weight is not"
     wrong = [name for name, number in value.metrics.items() if not isinstance(number, int | float)]
     if wrong:
         return f"metric {wrong[0]!r} is {_kind(value.metrics[wrong[0]])}, not a float"

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from hyocr_core.checkpoint.quant_report import LayerRecord
 from hyocr_core.checkpoint.writer import StagedCheckpoint
 from hyocr_core.contract.types import Batches, Block, Layer, LayerSpec, QuantizedLayer, Stats
+from hyocr_core.formats import StoredFormats
 from hyocr_core.formats.cache import stored_name
 from hyocr_core.kit.statistics import values_of
 from hyocr_core.models.dequantized import emulate_inputs, local_names, packed_tensors
+from hyocr_core.models.known_formats import known_formats
 from hyocr_core.models.stages import lone_group
 from hyocr_core.models.wiring import Place
 from hyocr_core.run.job import Job
@@ -30,13 +32,15 @@ class Worked:
     """A block at work.
 
     original: its module as it was, for the full-precision path; None without that. hooks: what is to be undone at the
-    end. tensors: what is written of it. rescaled: names among them that are not quantized. records: of its layers.
+    end. formats: what config.json will say, None where only the method can read it. tensors: what is written of the
+    block. rescaled: names among them that are not quantized. records: of its layers.
     """
 
     place: Place
     block: Block
     original: nn.Module | None
     hooks: ExitStack
+    formats: StoredFormats | None
     tensors: dict[str, Tensor] = field(default_factory=dict)
     rescaled: tuple[str, ...] = ()
     records: list[LayerRecord] = field(default_factory=list)
@@ -65,13 +69,14 @@ def quantize_blocks(
     `through_last`. None for a run without calibration data.
     """
     job.progress.start("vision blocks" if through_last else "blocks", len(places))
+    formats = known_formats(job.quantization_config)
     for index, place in enumerate(places):
         going_on = streams if through_last or place is not places[-1] else None
         if is_done(stage, journal, place.key) and going_on is None:
             job.progress.step(job.model.block_name(place))
             continue
         with job.model.block(place, index, job.plan.quantized) as block, ExitStack() as hooks:
-            worked = Worked(place, _with_options(job, block), _copied(block, streams), hooks)
+            worked = Worked(place, _with_options(job, block), _copied(block, streams), hooks, formats)
             if is_done(stage, journal, place.key):
                 _restore(job, worked, stage)
                 paths = _whole(job, worked)
@@ -172,6 +177,9 @@ def _quantize_group(job: Job, worked: Worked, group: tuple[str, ...], stats: dic
         seconds = (time.perf_counter() - start) / len(layers)
         for result in results:
             packed = job.method.pack_exactly(result, config)
+            written = None if worked.formats is None else worked.formats.of(result.name)
+            if written is not None:
+                job.method.check_stored(result, packed, written)
             worked.tensors |= {stored_name(result.name, local): value for local, value in packed.items()}
             block.layers[result.name].weight.data = result.dequantized
             worked.records.append(_record(job, result, seconds))

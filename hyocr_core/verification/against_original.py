@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from hyocr_core.checkpoint.quant_report import QuantReport
-from hyocr_core.formats import Bound, Levels
 from hyocr_core.models.folded import Folds
 from hyocr_core.progress import Progress
 from hyocr_core.verification.basis import Basis
-from hyocr_core.verification.distance import apart, gain, group_gains, shift, sqnr_db
 from hyocr_core.verification.faults import Fault
 from hyocr_core.verification.original import Original
 from hyocr_core.verification.subject import Linear, Subject
 from hyocr_core.verification.unfold import source_parameters
-
-SHIFT = 0.5
-"""In steps. Zero points that are off by one move every weight by a whole step; over the groups of a sound layer the
-errors cancel to within 0.03."""
-
-FEW = 0.25
-"""Where a smaller share of a layer's groups is wrong, the rest of the layer is right: the groups are the fault."""
+from hyocr_core.verification.weight_pair import WeightPair
 
 
 @dataclass(frozen=True)
@@ -70,13 +63,33 @@ def check_weights(
         if before is None:
             faults.append(Fault(linear.name, "has no counterpart of its shape in the original"))
         elif found is not None:
-            expected, bound = folds.apply(published, before), subject.bound(linear)
-            matches.append(Match(linear.name, linear.shape, sqnr_db(expected, found), bound.decibels))
             # Turned back into another basis, a weight is no value of the format any more.
             levels = subject.levels(linear) if basis.holds(linear.name) else None
-            faults += _check_weight(linear, expected, found, bound, subject.groups(linear), levels)
+            expected = folds.apply(published, before)
+            rounded = partial(_nearest, subject, original, folds, published)
+            pair = WeightPair(
+                linear.name, expected, found, subject.bound(linear), subject.groups(linear), levels, rounded
+            )
+            matches.append(Match(linear.name, linear.shape, pair.decibels, pair.least))
+            faults += pair.faults()
         progress.step(linear.name)
     return faults, matches
+
+
+def _nearest(subject: Subject, original: Original, folds: Folds, published: str) -> Tensor | None:
+    """The original's weight (N, K) fp32 as its format rounds it to nearest; None where there is no format to ask."""
+    linear = subject.linears[published]
+    if linear.format is None:
+        return None
+
+    def weight(member: Linear) -> Tensor | None:
+        stored, name = original.read(f"{member.memory}.weight"), subject.published(member)
+        return None if stored is None else folds.apply(name, stored.float()).to(stored.dtype)
+
+    own = weight(linear)
+    others = [weight(each) for group in subject.fused() if linear in group for each in group if each is not linear]
+    sharing = [each for each in others if each is not None]
+    return None if own is None else linear.format.nearest(own, sharing if linear.format.shares_scale else ()).float()
 
 
 def _same_bytes(left: Tensor, right: Tensor) -> bool:
@@ -99,44 +112,3 @@ def _first_difference(before: Tensor, now: Tensor) -> str:
         return f": it was {before.dtype} {list(before.shape)}"
     places = (before.float() != now.float()).nonzero()
     return f" in {len(places)} of {before.numel()} values, first at {places[0].tolist()}" if len(places) else ""
-
-
-def _check_weight(
-    linear: Linear, expected: Tensor, found: Tensor, bound: Bound, groups: int, levels: Levels | None
-) -> Iterator[Fault]:
-    """The first that is wrong of: zero points, the whole, single groups, all scales, single codes."""
-    if levels is not None and abs(moved := shift((found - expected) / levels.steps, groups)) > SHIFT:
-        yield Fault(
-            linear.name, f"lies {moved:+.2g} steps off the original's throughout: its zero points are wrong"
-        )
-        return
-    decibels = sqnr_db(expected, found)
-    gains = group_gains(expected, found, groups)
-    bad = ~((gains > bound.low) & (gains < bound.high))
-    whole = gain(expected, found)
-    if decibels is not None and decibels < bound.decibels and not 0 < bad.float().mean() < FEW:
-        yield Fault(linear.name, f"is not the original's weight: {decibels:.1f} dB, at least {bound.decibels:g} is due")
-    elif bad.any():
-        output, group = bad.nonzero()[0].tolist()
-        more = f", and {int(bad.sum()) - 1} more groups" if bad.sum() > 1 else ""
-        yield Fault(
-            linear.name,
-            f"group {group} of output {output} is {gains[output, group]:.3g} times the original's{more}: "
-            "its scale or its codes are wrong",
-        )
-    elif not bound.layer_low < whole < bound.layer_high:
-        yield Fault(linear.name, f"is {whole:.3g} times the original's throughout: its scales are wrong")
-    elif levels is not None:
-        yield from _check_codes(linear, (found - expected) / levels.steps, levels)
-
-
-def _check_codes(linear: Linear, errors: Tensor, levels: Levels) -> Iterator[Fault]:
-    lone = apart(errors, levels)
-    if lone.any():
-        place = lone.nonzero()[0].tolist()
-        more = f", and {int(lone.sum()) - 1} more" if lone.sum() > 1 else ""
-        yield Fault(
-            linear.name,
-            f"the weight {place} lies {errors[tuple(place)]:+.2g} steps off the original's, far more than any other"
-            f"{more}: its code is wrong",
-        )

@@ -186,6 +186,10 @@ class Subject:
             for path, module in place.wiring.cached.items():
                 yield self.linears[self.model.disk_module(f"{place.path}.{path}")], f"{place.path}.{module}"
 
+    def published(self, linear: Linear) -> str:
+        """The published name of a linear, by which `linears` has it."""
+        return self.model.disk_module(linear.memory)
+
     def fused(self) -> Iterable[list[Linear]]:
         """The linears that runtimes fuse into one weight."""
         for place in (*self.model.vision_blocks, *self.model.decoder_blocks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,10 @@ import torch
 
 from hyocr_core.contract.types import Layer
 from hyocr_core.errors import HookError
-from tests.plugin.odd import NAME, WHERE, odd, toy
+from hyocr_core.run.quantize import quantize
+from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.testing.tiny import write_checkpoint
+from tests.plugin.odd import NAME, SOURCE, WHERE, odd, toy
 
 if TYPE_CHECKING:
     from tests.conftest import PluginFolder
@@ -29,7 +33,12 @@ def test_what_is_packed_exactly_is_what_pack_returns(plugins: PluginFolder, laye
 @pytest.mark.parametrize(
     ("lie", "hook", "problem"),
     [
-        ("packed['weight_scale'][2] = float('nan')", "unpack", "returned NaN or infinite values"),
+        ("packed['weight_scale'][2] = float('nan')", "pack", "returned NaN or infinite values in 'weight_scale'"),
+        (
+            "packed = {name: tensor.mul(0) for name, tensor in packed.items()}",
+            "pack",
+            "returned nothing but zeros, the weight is not zero",
+        ),
         (
             "packed['weight_packed'].zero_()",
             "pack",
@@ -80,4 +89,49 @@ def test_unpack_is_told_of_the_layer(plugins: PluginFolder, layer: Layer) -> Non
         "    return toy.unpack(tensors)\n"
     )
     method = odd(plugins, body)
+    method.pack_exactly(method.quantize_layer(layer, None, method.config({})), method.config({}))
+
+
+CHEAT = """
+KEPT = {{}}
+
+@hookimpl
+def pack(layer):
+    KEPT[layer.name] = layer.dequantized
+    packed = toy.pack(layer)
+    {}
+    return packed
+
+@hookimpl
+def unpack(layer):
+    return KEPT[layer.name]
+"""
+
+
+@pytest.mark.parametrize(
+    ("lie", "problem"),
+    [
+        ("packed['weight_scale'][1] = float('nan')", "returned NaN or infinite values in 'weight_scale'"),
+        ("packed = {name: tensor.mul(0) for name, tensor in packed.items()}", "returned nothing but zeros"),
+        ("packed['weight_packed'].zero_()", "does not hold the weight: the format that checkpoint_config names"),
+        ("packed['weight_scale'].zero_()", "does not hold the weight: the format that checkpoint_config names"),
+    ],
+)
+def test_what_runtimes_would_read_counts_whatever_unpack_says(
+    lie: str, problem: str, plugins: PluginFolder, tmp_path: Path
+) -> None:
+    plugins.toy()
+    plugins.module("odd", SOURCE + CHEAT.format(lie))
+    write_checkpoint(tmp_path / "model")
+    with pytest.raises(HookError, match=f"hook pack, .*: {problem}"):
+        quantize(RunConfig(model=str(tmp_path / "model"), output=tmp_path / "out", method="odd", device="cpu"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_weight_of_zeros_is_no_quantized_one(plugins: PluginFolder, layer: Layer) -> None:
+    body = "@hookimpl\ndef quantize_layer(layer, config):\n    good = toy.quantize_layer(layer, config)\n"
+    method = odd(plugins, f"{body}    good.dequantized.zero_()\n    return good\n")
+    with pytest.raises(HookError, match="dequantized is all zeros, the weight is not"):
+        method.quantize_layer(layer, None, method.config({}))
+    layer.weight.zero_()
     method.pack_exactly(method.quantize_layer(layer, None, method.config({})), method.config({}))

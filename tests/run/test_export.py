@@ -12,8 +12,8 @@ from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.errors import HookError, MethodError, RunError
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
-from hyocr_core.verification.verify import verify
 from hyocr_core.testing.tiny import write_checkpoint
+from hyocr_core.verification.verify import verify
 
 if TYPE_CHECKING:
     from tests.conftest import PluginFolder

@@ -18,6 +18,11 @@ from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.formats import Format, IntegerFormat, ScaledFormat, ScaledWeight, checkpoint_config
 from hyocr_core.kit.grid import fit_grid, round_to_nearest
 from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.models.load import load_model
+from hyocr_core.models.spelling import published_name
+from hyocr_core.pages.processor import load_processor
+from hyocr_core.pages.samples import build_sample
+from hyocr_core.pages.sources import open_source
 
 Tensors = dict[str, Tensor]
 Write = Callable[..., Path]
@@ -25,7 +30,25 @@ Copy = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def write(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Write:
+def reached(demo: Path) -> dict[str, float]:
+    """The largest input of every linear of the demo on a line of text, by on-disk name."""
+    model = load_model(demo, torch.device("cpu"))
+    found: dict[str, float] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        return lambda _module, args: found.update({name: args[0].abs().max().item()})
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_pre_hook(watch(published_name(name)))
+    page = build_sample(next(iter(open_source("synthetic:1"))), load_processor(demo), with_answer=True)
+    with torch.inference_mode():
+        model(**page.inputs)
+    return found
+
+
+@pytest.fixture(scope="session")
+def write(demo: Path, reached: dict[str, float], tmp_path_factory: pytest.TempPathFactory) -> Write:
     """Write the demo checkpoint in a format, its weights rounded to nearest; `change` edits them before that.
 
     others: what is stored in another format: a part of its name, and the format.
@@ -52,7 +75,7 @@ def write(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Write:
                 change(tensors)
             for group in groups:
                 weights = {name: tensors.pop(f"{name}.weight") for name in group}
-                tensors |= dict(_pack_group(stored[group[0]], weights))
+                tensors |= dict(_pack_group(stored[group[0]], weights, reached[group[0]]))
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             layers = {model.memory_names[name]: one for name, one in stored.items()}
@@ -88,15 +111,15 @@ def copy(tmp_path: Path) -> Copy:
     return run
 
 
-def _pack_group(written: Format, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of linears that share an input, by on-disk name."""
+def _pack_group(written: Format, weights: Mapping[str, Tensor], reached: float) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of linears that share an input, by on-disk name; reached: the largest input."""
     largest = max(weight.abs().max() for weight in weights.values())
     for name, weight in weights.items():
-        for local, tensor in _pack(written, weight, largest).items():
+        for local, tensor in _pack(written, weight, largest, reached).items():
             yield f"{name}.{local}", tensor
 
 
-def _pack(written: Format, weight: Tensor, largest: Tensor) -> Mapping[str, Tensor]:
+def _pack(written: Format, weight: Tensor, largest: Tensor, reached: float) -> Mapping[str, Tensor]:
     if isinstance(written, IntegerFormat):
         columns = weight.T.float()
         grid = fit_grid(
@@ -107,5 +130,5 @@ def _pack(written: Format, weight: Tensor, largest: Tensor) -> Mapping[str, Tens
     rows = weight.abs().amax(1, keepdim=True)
     scale = ((rows if written.per_channel else largest).float() / written.largest_code).bfloat16()
     codes = written.encode(weight.float() / scale.float())
-    static = torch.tensor(9 / written.largest_code).bfloat16() if written.activations == "static" else None
+    static = torch.tensor(reached / written.largest_code).bfloat16() if written.activations == "static" else None
     return ScaledWeight(codes, scale, static).tensors()

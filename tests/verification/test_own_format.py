@@ -123,7 +123,8 @@ def test_what_the_method_writes_into_config_json_is_compared(written: Path) -> N
     config = json.loads(path.read_text())
     config["quantization_config"]["ignore"] = ["lm_head"]
     path.write_text(json.dumps(config))
-    [fault] = verify(written).faults
+    changed, fault = verify(written).faults
+    assert (changed.place, changed.problem.startswith("has other bytes")) == ("config.json", True)
     assert (fault.place, "ignore is ['lm_head'], hyocr wrote []" in fault.problem) == ("config.json", True)
 
 
