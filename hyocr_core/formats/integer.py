@@ -55,7 +55,7 @@ class IntegerFormat(Format):
 
         return decode(*self.unpack({**tensors, self.scales: tensors[self.scales].to(dtype)})).T.contiguous()
 
-    def levels(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Levels:  # noqa: ARG002
+    def levels(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Levels | None:  # noqa: ARG002
         """A step is the scale of the group."""
         codes, grid = self.unpack(tensors)
         steps = grid.scales.float().repeat_interleave(len(codes) // len(grid.scales), 0)

@@ -109,7 +109,7 @@ class ScaledFormat(Format):
         """Return the weight (N, K), rounded once."""
         return ScaledWeight.of(tensors).dequantized(dtype)
 
-    def levels(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Levels:  # noqa: ARG002
+    def levels(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Levels | None:  # noqa: ARG002
         """A step is the larger of the code's, and that of the root mean square of its output's, times the scale."""
         import torch
 

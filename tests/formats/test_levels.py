@@ -12,7 +12,6 @@ from hyocr_core.formats import (
     GptqFormat,
     IntegerFormat,
     IntQuantizedFormat,
-    Levels,
     PackQuantizedFormat,
     ScaledFormat,
     ScaledWeight,
@@ -44,6 +43,7 @@ def test_of_bytes_that_a_scale_multiplies(written: ScaledFormat) -> None:
     assert torch.equal(written.spacing(codes.float()).double(), nearest)
     scale = torch.tensor([[0.5]])
     levels = written.levels(ScaledWeight(codes[None], scale).tensors(), (1, len(codes)))
+    assert levels is not None
     usual = nearest[(codes.double().square().mean().sqrt() - codes.double()).abs().argmin()]
     assert torch.equal(levels.steps.double()[0], nearest.clamp(min=usual) * 0.5)
     assert codes[levels.highest[0]].float().tolist() == [written.largest_code]
@@ -57,7 +57,8 @@ def test_of_integers_in_groups(written: IntegerFormat) -> None:
     codes = torch.randint(0, most + 1, (64, 40), dtype=torch.uint8, generator=generator)
     zeros = torch.randint(0, most + 1, (2, 40), dtype=torch.uint8, generator=generator)
     grid = Grid((torch.rand(2, 40, generator=generator) + 0.1).bfloat16(), zeros, most)
-    levels: Levels = written.levels(written.pack(codes, grid), (40, 64))
+    levels = written.levels(written.pack(codes, grid), (40, 64))
+    assert levels is not None
     assert torch.equal(
         levels.steps, torch.cat([grid.scales[:1].expand(32, 40), grid.scales[1:].expand(32, 40)]).T.float()
     )
