@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def _of_inputs(subject: Subject, folds: Folds) -> Iterator[Ranged]:
         name = linear.packed.get("input_scale")
         if name is not None and isinstance(linear.format, ScaledFormat):
             reach = _value(subject, name) * linear.format.largest_code
-            yield Ranged(name, linear.memory, False, reach, lambda values, own=published: folds.inputs(own, values))
+            yield Ranged(name, linear.memory, False, reach, partial(folds.inputs, published))
 
 
 def _of_the_cache(subject: Subject) -> Iterator[Ranged]:

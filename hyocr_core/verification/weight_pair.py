@@ -53,8 +53,9 @@ class WeightPair:
         if self.decibels is None or self.decibels >= self.bound.decibels or self._nearest is None:
             return self.bound.decibels
         possible = sqnr_db(self.expected, self._nearest)
-        holds = possible is None or possible >= self.bound.decibels
-        return self.bound.decibels if holds else possible - WORSE
+        if possible is None or possible >= self.bound.decibels:
+            return self.bound.decibels
+        return possible - WORSE
 
     def faults(self) -> Iterator[Fault]:
         """The first that is wrong of: zero points, the whole, single groups, all scales, single codes."""
