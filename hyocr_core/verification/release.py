@@ -14,9 +14,9 @@ ANYWAY = "--force uploads it all the same"
 
 def refuse_unfit(folder: Path, progress: Progress | None = None) -> None:
     """Raise CheckpointError for a checkpoint that has no report of its own, failed its gate, or is not sound."""
-    if folder.is_dir() and not (folder / FILE_NAME).is_file():
-        raise CheckpointError(f"{folder}: has no {FILE_NAME}, which says what was done to it; {ANYWAY}")
     faults = verify(folder, progress=progress).faults
+    if not (folder / FILE_NAME).is_file():
+        raise CheckpointError(f"{folder}: has no {FILE_NAME}, which says what was done to it; {ANYWAY}")
     _refuse_rejected(folder, read_report(folder))
     if faults:
         more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
