@@ -183,18 +183,23 @@ def push(hub: Hub, home: Path, *arguments: str, token: str = TOKEN) -> subproces
     return subprocess.run(command, env=kept | environment, capture_output=True, text=True, check=False)
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    """What belongs on a hub: not what is kept in folders, beside the checkpoint."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr.strip().splitlines()[-1]
 
 
 def test_everything_but_the_evidence_arrives_in_one_commit(hub: Hub, quantized: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(quantized, tmp_path / quantized.name)
-    (folder / "report").mkdir()
+    (folder / "report").mkdir(exist_ok=True)
     (folder / "report/eval.json").write_text("a confidential page")
     done = push(hub, tmp_path, str(folder), REPO, "--private", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"url": f"{hub.url}/{REPO}", "commit": COMMIT}
-    assert hub.files == {path.name: path.read_bytes() for path in quantized.iterdir()}
+    assert hub.files == files(quantized)
     assert hub.private is True
     assert hub.messages == ["Upload HunyuanOCR-int4, quantized by hyocr"]
 
@@ -208,7 +213,7 @@ def test_weights_of_another_model_stay(hub: Hub, quantized: Path, tmp_path: Path
     done = push(hub, tmp_path, str(quantized), REPO, "--replace", "--message", "smaller")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"{hub.url}/{REPO}"
-    assert hub.files == {path.name: path.read_bytes() for path in quantized.iterdir()} | {"LICENSE": b"x"}
+    assert hub.files == files(quantized) | {"LICENSE": b"x"}
     assert hub.messages == ["smaller"]
 
 
@@ -222,7 +227,7 @@ def test_an_upload_that_failed_can_be_run_again(hub: Hub, quantized: Path, tmp_p
     # As after a part of it was committed.
     hub.files["model.safetensors"] = (quantized / "model.safetensors").read_bytes()
     assert push(hub, tmp_path, str(quantized), REPO).returncode == 0
-    assert len(hub.files) == len(list(quantized.iterdir()))
+    assert len(hub.files) == len(files(quantized))
 
 
 def test_without_a_valid_token(hub: Hub, quantized: Path, tmp_path: Path) -> None:
@@ -279,4 +284,4 @@ def test_what_is_not_as_its_report_says_is_uploaded_by_force_only(hub: Hub, quan
     assert not hub.exists
     forced = push(hub, tmp_path, str(folder), REPO, "--force")
     assert forced.returncode == 0, forced.stderr
-    assert hub.files == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert hub.files == files(folder)
