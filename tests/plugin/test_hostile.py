@@ -34,7 +34,7 @@ LOADING = {
 RUNNING = {
     "calibrate_writes": "hook calibrate, model.layers.0: changed self_attn.q_proj.weight, but calibrate only gathers",
     "exits": f"hook quantize_layer, {FIRST}: SystemExit: 0",
-    "pack_nan": f"hook unpack, {FIRST}: returned NaN or infinite values",
+    "pack_nan": f"hook pack, {FIRST}: returned NaN or infinite values",
     "pack_raises": f"hook pack, {FIRST}: KeyError: '{FIRST}'",
     "pack_zeroes": f"hook pack, {FIRST}: lost something: unpack does not give the weight back",
     "raises": f"hook quantize_layer, {FIRST}: ValueError: the sky fell",

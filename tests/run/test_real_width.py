@@ -20,6 +20,7 @@ from hyocr_core.run.dry_run import DryRun, plan_run
 from hyocr_core.run.job import prepare
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.shown import markdown
 from hyocr_core.testing import tiny
 from hyocr_core.verification.verify import verify
 from tests.evaluating import evaluate
@@ -90,7 +91,7 @@ def test_what_no_group_divides_is_stored_per_channel_or_left(
         assert layers[UP].options == {}
         assert report.fallbacks == {DOWN: PER_CHANNEL}
     [line] = read_report(run.output).exceptions
-    assert line in (run.output / "README.md").read_text()
+    assert markdown(line) in (run.output / "README.md").read_text()
     assert verify(run.output, original=str(model)).faults == ()
     loads = {runtime.name: runtime.loads for runtime in plan.runtimes}
     assert loads["vLLM CUDA"] == "yes"

@@ -37,6 +37,7 @@ CALIBRATION: dict[str, Any] = {
 OPTIONS: dict[str, Any] = {
     "format": "compressed-tensors",
     "ignore": ["*.down_proj"],
+    "keep_ends": 1,
     "quant_vit": True,
     "weighting": "balanced",
     "bits": 8,
