@@ -58,7 +58,7 @@ def test_what_it_writes_is_published_and_in_the_report(plugins: PluginFolder, ru
     digests = read_report(run.output).output_sha256
     assert digests["model.bin"] == hashlib.sha256(b"1234").hexdigest()
     files = {str(path.relative_to(run.output)) for path in run.output.rglob("*") if path.is_file()}
-    assert files - set(digests) == {"README.md", "hyocr_report.json"}
+    assert files - set(digests) == {"README.md", "hyocr_report.json", "report/run.json"}
     assert verify(run.output).faults == ()
 
 
