@@ -109,7 +109,8 @@ def test_digests_of_the_weight_files_are_in_the_report(
 ) -> None:
     install(plugins)
     run = run_config()
-    assert quantize(run).output_sha256 == digests(run.output)
+    noted = quantize(run).output_sha256
+    assert noted.items() >= digests(run.output).items()
 
 
 @pytest.mark.parametrize("stop_at", ["vit.layers.2", "vit.perceive", "model.layers.0", "model.layers.2"])
