@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from torch import Tensor
 
 from hyocr_core.checkpoint.reader import CheckpointReader, digest
 from hyocr_core.checkpoint.unchanged import Unchanged
 from hyocr_core.errors import RunError
-
-
-@pytest.fixture
-def model(write_single: Callable[[Mapping[str, Tensor]], Path], tensors: dict[str, Tensor]) -> Path:
-    return write_single(tensors)
 
 
 @pytest.fixture
