@@ -4,7 +4,16 @@ from hyocr_core.kit.checks import check_weights, is_finite
 from hyocr_core.kit.e4m3 import LARGEST as E4M3_MAX
 from hyocr_core.kit.e4m3 import round_scaled_ as round_to_e4m3_
 from hyocr_core.kit.grid import Grid, clipped_grid, decode, fit_grid, join_columns, round_to_nearest
-from hyocr_core.kit.hessian import add_cross, add_outer, by_layer, collect_hessians, settle_hessians, summed
+from hyocr_core.kit.hessian import (
+    add_cross,
+    add_moments,
+    add_outer,
+    by_layer,
+    collect_hessians,
+    no_moments,
+    settle_hessians,
+    summed,
+)
 from hyocr_core.kit.inputs import observe_inputs, observe_paired, observe_weighted
 from hyocr_core.kit.integer_codes import IntegerStorage, integer_layer, output_errors, pack_integers, unpack_integers
 from hyocr_core.kit.output_error import checked_hessian, halved, measured, output_energy, relative_errors
@@ -33,6 +42,7 @@ __all__ = [
     "IntegerStorage",
     "Solution",
     "add_cross",
+    "add_moments",
     "add_outer",
     "by_layer",
     "check_weights",
@@ -54,6 +64,7 @@ __all__ = [
     "join_columns",
     "measured",
     "merge",
+    "no_moments",
     "observe_inputs",
     "observe_paired",
     "observe_weighted",

@@ -34,17 +34,29 @@ def collect_hessians(block: Block, batches: Batches) -> dict[str, Collected]:
 
     def observe(names: tuple[str, ...], inputs: Tensor, reference: Tensor | None, weights: Tensor | None) -> None:
         if names not in sums:
-            size = inputs.shape[1], inputs.shape[1]
-            wanted = ("hessian",) if reference is None else ("hessian", "cross")
-            sums[names] = {name: torch.zeros(size, dtype=torch.float32, device=inputs.device) for name in wanted}
-            sums[names]["tokens"] = torch.zeros((), dtype=torch.int64)
-        add_outer(sums[names]["hessian"], inputs, weights)
+            sums[names] = no_moments(inputs.shape[1], inputs.device)
+            if reference is not None:
+                sums[names]["cross"] = torch.zeros_like(sums[names]["hessian"])
+        add_moments(sums[names], inputs, weights)
         if reference is not None:
             add_cross(sums[names]["cross"], inputs, reference, weights)
-        sums[names]["tokens"] += len(inputs)
 
     observe_paired(block, batches, observe)
     return by_layer(block.groups, {names: summed(own) for names, own in sums.items()})
+
+
+def no_moments(size: int, device: torch.device) -> Stats:
+    """Return `hessian` and `tokens` of no token, of inputs with `size` channels; for `add_moments`."""
+    return {
+        "hessian": torch.zeros(size, size, dtype=torch.float32, device=device),
+        "tokens": torch.zeros((), dtype=torch.int64),
+    }
+
+
+def add_moments(sums: Stats, inputs: Tensor, weights: Tensor | None = None) -> None:
+    """Add tokens to what `no_moments` began, in place; inputs, weights: see `add_outer`."""
+    add_outer(sums["hessian"], inputs, weights)
+    sums["tokens"] += len(inputs)
 
 
 def by_layer(groups: Iterable[tuple[str, ...]], collected: Mapping[tuple[str, ...], Collected]) -> dict[str, Collected]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hyocr_core import Batches, Block, Collected, Stats
-from hyocr_core.kit import add_outer, by_layer, observe_weighted, summed
+from hyocr_core.kit import add_moments, by_layer, no_moments, observe_weighted, summed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,15 +26,11 @@ def collect_inputs(block: Block, batches: Batches) -> dict[str, Collected]:
     def observe(names: Group, inputs: Tensor, weights: Tensor | None) -> None:
         if names not in sums:
             size, device = inputs.shape[1], inputs.device
-            sums[names] = {
-                "hessian": torch.zeros(size, size, dtype=torch.float32, device=device),
-                "magnitudes": torch.zeros(size, dtype=torch.float32, device=device),
-                "tokens": torch.zeros((), dtype=torch.int64),
-            }
-        add_outer(sums[names]["hessian"], inputs, weights)
+            sums[names] = no_moments(size, device)
+            sums[names]["magnitudes"] = torch.zeros(size, dtype=torch.float32, device=device)
+        add_moments(sums[names], inputs, weights)
         magnitudes = inputs.abs() if weights is None else inputs.abs().float() * weights[:, None]
         sums[names]["magnitudes"] += magnitudes.sum(0, dtype=torch.float32)
-        sums[names]["tokens"] += len(inputs)
 
     observe_weighted(block, batches, observe)
     return by_layer(block.groups, {names: summed(own) for names, own in sums.items()})

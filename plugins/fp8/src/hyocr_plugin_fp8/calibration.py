@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
 from hyocr_core import Batch, Batches, Block, Collected, RunError, Stats
 from hyocr_core.formats import CACHE_SCALES
-from hyocr_core.kit import add_outer, observe_weighted, settle_hessians, summed
+from hyocr_core.kit import add_moments, no_moments, observe_weighted, settle_hessians, summed
 from hyocr_plugin_fp8.observers import SAMPLED, Fit, Magnitudes
 
 if TYPE_CHECKING:
@@ -38,8 +36,7 @@ def calibrate(block: Block, batches: Batches) -> dict[str, Collected]:
         if names in inputs:
             inputs[names].add(seen, weights, noted.offset)
         if names in moments:
-            add_outer(moments[names]["hessian"], seen, weights)
-            moments[names]["tokens"] += len(seen)
+            add_moments(moments[names], seen, weights)
 
     with _watching({block.cached[name]: magnitudes for name, magnitudes in cached.items()}, noted):
         observe_weighted(block, noted, observe)
@@ -93,11 +90,7 @@ def _caches(block: Block, layer: str) -> bool:
 
 def _moments(block: Block, layer: str) -> Stats:
     weight = block.layers[layer].weight
-    size = weight.shape[1]
-    return {
-        "hessian": torch.zeros(size, size, dtype=torch.float32, device=weight.device),
-        "tokens": torch.zeros((), dtype=torch.int64),
-    }
+    return no_moments(weight.shape[1], weight.device)
 
 
 def _magnitudes(block: Block, layer: str) -> Magnitudes:
