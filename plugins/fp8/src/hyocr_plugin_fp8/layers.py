@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,11 +45,14 @@ def quantize_layers(layers: Sequence[Layer], stats: Stats | None, config: Fp8Con
     hessian = checked_hessian(layers, stats) if config.makes_up else None
     factor = None if hessian is None else damped_factor(hessian, damp_percent=DAMP_PERCENT, desc_act=True)
     with one_thread():
-        if config.weights == "channel":
-            largest = [_row_largest(layer.weight) for layer in layers]
-        else:
-            largest = [torch.stack([_largest(layer.weight) for layer in layers]).amax()] * len(layers)
-    return [_quantize(layer, own, stats, config, hessian, factor) for layer, own in zip(layers, largest, strict=True)]
+        scales = _scales(layers, config)
+    results = []
+    for layer, own in zip(layers, scales, strict=True):
+        codes = _codes(layer.weight, own, factor)
+        with one_thread():
+            result = _stored(layer, codes, own, stats, config)
+        results.append(result if hessian is None else _solved(result, layer, hessian, factor))
+    return results
 
 
 def unpack(tensors: dict[str, Tensor]) -> Tensor:
@@ -66,17 +70,23 @@ def _row_largest(weight: Tensor) -> Tensor:
     return torch.maximum(-low, high)
 
 
-def _quantize(
-    layer: Layer,
-    largest: Tensor,
-    stats: Stats | None,
-    config: Fp8Config,
-    hessian: Tensor | None,
-    factor: Factor | None,
-) -> QuantizedLayer:
-    scales = scales_of(largest, layer.weight.dtype)
+def _scales(layers: Sequence[Layer], config: Fp8Config) -> list[Tensor]:
+    if config.weights == "channel":
+        largest = [_row_largest(layer.weight) for layer in layers]
+    else:
+        largest = [torch.stack([_largest(layer.weight) for layer in layers]).amax()] * len(layers)
+    return [scales_of(own, layer.weight.dtype) for layer, own in zip(layers, largest, strict=True)]
+
+
+def _codes(weight: Tensor, scales: Tensor, factor: Factor | None) -> Tensor:
+    if factor is not None:
+        # Has work for all threads between its steps, which are bound to one.
+        return encode_making_up(weight, scales, factor)
     with one_thread():
-        codes = encode(layer.weight, scales) if factor is None else encode_making_up(layer.weight, scales, factor)
+        return encode(weight, scales)
+
+
+def _stored(layer: Layer, codes: Tensor, scales: Tensor, stats: Stats | None, config: Fp8Config) -> QuantizedLayer:
     found = _own_stats(layer, stats, config)
     packed = ScaledWeight(codes, scales, found.get("input_scale")).tensors()
     packed |= {name: found[name].reshape(1).clone() for name in CACHE_SCALES.values() if name in found}
@@ -84,11 +94,15 @@ def _quantize(
     if not is_finite(dequantized):
         raise RunError(f"{layer.name}: its largest weights overflow {layer.weight.dtype} once quantized")
     metrics = {"weight_error": _relative_error(layer.weight, dequantized)}
-    if hessian is not None:
-        metrics["output_error"] = relative_errors(layer.weight.T.float(), [dequantized.T.float()], hessian)[0]
     metrics |= {name: tensor.item() for name, tensor in found.items()}
-    degraded = NO_FACTOR if hessian is not None and factor is None else None
-    return QuantizedLayer(layer.name, packed, dequantized, metrics, degraded)
+    return QuantizedLayer(layer.name, packed, dequantized, metrics)
+
+
+def _solved(result: QuantizedLayer, layer: Layer, hessian: Tensor, factor: Factor | None) -> QuantizedLayer:
+    """The same with what the Hessian says of it; factor: None where it has none."""
+    [error] = relative_errors(layer.weight.T.float(), [result.dequantized.T.float()], hessian)
+    degraded = NO_FACTOR if factor is None else None
+    return replace(result, metrics={**result.metrics, "output_error": error}, degraded=degraded)
 
 
 def _own_stats(layer: Layer, stats: Stats | None, config: Fp8Config) -> Stats:
