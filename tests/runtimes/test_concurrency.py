@@ -47,6 +47,14 @@ def test_only_pages_that_are_read_are_judged() -> None:
     assert Trial(guessed, ["vo=ce", TEXTS[2], TEXTS[1], *TEXTS[3:]]).changed == 2
 
 
+def test_a_guess_that_changes_is_no_mix_up() -> None:
+    """As the demo reads these pages with vLLM: six of eight it guesses at, so that all are judged."""
+    alone = [TEXTS[0], "total 318.4lh", "rg,7 l-hlan", "deliverj-z-5b", TEXTS[4], "order no: 9f", "v4 cent", "thank yery"]
+    together = [*alone[:3], "deliverp 552", TEXTS[4], "order no 99", *alone[6:]]
+    assert Trial(alone, together).changed == 0
+    assert Trial(alone, [alone[0], ",", "eericent", "i larrg, 7 l-kfanbuy", *together[4:]]).changed == 3
+
+
 def test_all_pages_are_judged_of_a_model_that_reads_few() -> None:
     guesses = [str(number) * 9 for number in range(5)]
     mixed = Trial([*guesses, *TEXTS[5:]], [*reversed(guesses), *TEXTS[5:]])
