@@ -52,7 +52,7 @@ class Server:
     """
 
     def __init__(self) -> None:
-        self.trial: Callable[[int, int], Reply] = lambda which, _at_once: (200, completion(f"{which} " * 9))
+        self.trial: Callable[[int, int], Reply] = lambda which, _at_once: (200, completion(f"{which}" * 9))
         self.trials: list[dict[str, Any]] = []
         self._lines: Counter[bytes] = Counter()
         self._met = threading.Barrier(len(TEXTS))

@@ -110,7 +110,7 @@ def test_pages_at_once(server: Server, folder: Path, options: tuple[object, ...]
 
 
 def trial_text(which: int) -> Reply:
-    return 200, completion(f"{which} " * 9)
+    return 200, completion(f"{which}" * 9)
 
 
 def mixed_up(which: int, at_once: int) -> Reply:
