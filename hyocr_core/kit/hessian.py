@@ -1,15 +1,16 @@
 """The second moments of layers' inputs, H = 2 / n * sum of w x x^T over the n calibration tokens, w a token's weight.
 
 The output error of a linear over all those tokens is tr(dW H dW^T) (Frantar et al. 2022, arXiv 2210.17323). Where the
-full-precision path is known too, G = 2 / n * sum of w x y^T, y the same input there, goes beside it.
+full-precision path is known too, D = 2 / n * sum of w x (y - x)^T goes beside it, y the same input there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from hyocr_core.contract.types import Batches, Block, Collected, Stat, Stats
 from hyocr_core.errors import RunError
@@ -28,18 +29,18 @@ def collect_hessians(block: Block, batches: Batches) -> dict[str, Collected]:
     """Return {"hessian": (K, K) fp32, "tokens": ()}, both sums, for each layer; layers with one input share one object.
 
     hessian: the lower half of the sum of w x x^T; `settle_hessians` makes the Hessian of it. For `calibrate`. Where the
-    batches bring the inputs of the full-precision path, also "cross": (K, K) fp32, the sum of w x y^T.
+    batches bring the inputs of the full-precision path, also what `full_precision_targets` needs, both fp32 sums:
+    "drift" (K, K) of w x (y - x)^T, or for a single layer of fewer outputs than inputs, which costs less,
+    "output_drift" (K, N) of w x (y - x)^T W.
     """
     sums: dict[tuple[str, ...], Stats] = {}
 
     def observe(names: tuple[str, ...], inputs: Tensor, reference: Tensor | None, weights: Tensor | None) -> None:
         if names not in sums:
             sums[names] = no_moments(inputs.shape[1], inputs.device)
-            if reference is not None:
-                sums[names]["cross"] = torch.zeros_like(sums[names]["hessian"])
         add_moments(sums[names], inputs, weights)
         if reference is not None:
-            add_cross(sums[names]["cross"], inputs, reference, weights)
+            _add_drift(sums[names], inputs, reference - inputs, weights, [block.layers[name] for name in names])
 
     observe_paired(block, batches, observe)
     return by_layer(block.groups, {names: summed(own) for names, own in sums.items()})
@@ -98,10 +99,21 @@ def add_outer(total: Tensor, inputs: Tensor, weights: Tensor | None = None) -> N
 
 
 def add_cross(total: Tensor, inputs: Tensor, others: Tensor, weights: Tensor | None = None) -> None:
-    """Add the sum of w x y^T over rows x of `inputs` and y of `others`, (tokens, K) each, to `total` (K, K) fp32."""
+    """Add the sum of w x z^T to `total` (K, M) fp32, x the rows of `inputs` (tokens, K), z of `others` (tokens, M)."""
     for weight, (rows, paired) in _by_weight(weights, inputs, others):
         with exact_matmul(inputs.dtype):
             total.addmm_(rows.float().T, paired.float(), alpha=weight)
+
+
+def _add_drift(
+    sums: Stats, inputs: Tensor, changes: Tensor, weights: Tensor | None, layers: Sequence[nn.Linear]
+) -> None:
+    name = "drift"
+    if len(layers) == 1 and layers[0].out_features < layers[0].in_features:
+        name, changes = "output_drift", nn.functional.linear(changes, layers[0].weight.to(changes.dtype))
+    if name not in sums:
+        sums[name] = torch.zeros(inputs.shape[1], changes.shape[1], dtype=torch.float32, device=inputs.device)
+    add_cross(sums[name], inputs, changes, weights)
 
 
 def _by_weight(weights: Tensor | None, *matrices: Tensor) -> Iterator[tuple[float, list[Tensor]]]:
@@ -121,7 +133,7 @@ def _settle(name: str, stats: Stats) -> None:
     for start in range(0, len(hessian), STRIPE):
         stop = start + STRIPE
         hessian[start:stop, stop:] = hessian[stop:, start:stop].T
-    sums = [stats[each] for each in ("hessian", "cross") if each in stats]
+    sums = [stats[each] for each in ("hessian", "drift", "output_drift") if each in stats]
     for each in sums:
         each.mul_(2 / tokens)
     if not all(map(is_finite, sums)):

@@ -50,7 +50,7 @@ def output_errors(columns: Tensor, codes: Tensor, grid: Grid, hessian: Tensor) -
     columns: (K, N) fp32. codes: (K, N) uint8. hessian: (K, K) fp32.
     """
     picked = measured(columns.shape[1])
-    columns, codes = columns[:, picked], codes[:, picked]
+    columns, codes = columns[:, picked].contiguous(), codes[:, picked].contiguous()
     grid = replace(grid, scales=grid.scales[:, picked], zeros=grid.zeros[:, picked])
     values = (decode(codes, grid), decode(round_to_nearest(columns, grid), grid))
     errors = relative_errors(columns, values, hessian)

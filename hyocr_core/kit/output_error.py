@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STRIPE = 512
 """Rows of the triangle multiplied at once."""
 
-MEASURED_OUTPUTS = 512
+MEASURED_OUTPUTS = 128
 """Outputs per layer, evenly spread, that its error metrics are taken from: enough to be right within percents."""
 
 

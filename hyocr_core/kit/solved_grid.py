@@ -86,13 +86,14 @@ class _Groups:
         columns = self.columns[..., part]
         size, losses = columns.shape[1], torch.zeros_like(scales)
         errors = columns.new_empty(len(scales), *columns.shape)
+        least, most = -zeros, max_code - zeros
         for start in range(0, size, CHANNELS_AT_ONCE):
             stop = min(start + CHANNELS_AT_ONCE, size)
             targets = columns[:, start:stop] + self.feedback[:, start:stop, :start] @ errors[:, :, :start]
             for k in range(start, stop):
                 target = targets[:, :, k - start]
                 target += (self.feedback[:, k : k + 1, start:k] @ errors[:, :, start:k])[:, :, 0]
-                value = (target / scales).round_().add_(zeros).clamp_(0, max_code).sub_(zeros).mul_(scales)
+                value = (target / scales).round_().clamp_(least, most).mul_(scales)
                 torch.sub(columns[:, k], value, out=errors[:, :, k])
                 losses.addcmul_(self.pivots[:, k, None], target.sub_(value).square_())
         return losses

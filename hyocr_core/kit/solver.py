@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 DAMPING_STEPS = (1.0, 10.0, 100.0, 1000.0)
 """The configured damping, then three times more of it."""
 
+COLUMNS_AT_ONCE = 16
+"""Columns corrected together for the errors of those of their block before them, which are read once for all."""
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -132,19 +135,18 @@ def factorize_each(hessians: Tensor, damping: float) -> tuple[Tensor, Tensor, Te
 
 def quantize_columns(columns: Tensor, factor: Factor, grid: Grid, block_size: int) -> Tensor:
     """Round (K, N) columns one after the other, each corrected for the errors before it; return codes, (K, N) uint8."""
-    codes = torch.empty(columns.shape, dtype=torch.uint8, device=columns.device)
-    code = torch.empty(columns.shape[1], dtype=torch.float32, device=columns.device)
-    scales, zeros, group_size = grid.scales.float(), grid.zeros.float(), len(columns) // len(grid.scales)
+    steps = torch.empty_like(columns)
+    group_size = len(columns) // len(grid.scales)
+    scales, zeros = grid.scales.float(), grid.zeros.float()
+    groups = list(zip(scales, -zeros, grid.max_code - zeros, strict=True))
 
     def settle(channel: int, target: Tensor, error: Tensor) -> None:
-        group = channel // group_size
-        torch.div(target, scales[group], out=code)
-        code.round_().add_(zeros[group]).clamp_(0, grid.max_code)
-        codes[channel] = code
-        error.addcmul_(code.sub_(zeros[group]), scales[group], value=-1)
+        scale, least, most = groups[channel // group_size]
+        step = torch.div(target, scale, out=steps[channel]).round_().clamp_(least, most)
+        error.addcmul_(step, scale, value=-1)
 
     walk_columns(columns, factor, block_size, settle)
-    return codes
+    return steps.view(len(groups), group_size, -1).add_(zeros[:, None]).to(torch.uint8).view(columns.shape)
 
 
 def walk_columns(
@@ -163,6 +165,10 @@ def walk_columns(
         targets = torch.addmm(errors[start:stop], feedback[start:stop, :start], errors[:start])
         with one_thread():
             for k in range(start, stop):
+                nearest = k - (k - start) % COLUMNS_AT_ONCE
+                if k == nearest:
+                    part = slice(k - start, k - start + COLUMNS_AT_ONCE)
+                    targets[part].addmm_(feedback[start:stop][part, start:k], errors[start:k])
                 target = targets[k - start]
-                target.addmv_(errors[start:k].T, feedback[k, start:k])
+                target.addmv_(errors[nearest:k].T, feedback[k, nearest:k])
                 settle(channels[k], target, errors[k])

@@ -101,10 +101,17 @@ def test_beside_it_stands_what_the_full_precision_path_has_in_common_with_it(
     stats = hessians(group, batches)["b.last"]
     factors = torch.cat(weights).double() if weighted else torch.ones(39, dtype=torch.float64)
     tokens, paired = (torch.cat(each, 1)[0].double() for each in (states, others))
-    expected = 2 / 39 * tokens.T @ (factors[:, None] * paired)
-    assert (stats["cross"] - expected).abs().max() <= 1e-6 * expected.abs().max()
+    expected = 2 / 39 * tokens.T @ (factors[:, None] * (paired - tokens))
+    near = 1e-6 if dtype == torch.float32 else 2**-8
+    assert (stats["drift"] - expected).abs().max() <= near * expected.abs().max()
     # The input of a block is no layer's: there the full-precision path says nothing of it.
-    assert "cross" not in hessians(whole, batches)["b.first"]
+    assert not {"drift", "output_drift"} & hessians(whole, batches)["b.first"].keys()
+    # A layer of fewer outputs than inputs has the sum of what they change by.
+    narrow = nn.Linear(300, 20, bias=True, dtype=dtype)
+    [through] = hessians(replace(group, layers={"b.last": narrow}), batches).values()
+    assert "drift" not in through
+    shifted = expected @ narrow.weight.detach().double().T
+    assert (through["output_drift"] - shifted).abs().max() <= near * shifted.abs().max()
 
 
 def test_weights_of_one_change_nothing() -> None:

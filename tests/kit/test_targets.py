@@ -24,16 +24,16 @@ DAMPING = 0.01
 class Problem:
     """Inputs of a layer on both paths: full, (tokens, K), and quantized, which lacks some of it and has some noise."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, outputs: int = OUTPUTS) -> None:
         gen = torch.Generator().manual_seed(seed)
-        self.columns = weights_of(CHANNELS, OUTPUTS, seed)
+        self.columns = weights_of(CHANNELS, outputs, seed)
         self.full = inputs_of(CHANNELS, TOKENS, seed)
         mixed = torch.eye(CHANNELS) + 0.05 * torch.randn(CHANNELS, CHANNELS, generator=gen) / CHANNELS**0.5
         self.quantized = self.full @ mixed + 0.05 * torch.randn(self.full.shape, generator=gen)
         self.hessian = hessian_of(self.quantized)
-        self.cross = torch.zeros(CHANNELS, CHANNELS)
-        add_cross(self.cross, self.quantized, self.full)
-        self.cross *= 2 / TOKENS
+        self.stats = {"drift": torch.zeros(CHANNELS, CHANNELS)}
+        add_cross(self.stats["drift"], self.quantized, self.full - self.quantized)
+        self.stats["drift"] *= 2 / TOKENS
 
     def factor(self, desc_act: bool) -> Factor:
         factor = damped_factor(self.hessian, damp_percent=DAMPING, desc_act=desc_act)
@@ -58,19 +58,22 @@ class Problem:
     def rounded(self, strength: float) -> Tensor:
         """What GPTQ makes of targets of this strength, dequantized."""
         factor = self.factor(desc_act=True)
-        targets = full_precision_targets(self.columns, self.hessian, self.cross, factor, strength)
+        targets = full_precision_targets(self.columns, self.stats, factor, strength)
         grid = fit_grid(targets, torch.bfloat16, bits=4, group_size=32, sym=True, mse=False)
         return decode(quantize_columns(targets, factor, grid, 32), grid)
 
 
 @pytest.mark.parametrize("desc_act", [False, True])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_targets_are_those_of_least_squares(seed: int, desc_act: bool) -> None:
-    problem = Problem(seed)
-    found = full_precision_targets(problem.columns, problem.hessian, problem.cross, problem.factor(desc_act))
+@pytest.mark.parametrize("outputs", [OUTPUTS, 2 * CHANNELS])
+def test_targets_are_those_of_least_squares(outputs: int, seed: int, desc_act: bool) -> None:
+    problem = Problem(seed, outputs)
     expected = problem.oracle()
     moved = (expected - problem.columns.double()).norm()
-    assert (found.double() - expected).norm() < 1e-3 * moved
+    of_outputs = {"output_drift": problem.stats["drift"] @ problem.columns}
+    for stats in (problem.stats, of_outputs):
+        found = full_precision_targets(problem.columns, stats, problem.factor(desc_act))
+        assert (found.double() - expected).norm() < 1e-3 * moved
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 0.75])
@@ -78,8 +81,8 @@ def test_strength_is_a_share_of_the_way(strength: float) -> None:
     problem = Problem(0)
     factor = problem.factor(desc_act=False)
     start = problem.columns
-    end = full_precision_targets(start, problem.hessian, problem.cross, factor)
-    found = full_precision_targets(start, problem.hessian, problem.cross, factor, strength)
+    end = full_precision_targets(start, problem.stats, factor)
+    found = full_precision_targets(start, problem.stats, factor, strength)
     torch.testing.assert_close(found, start + strength * (end - start))
 
 
@@ -91,7 +94,8 @@ def test_after_rounding_outputs_are_nearer_to_the_full_precision_ones_than_plain
     assert whole < 0.8 * plain
 
 
-def test_equal_paths_move_nothing() -> None:
+def test_equal_paths_and_an_unknown_one_move_nothing() -> None:
     problem = Problem(0)
-    hessian, factor = problem.hessian, problem.factor(desc_act=True)
-    assert torch.equal(full_precision_targets(problem.columns, hessian, hessian, factor), problem.columns)
+    for stats in ({"drift": torch.zeros(CHANNELS, CHANNELS)}, {}):
+        found = full_precision_targets(problem.columns, stats, problem.factor(desc_act=True))
+        assert torch.equal(found, problem.columns)

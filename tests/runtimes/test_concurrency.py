@@ -49,7 +49,16 @@ def test_only_pages_that_are_read_are_judged() -> None:
 
 def test_a_guess_that_changes_is_no_mix_up() -> None:
     """As the demo reads these pages with vLLM: six of eight it guesses at, so that all are judged."""
-    alone = [TEXTS[0], "total 318.4lh", "rg,7 l-hlan", "deliverj-z-5b", TEXTS[4], "order no: 9f", "v4 cent", "thank you"]
+    alone = [
+        TEXTS[0],
+        "total 318.4lh",
+        "rg,7 l-hlan",
+        "deliverj-z-5b",
+        TEXTS[4],
+        "order no: 9f",
+        "v4 cent",
+        "thank you",
+    ]
     together = [*alone[:3], "deliverp 552", TEXTS[4], "order no 99", *alone[6:]]
     assert Trial(alone, together).changed == 0
     assert Trial(alone, [alone[0], ",", "eericent", "i larrg, 7 l-kfanbuy", *together[4:]]).changed == 3

@@ -54,9 +54,7 @@ def quantize_gptq(layers: Sequence[Layer], stats: Stats | None, config: GptqConf
         of_hessian = {"damping": damping}
         degraded = f"its Hessian has no Cholesky factor even with damping {damping:g}; rounded to nearest instead"
     else:
-        if stats is not None and "cross" in stats:
-            cross = stats["cross"].to(hessian.device)
-            columns = full_precision_targets(columns, hessian, cross, factor, config.target_strength)
+        columns = full_precision_targets(columns, stats or {}, factor, config.target_strength)
         codes, grid = _solved(columns, hessian, factor, layers[0], config)
         of_hessian, degraded = {"damping": factor.damping, "hessian_condition": factor.condition}, None
     sizes = [len(layer.weight) for layer in layers]
