@@ -63,7 +63,7 @@ class Resizing:
         """That of a processor which is lowered already, or of the published one if there is none here."""
         if processor is not None:
             return cls(processor.image_processor)
-        from transformers import HunYuanVLImageProcessorPil
+        from transformers.models.hunyuan_vl.image_processing_pil_hunyuan_vl import HunYuanVLImageProcessorPil
 
         least, most = PUBLISHED_PIXELS
         published = HunYuanVLImageProcessorPil(size={"shortest_edge": least, "longest_edge": most})

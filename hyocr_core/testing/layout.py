@@ -14,10 +14,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     GenerationConfig,
     HunYuanVLConfig,
-    HunYuanVLImageProcessorPil,
     HunYuanVLProcessor,
     PreTrainedTokenizerFast,
 )
+
+# Not from `transformers` itself, which below 5.22 gives a stand-in for it where torchvision is missing.
+from transformers.models.hunyuan_vl.image_processing_pil_hunyuan_vl import HunYuanVLImageProcessorPil
 
 BOS = "<｜hy_begin▁of▁sentence｜>"
 END = "<｜hy_end▁of▁sentence｜>"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from transformers import HunYuanVLImageProcessorPil
+from transformers.models.hunyuan_vl.image_processing_pil_hunyuan_vl import HunYuanVLImageProcessorPil
 
 from hyocr_core.models.fitting import VLLM_SHARE, Fit, ServingMemory, serving_memory
 from hyocr_core.models.serving_memory import Servable, ServedLoad
