@@ -40,7 +40,8 @@ def change(name: str, **values: Any) -> Damage:
 
 def test_the_image_processor_is_the_one_made_of_pillow(checkpoint: Path) -> None:
     processor = load_processor(checkpoint)
-    assert type(processor.image_processor).__name__ == "HunYuanVLImageProcessorPil"
+    # By its module: below 5.22 the class has to answer to another name.
+    assert type(processor.image_processor).__module__.endswith("image_processing_pil_hunyuan_vl")
     assert processor.tokenizer("ab")["input_ids"] == [64, 65]
 
 
