@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hyocr_core.checkpoint.durable import save_bytes, sync
 from hyocr_core.errors import CheckpointError
+from hyocr_core.outside.regular import check_regular
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -79,7 +80,8 @@ def save_sharded(folder: Path, sources: Mapping[str, tuple[Path, TensorInfo]], s
 
 
 def open_shard(path: Path, backend: Literal["mmap", "pread"]) -> Any:
-    """Open a safetensors file; with `mmap` its tensors are lazy views of the file."""
+    """Open a safetensors file; with `mmap` its tensors are lazy views of the file. Raises OSError."""
+    check_regular(path)
     return safe_open(path, framework="pt", backend=backend)
 
 
