@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 MOST_BYTES = 1 << 28
 """Of a file that is read as a whole: tokenizers, the largest, have some 30 MB."""
@@ -25,7 +24,7 @@ class IrregularFileError(OSError):
     """What was to be opened is no regular file, or has too many bytes; `strerror` says which."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file, or what a link leads to, for reading.
 
     Raises IrregularFileError for a pipe, a socket or a device, without waiting for it, and OSError as `open` does.

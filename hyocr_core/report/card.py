@@ -19,6 +19,7 @@ from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.formats import TRANSFORMERS
 from hyocr_core.models.known_formats import known_formats, known_runtimes
+from hyocr_core.outside.regular import read_text
 from hyocr_core.report.example_requests import with_curl, with_openai
 from hyocr_core.report.numbers import measured, number, percent, points, signed_span, size, span
 from hyocr_core.report.text import told
@@ -113,7 +114,7 @@ def record_numbers(folder: Path, evaluation: EvaluationRecord, gate: GateRecord 
     texts = {REPORT_NAME: report.model_dump_json(indent=2) + "\n"}
     card = folder / FILE_NAME
     if card.is_file():
-        texts[FILE_NAME] = with_numbers(card.read_text(encoding="utf-8"), report, folder.resolve().name)
+        texts[FILE_NAME] = with_numbers(read_text(card), report, folder.resolve().name)
     for name, text in texts.items():
         with writing(folder / name), replacing(folder / name) as partial:
             save_bytes(partial, text.encode())

@@ -138,7 +138,7 @@ def _load(path: Path, commands: dict[str, str]) -> Recorded:
         result = parse_config(EvalResult, data, str(path))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
-    return Recorded(key, result, _images(path.parent, path.read_bytes()), commands.get(_of_eval(key)))
+    return Recorded(key, result, _images(path.parent, read_regular(path)), commands.get(_of_eval(key)))
 
 
 def _images(place: Path, evaluation: bytes) -> Path:
