@@ -69,6 +69,20 @@ def test_time_ends_it(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> No
     assert renderer.render("{{ 1 + 1 }}", MESSAGES, {}) == "2"
 
 
+def test_time_ends_it_where_the_signal_is_ignored_and_blocked(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "SECONDS", 0.3)
+    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    try:
+        with pytest.raises(UnboundedError, match="is not done with one page"):
+            renderer.render(LOOPS, MESSAGES, {})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_an_end_that_nobody_asked_for_is_said(renderer: Renderer) -> None:
     renderer.render("", MESSAGES, {})
     [own] = [child for child in psutil.Process().children() if str(rendering._PROGRAM) in child.cmdline()[-2:]][-1:]
