@@ -57,13 +57,14 @@ def begins(pattern: str, name: str) -> bool:
     Raises CheckpointError for a pattern that takes too long.
     """
     bounded = _bounded(pattern)
-    began = time.process_time()
-    try:
-        return bounded.left > 0 and bounded.compiled.match(name, timeout=bounded.left) is not None
-    except TimeoutError:
-        pass
-    finally:
-        bounded.left -= time.process_time() - began
+    if bounded.left > 0:
+        began = time.process_time()
+        try:
+            return bounded.compiled.match(name, timeout=bounded.left) is not None
+        except TimeoutError:
+            pass
+        finally:
+            bounded.left -= time.process_time() - began
     raise CheckpointError(
         f"config.json: quantization_config: the pattern {pattern!r} is not done with {name} after {SECONDS:g} s: "
         "write a simpler one"

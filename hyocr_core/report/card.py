@@ -128,8 +128,8 @@ def _carried(base_card: Path) -> dict[str, Any]:
         text = read_text(base_card)
         # The hub's client writes merged aliases out.
         check_aliases(text.partition("\n---")[0])
-        metadata = ModelCard(text, ignore_metadata_errors=True).data.to_dict()
-    except Exception:  # what YAML's readers raise on odd metadata, which is the base model's affair, is no closed set
+        metadata = ModelCard(text, ignore_metadata_errors=True).data.to_dict()  # type: ignore[no-untyped-call]
+    except Exception:  # what the readers of YAML raise on odd metadata is no closed set
         return {}
     return {key: metadata[key] for key in CARRIED if key in metadata}
 

@@ -153,10 +153,10 @@ def test_a_tokenizer_of_a_terabyte(tiny: Path, heldout: str, tmp_path: Path) -> 
 
 
 def test_a_recorded_evaluation(kind: str, tmp_path: Path) -> None:
-    folder = built.checkpoint(tmp_path / "a", None, built.evaluation(built.some_pages(4)))
+    folder, other = (built.checkpoint(tmp_path / name, None, built.evaluation(built.some_pages(4))) for name in "ab")
     [record] = (folder / "report").rglob("eval.json")
     KINDS[kind](record)
-    for command in (["report", folder], ["compare", folder, folder]):
+    for command in (["report", folder], ["compare", other, folder]):
         line = refused(*command)
         assert str(record) in line
         assert f"it is {kind}, not a file" in line

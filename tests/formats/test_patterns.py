@@ -20,7 +20,7 @@ ENDLESS = [r"((\w|\.|[a-z])*)*\d\b!?$", r"(?:[a-p]|[^x-z]|\w)+[XYZ]$"]
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patterns, "SECONDS", 0.2)
+    monkeypatch.setattr(patterns, "SECONDS", 0.25)
     patterns._bounded.cache_clear()
     begins.cache_clear()
 
@@ -40,10 +40,17 @@ def test_a_pattern_that_is_never_done_is_named(pattern: str) -> None:
 def test_all_names_share_the_time_of_a_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a pattern that is slow, but not too slow for a name, would take hours for all."""
     clock = iter(range(1000))
-    monkeypatch.setattr("time.process_time", lambda: 0.05 * next(clock))
+    monkeypatch.setattr("time.process_time", lambda: next(clock) / 16)
     with pytest.raises(CheckpointError, match="is not done with"):
         [begins("model", f"model.{number}") for number in range(1000)]
-    assert next(clock) < 20
+    assert next(clock) == 2 * 4, "two looks at the clock for each of four names"
+
+
+@pytest.mark.parametrize("pattern", ENDLESS)
+def test_a_pattern_that_was_given_up_stays_so(pattern: str) -> None:
+    for name in (NAME, "lm_head", NAME, "lm_head"):
+        with pytest.raises(CheckpointError, match="is not done with"):
+            begins(pattern, name)
 
 
 @pytest.mark.parametrize(
