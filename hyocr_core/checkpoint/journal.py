@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.checkpoint.sealed import seal, unseal
 from hyocr_core.errors import OutputError
+from hyocr_core.outside.regular import read_regular
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -90,7 +91,7 @@ def _as_json(value: Any) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = unseal(path.read_bytes())
+        content = unseal(read_regular(path))
     except (OSError, ValueError) as error:
         raise (_other(path) if _is_older(path) else _unreadable(path)) from error
     if not isinstance(content, dict) or "format" not in content:

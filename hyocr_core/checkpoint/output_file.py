@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hyocr_core.errors import OutputError
+from hyocr_core.outside.regular import open_regular
 
 REPORT = "report"
 """Folder of a checkpoint that is no part of it: its page, and how it reads."""
@@ -31,7 +32,7 @@ def check_output(path: Path, mark: bytes) -> None:
 def _check_replaceable(path: Path, target: Path, mark: bytes) -> None:
     if not target.is_file():
         raise OutputError(f"cannot write {path}: it is there and no file")
-    with target.open("rb") as file:
+    with open_regular(target) as file:
         begins = file.read(len(mark))
     if begins and begins != mark:
         raise OutputError(f"cannot write {path}: hyocr did not write what is there; give a new file")

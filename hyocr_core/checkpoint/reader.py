@@ -13,10 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
+from hyocr_core.checkpoint.model_files import check_files
 from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
 from hyocr_core.checkpoint.shards import INDEX_NAME, SINGLE_NAME, TensorInfo, iterate_shard, scan_shard
 from hyocr_core.errors import CheckpointError
 from hyocr_core.kit.checks import is_finite
+from hyocr_core.outside.regular import open_regular
 
 __all__ = ["CheckpointReader", "TensorInfo"]
 
@@ -47,6 +49,7 @@ class CheckpointReader:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise CheckpointError(f"{folder} is not a folder: give the folder of a checkpoint")
+        check_files(folder)
         self.folder = folder
         self.config = _read_object(folder / CONFIG_NAME)
         # As in Transformers: a file with all weights goes before an index beside it.
@@ -208,7 +211,7 @@ def _check_link(path: Path) -> None:
 def digest(path: Path) -> str:
     """SHA-256 of a file."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hyocr_core.checkpoint.durable import save_bytes, sync
 from hyocr_core.errors import CheckpointError
+from hyocr_core.outside.regular import check_regular, open_regular
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -79,7 +80,8 @@ def save_sharded(folder: Path, sources: Mapping[str, tuple[Path, TensorInfo]], s
 
 
 def open_shard(path: Path, backend: Literal["mmap", "pread"]) -> Any:
-    """Open a safetensors file; with `mmap` its tensors are lazy views of the file."""
+    """Open a safetensors file; with `mmap` its tensors are lazy views of the file. Raises OSError."""
+    check_regular(path)
     return safe_open(path, framework="pt", backend=backend)
 
 
@@ -102,11 +104,11 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _complaint(path: Path, error: Exception) -> str:
-    if not path.is_file():
+    if not path.exists():
         return f"{path} is missing"
     if isinstance(error, OSError):
-        return f"{path} cannot be read: {error}"
-    with path.open("rb") as file:
+        return f"{path} cannot be read: {error.strerror or error}"
+    with open_regular(path) as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             return f"{path} is a Git LFS pointer, not the weights; fetch them with `git lfs pull`"
     return f"{path} is damaged or truncated ({error}); fetch it again"

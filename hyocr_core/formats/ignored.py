@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from hyocr_core.formats.patterns import begins
 
 VLLM, TRANSFORMERS = "vLLM", "Transformers"
 
@@ -36,9 +37,9 @@ class Ignored:
 
 def _is_match(entry: str, name: str) -> bool:
     """As compressed-tensors and vLLM's reader of it compare names."""
-    return re.match(entry[3:], name) is not None if entry.startswith("re:") else entry == name
+    return begins(entry[3:], name) if entry.startswith("re:") else entry == name
 
 
 def _skipped_by_transformers(entries: Iterable[str], name: str) -> bool:
     """As `should_convert_module` in Transformers 5 does."""
-    return any(name.endswith(entry) or re.match(rf"(?:{entry})(?:(?<=\.)|(?=\.|$))", name) for entry in entries)
+    return any(name.endswith(entry) or begins(rf"(?:{entry})(?:(?<=\.)|(?=\.|$))", name) for entry in entries)

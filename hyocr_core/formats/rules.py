@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from hyocr_core.formats.patterns import begins
 
 if TYPE_CHECKING:
     from hyocr_core.formats.base import Format
@@ -42,7 +43,7 @@ def _by_name(target: str, names: Collection[str]) -> bool:
 
 def _by_pattern(target: str, names: Collection[str]) -> bool:
     pattern = target.removeprefix(PATTERN)
-    return pattern != target and any(re.match(pattern, name) for name in names)
+    return pattern != target and any(begins(pattern, name) for name in names)
 
 
 def _by_class(target: str, _names: Collection[str]) -> bool:

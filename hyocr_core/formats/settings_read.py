@@ -5,11 +5,11 @@ What hyocr cannot read is refused by key and value: guessing here would dequanti
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hyocr_core.errors import CheckpointError
+from hyocr_core.formats.patterns import pattern_problem
 
 _MISSING = object()
 
@@ -45,12 +45,11 @@ def name_list(config: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
 
 def check_pattern(key: str, shown: str, pattern: str) -> None:
     """Raise CheckpointError when a pattern, part of what is shown, is no regular expression."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
+    problem = pattern_problem(pattern)
+    if problem is not None:
         raise CheckpointError(
-            f"config.json: quantization_config: {key}: {shown!r} is no regular expression: {error}"
-        ) from error
+            f"config.json: quantization_config: {key}: {shown!r} is no regular expression to use: {problem}"
+        )
 
 
 def group_size(config: Mapping[str, Any], key: str) -> int:

@@ -1,25 +1,22 @@
 """How a checkpoint's chat template is given a conversation, and whether it writes what it was given.
 
-A template is a program of the checkpoint. Some join strings and break on a list of parts, others walk through parts and
-lose a string without a word, or write the list itself; so the form of the messages is found out once, with texts that
-every such accident would change, and every page is held against what the template makes of these.
+A template is a program of the checkpoint, and is run by `rendering` alone. Some join strings and break on a list of
+parts, others walk through parts and lose a string without a word, or write the list itself; so the form of the messages
+is found out once, with texts that every such accident would change, and every page is held against what the template
+makes of these.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from threading import Thread
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from hyocr_core.errors import CalibrationError, CheckpointError, one_line
 from hyocr_core.pages.prompts import Message, conversation, text_part
-
-SECONDS = 10.0
-"""For one conversation, which takes milliseconds: a template may loop for years."""
+from hyocr_core.pages.rendering import RENDERER, RefusedError, UnboundedError
 
 
 class Texts(NamedTuple):
@@ -189,24 +186,22 @@ def _write(texts: Texts, form: _Form, processor: Any) -> Written:
 
 def _render(messages: list[Message], form: _Form, processor: Any, *, generation: bool) -> str:
     formed = [form(message, processor) for message in messages]
-    found: Future[str] = Future()
-
-    def render() -> None:
-        try:
-            found.set_result(str(processor.apply_chat_template(formed, add_generation_prompt=generation)))
-        except Exception as error:  # whatever a program may raise: a template's own refusal, a TypeError, recursion
-            found.set_exception(error)
-
-    # Of a thread of its own, because nothing else gets rid of a template that loops; it ends with the process.
-    Thread(target=render, daemon=True).start()
+    variables = {**processor.tokenizer.special_tokens_map, "add_generation_prompt": generation}
     try:
-        return found.result(SECONDS)
-    except TimeoutError:
-        raise CheckpointError(
-            f"{_name(processor)} is not done with one page after {SECONDS:g} s; it may loop"
-        ) from None
-    except Exception as error:
+        return RENDERER.render(_template(processor), formed, variables)
+    except RefusedError as error:
         raise _WrongError(f"does not render: {one_line(error)}", raised=True) from error
+    except UnboundedError as error:
+        raise CheckpointError(f"{_name(processor)} {error}") from error
+
+
+def _template(processor: Any) -> str:
+    """The template that `apply_chat_template` takes: of several the one that is called default."""
+    given = processor.chat_template
+    found = given.get("default") if isinstance(given, Mapping) else given
+    if not isinstance(found, str):
+        raise _WrongError("is no text, and none of several is called default")
+    return found
 
 
 def _name(processor: Any) -> str:

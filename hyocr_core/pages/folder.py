@@ -10,6 +10,7 @@ from typing import ClassVar, NoReturn
 
 from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import CalibrationError
+from hyocr_core.outside.regular import read_text
 from hyocr_core.pages import pdf
 from hyocr_core.pages.images import SUFFIXES, load_image
 
@@ -65,7 +66,7 @@ def _transcript(image: Path) -> str | None:
     """The text beside an image, without the line break that ends a text file."""
     path = image.with_suffix(".txt")
     try:
-        return path.read_text(encoding="utf-8-sig").removesuffix("\n")
+        return read_text(path, "utf-8-sig").removesuffix("\n")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:

@@ -16,6 +16,7 @@ No code of a dataset is run, and nothing is unpickled: `datasets` 4 and later lo
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from pydantic import Field
 
 from hyocr_core.contract.page_source import Record, Source, SourceConfig
 from hyocr_core.errors import BadInputError, CalibrationError, one_line
+from hyocr_core.outside.regular import check_folder
 from hyocr_core.pages.images import load_image
 
 if TYPE_CHECKING:
@@ -112,11 +114,21 @@ def _parse(place: str, options: HfConfig) -> _Address:
     split = place.removeprefix(name).removeprefix(":") or None
     path = Path(name).expanduser()
     if name and path.is_dir():
+        _check_files(path)
         return _Address(str(path.resolve()), path.resolve(), split, options)
     # One word would name a loader of the library, such as `csv`; a path that is wrong should not reach the hub.
     if name.count("/") != 1 or name.startswith(("/", ".", "~")) or name.endswith("/"):
         raise CalibrationError("no such folder; a dataset of the hub is named OWNER/NAME")
     return _Address(name, None, split, options)
+
+
+def _check_files(folder: Path) -> None:
+    """Raise CalibrationError for a pipe, a socket or a device, which the library would open and wait for."""
+    try:
+        for parent, _, _ in os.walk(folder):
+            check_folder(Path(parent))
+    except OSError as error:
+        raise CalibrationError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _library() -> Any:

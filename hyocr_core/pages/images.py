@@ -7,9 +7,10 @@ import hashlib
 import io
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from hyocr_core.errors import CalibrationError, one_line
+from hyocr_core.outside.regular import IrregularFileError, open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,6 +39,8 @@ def load_image(source: Path | bytes) -> Image:
         raise CalibrationError(f"may be a decompression bomb: more than {limit} pixels; scale it down") from error
     except UnidentifiedImageError as error:
         raise CalibrationError("is no PNG, JPEG, WebP, BMP, TIFF or GIF image") from error
+    except IrregularFileError as error:
+        raise CalibrationError(f"cannot be read: {error.strerror}") from error
     except FileNotFoundError as error:
         raise CalibrationError("no such file") from error
     except MemoryError as error:
@@ -64,15 +67,15 @@ def _decode(source: Path | bytes) -> Image:
     from PIL import Image, ImageOps
 
     # verify() finds what load() lets pass, but leaves the image unusable.
-    with Image.open(_file(source), formats=_FORMATS) as image:
+    with _file(source) as file, Image.open(file, formats=_FORMATS) as image:
         image.verify()
-    with Image.open(_file(source), formats=_FORMATS) as image:
+    with _file(source) as file, Image.open(file, formats=_FORMATS) as image:
         image.load()
         return _as_rgb(ImageOps.exif_transpose(image))
 
 
-def _file(source: Path | bytes) -> Path | io.BytesIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else source
+def _file(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else open_regular(source)
 
 
 def _as_rgb(image: Image) -> Image:

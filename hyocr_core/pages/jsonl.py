@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import CalibrationError
+from hyocr_core.outside.regular import open_regular
 from hyocr_core.pages.images import load_image
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _KEYS = ("img_path", "question", "answer", "system_prompt", "messages")
+_MOST_BYTES = 1 << 24
+"""Of a row, which is read as a whole."""
 _TYPO = 2  # letters: `anwser` and `image_path` are meant, `question_id` is a key of its own
 _IMAGE_KEYS = ("image", "image_url", "url", "path")
 _TURNS = (["user"], ["user", "assistant"], ["system", "user"], ["system", "user", "assistant"])
@@ -41,8 +44,10 @@ def read_jsonl(path: Path) -> list[Record]:
     """
     records = []
     try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
+        with open_regular(path) as lines:
+            for number, line in enumerate(iter(partial(lines.readline, _MOST_BYTES), b""), start=1):
+                if len(line) == _MOST_BYTES:
+                    raise CalibrationError(f"{path.name}:{number}: a row of {_MOST_BYTES:,} bytes or more")
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if text.strip():
                     records.append(_read_line(text, f"{path.name}:{number}", path.parent))

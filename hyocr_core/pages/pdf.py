@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import BadInputError, CalibrationError
+from hyocr_core.outside.regular import check_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,6 +58,7 @@ def _open(path: Path) -> Iterator[Any]:
     except ImportError as error:
         raise BadInputError(f"{path}: reading PDF files needs pypdfium2: pip install 'hyocr-core[pdf]'") from error
     try:
+        check_regular(path)
         with pypdfium2.PdfDocument(path) as document:
             document.init_forms()
             yield document

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hyocr_core.checkpoint.model_files import check_files
 from hyocr_core.errors import CheckpointError, one_line
 from hyocr_core.pages.chat_template import check_template
 from hyocr_core.pages.older_transformers import use_pil_image_processor
 from hyocr_core.pages.pixels import lower_pixels
+from hyocr_core.pages.rendering import RENDERER
 
 _NEEDED = (
     ("a tokenizer", ("tokenizer.json", "tokenizer_config.json")),
@@ -24,12 +26,14 @@ def load_processor(folder: Path, max_pixels: int | None = None) -> Any:
     loaded, or if the template does not write a page's question and image, once each; ConfigError for pixels outside of
     what the processor takes.
     """
+    check_files(folder)
     for what, files in _NEEDED:
         if not any((folder / name).is_file() for name in files):
             raise CheckpointError(f"{folder}: holds no {what.split(maxsplit=1)[1]} ({' or '.join(files)})")
     from transformers import AutoProcessor, ProcessorMixin
 
     use_pil_image_processor()
+    RENDERER.start()
     try:
         processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, trust_remote_code=False, local_files_only=True, backend="pil"

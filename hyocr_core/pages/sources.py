@@ -156,7 +156,7 @@ def _open_one(spec: str) -> list[Record]:
     path = Path(spec).expanduser()
     if spec and path.is_dir():
         return read_folder(path)
-    if not path.is_file():
+    if not (spec and path.exists()):
         raise CalibrationError(f"{spec or 'empty source'}: no such file or folder; give {_forms()}")
     if path.suffix.lower() in SUFFIXES:
         raise CalibrationError(f"{spec}: is a single image; give {_forms()}")

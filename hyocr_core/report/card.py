@@ -19,6 +19,8 @@ from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.formats import TRANSFORMERS
 from hyocr_core.models.known_formats import known_formats, known_runtimes
+from hyocr_core.outside.aliases import check_aliases
+from hyocr_core.outside.regular import read_text
 from hyocr_core.report.example_requests import with_curl, with_openai
 from hyocr_core.report.numbers import measured, number, percent, points, signed_span, size, span
 from hyocr_core.report.text import told
@@ -113,7 +115,7 @@ def record_numbers(folder: Path, evaluation: EvaluationRecord, gate: GateRecord 
     texts = {REPORT_NAME: report.model_dump_json(indent=2) + "\n"}
     card = folder / FILE_NAME
     if card.is_file():
-        texts[FILE_NAME] = with_numbers(card.read_text(encoding="utf-8"), report, folder.resolve().name)
+        texts[FILE_NAME] = with_numbers(read_text(card), report, folder.resolve().name)
     for name, text in texts.items():
         with writing(folder / name), replacing(folder / name) as partial:
             save_bytes(partial, text.encode())
@@ -122,8 +124,13 @@ def record_numbers(folder: Path, evaluation: EvaluationRecord, gate: GateRecord 
 def _carried(base_card: Path) -> dict[str, Any]:
     if not base_card.is_file():
         return {}
-    # Metadata that the hub would refuse is the base model's affair.
-    metadata = ModelCard.load(base_card, ignore_metadata_errors=True).data.to_dict()
+    try:
+        text = read_text(base_card)
+        # The hub's client writes merged aliases out.
+        check_aliases(text.partition("\n---")[0])
+        metadata = ModelCard(text, ignore_metadata_errors=True).data.to_dict()  # type: ignore[no-untyped-call]
+    except Exception:  # what the readers of YAML raise on odd metadata is no closed set
+        return {}
     return {key: metadata[key] for key in CARRIED if key in metadata}
 
 

@@ -16,6 +16,7 @@ from hyocr_core.evaluation.recorded.evidence import Evidence, gather
 from hyocr_core.evaluation.recorded.record_folder import Recorded
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import PageResult
+from hyocr_core.outside.regular import read_regular
 from hyocr_core.pages.sources import source_name
 from hyocr_core.report import figures, glance, numbers, text
 from hyocr_core.report.diff import Piece, diff, shortened
@@ -202,4 +203,4 @@ def _shown(evidence: Evidence, recorded: Recorded, index: int) -> ShownPage:
 def _image(path: Path) -> str | None:
     if not path.is_file():
         return None
-    return f"data:image/webp;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return f"data:image/webp;base64,{base64.b64encode(read_regular(path)).decode()}"

@@ -24,6 +24,7 @@ from hyocr_core.evaluation.reading.kept import default_state, take_lock
 from hyocr_core.evaluation.scores.loops import cut_loop
 from hyocr_core.evaluation.scores.score import Answer
 from hyocr_core.models.load import load_model
+from hyocr_core.outside.regular import read_regular
 from hyocr_core.pages.checked import Pages, check_pages
 from hyocr_core.pages.images import digest_image
 from hyocr_core.pages.samples import changed_page
@@ -102,7 +103,7 @@ class _Kept:
         """What is kept, if it is as it was written; what is not is as good as missing."""
         path = self._path(page)
         try:
-            return OwnAnswer.model_validate(unseal(path.read_bytes()))
+            return OwnAnswer.model_validate(unseal(read_regular(path)))
         except FileNotFoundError:
             return None
         except (OSError, ValueError):

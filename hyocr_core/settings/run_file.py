@@ -11,11 +11,15 @@ from typing import Any, NamedTuple
 
 from hyocr_core.contract.config import parse_config, show
 from hyocr_core.errors import ConfigError
+from hyocr_core.outside.aliases import check_aliases
+from hyocr_core.outside.regular import read_text
 from hyocr_core.plugin.registry import installed_methods
 from hyocr_core.settings.angelslim import METHODS, is_reference, translate
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.shared import plugins_by_name
 
+_MOST_BYTES = 1 << 20
+"""Of a YAML file: reading one takes a second."""
 _PLUGIN = re.compile(r"(?P<name>[^=]+?)(:(?P<option>[^:=]+=.*))?", re.DOTALL)
 
 
@@ -67,7 +71,7 @@ def merge_run_config(
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; raises ConfigError with the line for bad syntax, duplicate keys, tags and non-mappings."""
     try:
-        data = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        data = _parse_yaml(read_text(path, most=_MOST_BYTES), str(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read: {reason}") from error
@@ -160,6 +164,7 @@ def _parse_yaml(text: str, where: str) -> Any:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
+        check_aliases(text)
         return YAML(typ="safe", pure=True).load(io.StringIO(text))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1

@@ -1,4 +1,4 @@
-"""The real commands on streams that break, on a full or read-only disk, and without a home."""
+"""The real commands on streams that break, on a full or read-only disk, with few open files, and without a home."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hyocr_core.evaluation.recorded.record_folder import load_evaluation
 from tests.report import built
@@ -137,6 +138,27 @@ def test_a_full_disk_of_an_evaluation_is_one_line(tiny: Path, heldout: str, tmp_
     assert (done.returncode, done.stdout) == (1, "")
     assert "batch-" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("most", "code"), [(16, 0), (8, 1)])
+def test_a_low_limit_of_open_files(tiny: Path, tmp_path: Path, most: int, code: int) -> None:
+    """More pages than files; eight are what Python has open, and no pipe to another process."""
+    for number in range(2 * most):
+        Image.new("RGB", (64, 32), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text("x")
+    command = ["eval", str(tiny), "--data", str(tmp_path), "--keep-duplicates", "--max-new-tokens", "1"]
+    done = subprocess.run(
+        [HYOCR, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)),
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    if code:
+        assert done.stderr.splitlines()[-1].startswith("hyocr: error: cannot start the process that renders ")
+        assert done.stderr.endswith(": Too many open files\n")
 
 
 @pytest.mark.parametrize("option", ["--csv", "--state"])

@@ -9,8 +9,9 @@ import pytest
 from transformers import HunYuanVLProcessor
 
 from hyocr_core.errors import CalibrationError, CheckpointError
-from hyocr_core.pages import chat_template
+from hyocr_core.pages import rendering
 from hyocr_core.pages.chat_template import Texts, check_template, write
+from hyocr_core.pages.rendering import Renderer
 from hyocr_core.testing import layout
 from hyocr_core.testing.layout import ASSISTANT, BOS, IMAGE, IMAGE_END, IMAGE_START, SYSTEM_END, USER
 
@@ -61,6 +62,9 @@ MACRO = (
     f"{{'system': '{SYSTEM_END}', 'user': '{USER}', 'assistant': '{ASSISTANT}'}} %}}"
     "{%- for m in messages %}{{ said(m) }}{{ closing[m.role] }}{% endfor %}"
 )
+
+LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+"""For an hour."""
 
 GENERATING = BOTH + "{%- if add_generation_prompt -%}{{- '' -}}{%- endif -%}"
 
@@ -142,45 +146,97 @@ def test_another_is_refused_in_one_line(name: str, templated: Callable[[str], An
 def test_a_template_that_is_never_done_is_refused(
     templated: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_template, "SECONDS", 0.5)
-    # Ten seconds of work for one core: long enough to be given up, and then soon gone.
-    loops = "{% for i in range(3000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"
+    monkeypatch.setattr(rendering, "SECONDS", 0.5)
     with pytest.raises(CheckpointError, match=r"the chat template is not done with one page after 0.5 s; it may loop"):
-        check_template(templated(loops + BOTH))
+        check_template(templated(LOOPS + BOTH))
+    check_template(templated(BOTH + "{# the next is none the worse #}"))
 
 
-class Watched:
-    """Hears what the template of a processor is given."""
+@pytest.mark.parametrize(
+    "multiplies",
+    [
+        "{% set text = 'a' * 9999999999 %}",
+        "{% set ns = namespace(a='a' * 1000) %}{% for i in range(60) %}{% set ns.a = ns.a ~ ns.a %}{% endfor %}",
+        "{{ '%9999999999d' % 1 }}",
+        "{{ 'a' | center(9999999999) }}",
+        "{{ messages | tojson(indent=999999999) }}",
+    ],
+)
+def test_a_template_that_asks_for_all_memory_is_refused(multiplies: str, templated: Callable[[str], Any]) -> None:
+    with pytest.raises(CheckpointError, match=r"^the chat template takes more than 512 MiB of memory for one page$"):
+        check_template(templated(multiplies + BOTH))
+    check_template(templated(BOTH + "{# the next is none the worse #}"))
 
-    def __init__(self, processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.given: list[Any] = []
-        self._apply = processor.apply_chat_template
-        monkeypatch.setattr(processor, "apply_chat_template", self)
 
-    def __call__(self, messages: Any, **how: Any) -> Any:
-        self.given.append(messages)
-        return self._apply(messages, **how)
+def test_a_template_that_loops_on_one_page_alone_is_refused_there(
+    templated: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No probe finds that out beforehand, so no page is rendered without limits."""
+    monkeypatch.setattr(rendering, "SECONDS", 0.5)
+    text = "messages[-1]['content'][-1]['text']"
+    processor = templated(f"{{% if {text} == 'now' %}}{LOOPS}{{% endif %}}{BOTH}")
+    assert write(processor, TEXTS[0]) == official(TEXTS[0])
+    with pytest.raises(CheckpointError, match="is not done with one page after"):
+        write(processor, Texts("", "now", None))
 
 
-def test_the_form_is_found_once(templated: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_that_writes_without_end_is_refused(templated: Callable[[str], Any]) -> None:
+    writes = "{% for i in range(99999) %}{{ 'a' * 999 }}{% endfor %}"
+    with pytest.raises(CheckpointError, match="does not render: it writes more than 16,777,216 characters"):
+        check_template(templated(writes + BOTH))
+
+
+def test_one_of_several_templates_is_the_default_one(templated: Callable[[str], Any]) -> None:
+    processor = templated(BOTH)
+    processor.chat_template = {"default": BOTH, "tools": "hello"}
+    assert write(processor, TEXTS[0]) == official(TEXTS[0])
+    other = templated(BOTH)
+    other.chat_template = {"tools": BOTH}
+    with pytest.raises(CheckpointError, match="is no text, and none of several is called default"):
+        check_template(other)
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The conversations that templates are given from then on."""
+    heard: list[Any] = []
+    render = Renderer.render
+
+    def listen(self: Renderer, template: str, messages: Any, variables: Any) -> str:
+        heard.append(messages)
+        return render(self, template, messages, variables)
+
+    monkeypatch.setattr(Renderer, "render", listen)
+    return heard
+
+
+def test_the_form_is_found_once(templated: Callable[[str], Any], given: list[Any]) -> None:
     processor = templated(STRINGS)
     write(processor, Texts("", "Read.", None))
-    watched = Watched(processor, monkeypatch)
+    given.clear()
     write(processor, Texts("", "Read.", None))
-    assert watched.given == [[{"role": "system", "content": ""}, {"role": "user", "content": f"{PICTURE}Read."}]]
+    assert given == [[{"role": "system", "content": ""}, {"role": "user", "content": f"{PICTURE}Read."}]]
 
 
 def test_messages_are_the_official_ones_where_the_template_takes_them(
-    templated: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+    templated: Callable[[str], Any], given: list[Any]
 ) -> None:
-    processor = templated(BOTH)
-    watched = Watched(processor, monkeypatch)
-    write(processor, Texts("Be exact.", "Read.", "abc"))
-    assert watched.given[-1] == [
+    write(templated(BOTH), Texts("Be exact.", "Read.", "abc"))
+    assert given[-1] == [
         {"role": "system", "content": "Be exact."},
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Read."}]},
         {"role": "assistant", "content": "abc"},
     ]
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_written_is_what_transformers_writes(
+    name: str, templated: Callable[[str], Any], given: list[Any]
+) -> None:
+    """In the runtimes templates are rendered by `apply_chat_template`."""
+    processor = templated(RIGHT[name])
+    written = write(processor, Texts("Be exact.", 'Read \u65e5\n"this" {{ x }}.', None))
+    assert processor.apply_chat_template(given[-1], add_generation_prompt=True) == written.prompt
 
 
 NO_SYSTEM_TEXT = BOTH.replace("{%- if message['content'] is string -%}{{- message['content'] -}}", "{%- if true -%}", 1)

@@ -162,6 +162,16 @@ def test_a_format_of_a_plugin_is_unsure(quantized: Callable[..., Path], tmp_path
     assert text.count('"repetition_penalty": 1.08') == 2
 
 
+def test_aliases_of_the_base_models_card_are_not_written_out(tmp_path: Path) -> None:
+    """Thirty lines whose merges stand for 9 to the power of 30 values."""
+    rounds = (f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 31))
+    card = tmp_path / "README.md"
+    for lines, carried in (("", True), ("\n".join(["a0: &a0 {x: 1}", *rounds]), False)):
+        card.write_text(f"---\nlicense: mit\n{lines}\n---\n# A *model*\n", encoding="utf-8")
+        text = model_card(built.quant_report(), "x", {"quant_method": "gptq"}, card, penalty=1.0, from_hub=False)
+        assert ("license: mit" in text) == carried
+
+
 def test_what_pages_were_asked_is_recorded_and_said(demo: Path, calib: str, tmp_path: Path) -> None:
     sources = {"model": str(demo), "calib": calib, "num_samples": 3, "eval": "synthetic:2", "eval_samples": 2}
     asked = {"task": "table:en", "system": "Be | brief."}

@@ -12,6 +12,7 @@ import httpx2
 from pydantic import BaseModel, Field, ValidationError
 
 from hyocr_core.errors import BadInputError
+from hyocr_core.evaluation.reading.bounded_http import BoundedClient, TooLongError, reason
 from hyocr_core.shown import message
 
 RETRIES = 3
@@ -87,7 +88,7 @@ class NoAnswerError(Exception):
 
 
 class Endpoint:
-    """An endpoint. timeout: seconds to wait for an answer. Any number of threads may ask at once.
+    """An endpoint. timeout: seconds to wait for a whole answer. Any number of threads may ask at once.
 
     The key comes from HYOCR_API_KEY or OPENAI_API_KEY and goes nowhere but into the header of requests to the endpoint.
     """
@@ -96,7 +97,8 @@ class Endpoint:
         self.url = url
         self._timeout = timeout
         self._key = _key()
-        self._client = httpx2.Client(
+        self._client = BoundedClient(
+            timeout,
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=httpx2.Timeout(timeout, connect=min(timeout, _SECONDS_TO_CONNECT)),
             # A proxy of the environment knows nothing of this machine's own servers.
@@ -132,7 +134,7 @@ class Endpoint:
         return False
 
     def _ask(self, verb: str, path: str, kind: type[Answer], body: dict[str, Any] | None = None) -> Answer:
-        response = self._send(lambda: self._client.request(verb, f"{self.url}/{path}", json=body))
+        response = self._send(lambda: self._client.request(verb, f"{self.url}/{path}", body))
         if not response.is_success:
             raise self._refusal(response, f"{verb} {path}")
         try:
@@ -147,8 +149,10 @@ class Endpoint:
             return send()
         except httpx2.TimeoutException:
             raise NoAnswerError(f"it does not answer within {self._timeout:g} s", 0) from None
+        except TooLongError as error:
+            raise NoAnswerError(str(error), None) from None
         except httpx2.HTTPError as error:
-            raise NoAnswerError(f"it cannot be reached: {self._safe(str(error)) or type(error).__name__}", 0) from None
+            raise NoAnswerError(f"it cannot be reached: {self._safe(reason(error))}", 0) from None
 
     def _refusal(self, response: httpx2.Response, asked: str) -> NoAnswerError:
         reason = f"it answers {response.status_code} {response.reason_phrase} to {asked}"

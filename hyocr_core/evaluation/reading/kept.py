@@ -19,6 +19,7 @@ from hyocr_core.contract.config import FrozenModel
 from hyocr_core.errors import OutputError
 from hyocr_core.evaluation.scores.result import Diagnosis, Role
 from hyocr_core.evaluation.scores.score import Answer, Gap
+from hyocr_core.outside.regular import read_regular
 from hyocr_core.progress import Progress
 
 
@@ -69,7 +70,7 @@ class Kept:
         """Take what an interrupted evaluation left, all but files that were damaged: `say` is told of each."""
         for path in sorted(self._files()):
             try:
-                self.batches[path.stem] = BatchRecord.model_validate(unseal(path.read_bytes()))
+                self.batches[path.stem] = BatchRecord.model_validate(unseal(read_regular(path)))
             except (OSError, ValueError):
                 say(f"{path} is damaged: its pages are read again")
 

@@ -29,6 +29,7 @@ from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import CalibrationError, CheckpointError, ConfigError, OutputError, RunError
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import SCHEMA, EvalResult
+from hyocr_core.outside.regular import read_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -137,7 +138,7 @@ def _load(path: Path, commands: dict[str, str]) -> Recorded:
         result = parse_config(EvalResult, data, str(path))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
-    return Recorded(key, result, _images(path.parent, path.read_bytes()), commands.get(_of_eval(key)))
+    return Recorded(key, result, _images(path.parent, read_regular(path)), commands.get(_of_eval(key)))
 
 
 def _images(place: Path, evaluation: bytes) -> Path:
@@ -184,7 +185,7 @@ def _read_object(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_regular(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):
