@@ -4,12 +4,14 @@
 #   PYTHON  the interpreter the environments are made of
 #   P       the plugin for `make alone`
 #   KILLS   how often `make soak` kills
-#   ARGS    more arguments for pytest (test, alone, clients), the benchmark (bench) or the soak, such as --seed 1
+#   MINUTES how long `make fuzz` goes on
+#   ARGS    more arguments for pytest (test, alone, clients), the benchmark (bench), the soak or the fuzzers, such as --seed 1
 
 PYTHON ?= python3.11
 TORCH ?= torch==2.13.0
 P ?= gptq
 KILLS ?= 60
+MINUTES ?= 10
 ARGS ?=
 
 BIN := .venv/bin
@@ -30,7 +32,7 @@ PARALLEL := -n auto --maxprocesses 4
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test lint fix docs bench alone clients soak peers release-check clean
+.PHONY: help demo test lint fix docs bench alone clients soak fuzz peers release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -43,6 +45,7 @@ help:
 	@echo 'make alone P=gptq  the tests of one plugin, with only hyocr-core and that plugin installed'
 	@echo 'make clients       load quantized checkpoints in vLLM (CPU) and Transformers'
 	@echo 'make soak          kill runs of every kind, resume them and compare, KILLS=60 times'
+	@echo 'make fuzz          break all that commands read, for MINUTES=10, and see how they end'
 	@echo 'make peers         environments of the tools that benchmarks/quality.py compares with'
 	@echo 'make release-check build all distributions and try the wheels in new environments'
 	@echo 'make clean         remove environments and outputs'
@@ -79,6 +82,9 @@ clients: .venv/dev.stamp .venv-vllm/run.stamp
 
 soak: .venv/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --kills $(KILLS) $(ARGS)
+
+fuzz: .venv/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
 
 peers: .venv-peer-llmcompressor/run.stamp .venv-peer-gptqmodel/run.stamp
 

@@ -13,6 +13,9 @@ from safetensors import SafetensorError
 
 from hyocr_core.errors import RunError
 
+LONGEST_NAME = 255
+"""Bytes of the name of a file or folder, on every file system that is common."""
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:

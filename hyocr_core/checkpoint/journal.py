@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.checkpoint.sealed import seal, unseal
 from hyocr_core.errors import OutputError
+from hyocr_core.outside.json_text import read_object
 from hyocr_core.outside.regular import read_regular
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -94,20 +95,21 @@ def _read(path: Path) -> dict[str, Any]:
         content = unseal(read_regular(path))
     except (OSError, ValueError) as error:
         raise (_other(path) if _is_older(path) else _unreadable(path)) from error
-    if not isinstance(content, dict) or "format" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise _unreadable(path)
     if content["format"] != _FORMAT:
         raise _other(path)
+    if not isinstance(content.get("fingerprint"), dict) or "record" not in content:
+        raise _unreadable(path)
     return content
 
 
 def _is_older(path: Path) -> bool:
     """Whether this is a journal from before they were sealed."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_object(path, OutputError).get("format") in (1, 2)
+    except OutputError:
         return False
-    return isinstance(content, dict) and content.get("format") in (1, 2)
 
 
 def _other(path: Path) -> OutputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hyocr_core.errors import OutputError
+from hyocr_core.outside.home import expanded
 from hyocr_core.outside.regular import open_regular
 
 REPORT = "report"
@@ -17,7 +18,7 @@ def check_output(path: Path, mark: bytes) -> None:
     So no input of a run is ever replaced, and no file of a checkpoint; in a checkpoint a file may be new only in its
     folder `report`. mark: what hyocr's files of this kind begin with. Tries to write beside it, and leaves nothing.
     """
-    target = path.expanduser().resolve()
+    target = expanded(path).resolve()
     try:
         if target.exists():
             _check_replaceable(path, target, mark)
@@ -40,7 +41,7 @@ def _check_replaceable(path: Path, target: Path, mark: bytes) -> None:
 
 def check_output_folder(path: Path) -> None:
     """Raise OutputError for a folder in a checkpoint, or a checkpoint itself: files in it would be taken for a part."""
-    target = path.expanduser().resolve()
+    target = expanded(path).resolve()
     _check_outside_of_checkpoints(path, target / "any")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -13,6 +12,7 @@ from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.errors import CheckpointError
+from hyocr_core.outside.json_text import read_object
 
 FILE_NAME = "hyocr_report.json"
 
@@ -198,8 +198,4 @@ def read_report(folder: Path) -> QuantReport:
     path = folder / FILE_NAME
     if not path.is_file():
         raise CheckpointError(f"{folder}: is quantized, but not by hyocr ({FILE_NAME} is missing)")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON: {error}") from error
-    return parse_config(QuantReport, data, str(path))
+    return parse_config(QuantReport, read_object(path, CheckpointError), str(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
@@ -13,12 +14,14 @@ from typing import Any
 
 from torch import Tensor
 
+from hyocr_core.checkpoint.durable import LONGEST_NAME
 from hyocr_core.checkpoint.model_files import check_files
 from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
 from hyocr_core.checkpoint.shards import INDEX_NAME, SINGLE_NAME, TensorInfo, iterate_shard, scan_shard
 from hyocr_core.errors import CheckpointError
 from hyocr_core.kit.checks import is_finite
-from hyocr_core.outside.regular import open_regular
+from hyocr_core.outside.json_text import read_object
+from hyocr_core.outside.regular import open_regular, read_regular
 
 __all__ = ["CheckpointReader", "TensorInfo"]
 
@@ -51,7 +54,7 @@ class CheckpointReader:
             raise CheckpointError(f"{folder} is not a folder: give the folder of a checkpoint")
         check_files(folder)
         self.folder = folder
-        self.config = _read_object(folder / CONFIG_NAME)
+        self.config = _read_config(folder)
         # As in Transformers: a file with all weights goes before an index beside it.
         self._index = None if (folder / SINGLE_NAME).is_file() else _read_index(folder)
         shards = [SINGLE_NAME] if self._index is None else sorted(set(self._index.values()))
@@ -127,23 +130,22 @@ class CheckpointReader:
             yield from iterate_shard(self.folder / shard, members)
 
 
-def _read_object(path: Path, **options: Any) -> dict[str, Any]:
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_NAME
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: this is not the folder of a checkpoint")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"), **options)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, not {type(value).__name__}")
-    return value
+    config = read_object(path, CheckpointError)
+    if not isinstance(config.get("quantization_config"), dict | None):
+        raise CheckpointError(f"{path}: quantization_config must be an object")
+    return config
 
 
 def _read_index(folder: Path) -> dict[str, str]:
     path = folder / INDEX_NAME
     if not path.is_file():
         raise CheckpointError(f"{folder} has neither {SINGLE_NAME} nor {INDEX_NAME}: hyocr reads safetensors only")
-    weight_map = _read_object(path, object_pairs_hook=_unique(path)).get("weight_map")
+    weight_map = read_object(path, CheckpointError).get("weight_map")
+    json.loads(read_regular(path), object_pairs_hook=_unique(path))
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path} has no weight_map that names tensors and their files")
     for name, shard in weight_map.items():
@@ -168,6 +170,8 @@ def _check_shard_name(index: Path, name: str, shard: object) -> None:
         raise CheckpointError(f"{index}: the entry of {name} is not the name of a safetensors file: {shard!r}")
     if "/" in shard or "\\" in shard or "\0" in shard:
         raise CheckpointError(f"{index}: the entry of {name} must be a file of this folder, not {shard!r}")
+    if len(os.fsencode(shard)) > LONGEST_NAME:
+        raise CheckpointError(f"{index}: the entry of {name} is longer than the name of a file can be")
 
 
 def _scan(folder: Path, shards: Iterable[str]) -> dict[str, TensorInfo]:

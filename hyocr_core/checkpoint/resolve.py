@@ -8,6 +8,7 @@ from pathlib import Path
 from hyocr_core.checkpoint import huggingface, modelscope
 from hyocr_core.checkpoint.hub_name import HubName, is_address, parse_hub_name
 from hyocr_core.errors import CheckpointError
+from hyocr_core.outside.home import expanded
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def resolve_model(model: str, revision: str | None = None) -> ResolvedModel:
     """
     if not model:
         raise CheckpointError("the model's name is empty: give a folder, or org/name for a model of the hub")
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     if not is_address(model) and (folder.exists() or _looks_like_path(model)):
         return _local(folder, revision)
     name = parse_hub_name(model)

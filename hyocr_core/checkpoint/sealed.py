@@ -9,6 +9,8 @@ import hashlib
 import json
 from typing import Any
 
+from hyocr_core.outside.json_text import parse_json
+
 
 def seal(content: Any) -> bytes:
     """Write what JSON can hold, beside its SHA-256."""
@@ -18,10 +20,10 @@ def seal(content: Any) -> bytes:
 def unseal(data: bytes) -> Any:
     """Return what was sealed. Raises ValueError when anything of it has changed, or it never was sealed."""
     try:
-        sealed = json.loads(data)
+        sealed = parse_json(data)
         content, digest = sealed["content"], sealed["sha256"]
         sound = digest == _digest(content)
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError) as error:
         raise ValueError("not what was written") from error
     if not sound:
         raise ValueError("not what was written: its digest is another")

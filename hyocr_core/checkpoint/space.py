@@ -9,6 +9,7 @@ from pathlib import Path
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.writer import existing_folder, stage_folder
 from hyocr_core.errors import OutputError
+from hyocr_core.outside.home import expanded
 from hyocr_core.resources import size
 
 _MARGIN_BYTES = 16 * 2**20
@@ -28,7 +29,7 @@ def required_disk(reader: CheckpointReader, quantized: Iterable[str], packed_byt
 
 def check_disk(target: Path, needed_bytes: int) -> None:
     """Raise OutputError when the disk of `target` cannot take `needed_bytes` less what a stage already holds."""
-    target = target.expanduser().resolve()
+    target = expanded(target).resolve()
     held = sum(path.stat().st_size for path in stage_folder(target).rglob("*") if path.is_file())
     folder = existing_folder(target)
     free = free_disk(target)
@@ -41,4 +42,4 @@ def check_disk(target: Path, needed_bytes: int) -> None:
 
 def free_disk(target: Path) -> int:
     """Return the free bytes of the disk that `target` is or would be on."""
-    return shutil.disk_usage(existing_folder(target.expanduser().resolve())).free
+    return shutil.disk_usage(existing_folder(expanded(target).resolve())).free

@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyocr_core.checkpoint.durable import copy_file, replacing, save_bytes, sync, try_lock, writing
+from hyocr_core.checkpoint.durable import LONGEST_NAME, copy_file, replacing, save_bytes, sync, try_lock, writing
 from hyocr_core.checkpoint.reader import CONFIG_NAME, CheckpointReader, digest
 from hyocr_core.checkpoint.shards import TensorInfo, iterate_shard, save_sharded, save_tensors, scan_shard
 from hyocr_core.errors import BadInputError, CheckpointError, OutputError, RunError
+from hyocr_core.outside.home import expanded
 
 SHARD_BYTES = 512 * 2**20
 
@@ -42,7 +43,7 @@ def unaccepted_folder(target: Path) -> Path:
 
 def refuse_unaccepted(target: Path) -> None:
     """Raise OutputError when a checkpoint that failed its gate, or anything else, lies where another may have to go."""
-    folder = unaccepted_folder(target.expanduser().resolve())
+    folder = unaccepted_folder(expanded(target).resolve())
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise OutputError(
             f"{folder} is there, where this checkpoint would go if it failed its gate: delete or rename that, "
@@ -78,7 +79,7 @@ def check_target(target: Path, *, resume: bool) -> None:
 
 def drop_stage(target: Path) -> None:
     """Delete what is left beside a checkpoint that is published. Raises OutputError while a run holds it."""
-    target = target.expanduser().resolve()
+    target = expanded(target).resolve()
     folder = stage_folder(target)
     if folder.is_dir():
         lock = _take_lock(folder, target)
@@ -282,7 +283,9 @@ def _journal(stage: Path) -> Path:
 
 def _usable(target: Path) -> Path:
     # Resolved, so that the stage lies on the file system of what a link leads to.
-    target = target.expanduser().resolve()
+    target = expanded(target).resolve()
+    if len(os.fsencode(stage_folder(target).name)) > LONGEST_NAME:
+        raise OutputError(f"{target}: the output's name is too long for what a run makes beside it: give a shorter one")
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file: give a new or empty folder as the output")
     if target.is_mount():

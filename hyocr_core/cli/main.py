@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 import traceback
@@ -14,7 +15,7 @@ import click
 from hyocr_core._version import __version__
 from hyocr_core.cli.common import COMMAND_LINE, VERBOSE, tell, verbose_option
 from hyocr_core.cli.streams import own_streams
-from hyocr_core.errors import HyocrError, RunError
+from hyocr_core.errors import BadInputError, HyocrError, RunError
 from hyocr_core.shown import LONGEST, message, visible
 
 COMMANDS = {
@@ -64,14 +65,19 @@ class LazyGroup(click.Group):
         return context
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a HyocrError and Ctrl-C end it with one line, anything else keeps its traceback."""
+        """Run the command; a HyocrError and Ctrl-C end it with one line, anything else keeps its traceback.
+
+        A name that no file can have ends it so too, wherever it is met.
+        """
         try:
             with _harmless():
                 return super().invoke(ctx)
         except HyocrError as error:
-            if ctx.meta.get(VERBOSE):
-                click.echo(visible("".join(traceback.format_exception(error))), err=True, nl=False)
-            _stop(ctx, f"error: {error}", error.exit_code)
+            _fail(ctx, error, error)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            _fail(ctx, BadInputError(f"{error.filename}: the name is too long"), error)
         except KeyboardInterrupt as interrupt:
             _stop(ctx, str(interrupt) or "interrupted", 130)
 
@@ -84,6 +90,12 @@ class LazyGroup(click.Group):
             # Only --help and --version print outside of a command.
             tell(f"hyocr: error: {error}")
             sys.exit(error.exit_code)
+
+
+def _fail(ctx: click.Context, error: HyocrError, cause: Exception) -> NoReturn:
+    if ctx.meta.get(VERBOSE):
+        click.echo(visible("".join(traceback.format_exception(cause))), err=True, nl=False)
+    _stop(ctx, f"error: {error}", error.exit_code)
 
 
 def _stop(ctx: click.Context, why: str, exit_code: int) -> NoReturn:

@@ -161,4 +161,7 @@ def show(value: Any) -> str:
     """A value as an error shows it, cut short."""
     short = Repr()
     short.maxstring = short.maxother = 60
-    return short.repr(value)
+    try:
+        return short.repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number too long to show"

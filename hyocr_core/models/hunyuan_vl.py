@@ -56,10 +56,11 @@ def embed_prompts(
     """
     inputs = {name: torch.cat([prompt[name] for prompt in prompts]).to(device) for name in prompts[0]}
     token_ids = inputs["input_ids"]
-    hidden_states = model.get_input_embeddings()(token_ids)
     if features is None:
         image = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
         features = one_tensor(image.pooler_output)
+    _check_tokens(model, token_ids, features)
+    hidden_states = model.get_input_embeddings()(token_ids)
     mask = model.get_placeholder_mask(token_ids, inputs_embeds=hidden_states, image_features=features)
     hidden_states = hidden_states.masked_scatter(mask, features.to(hidden_states.dtype))
     # From one prompt for all: given a batch, Transformers counts the images on from prompt to prompt, so that the
@@ -67,6 +68,19 @@ def embed_prompts(
     first = prompts[0]
     positions, _ = model.get_rope_index(first["input_ids"], first["mm_token_type_ids"], first["image_grid_thw"])
     return Embedded(hidden_states, positions.to(device).expand(-1, len(prompts), -1))
+
+
+def _check_tokens(model: Any, token_ids: Tensor, features: Tensor) -> None:
+    """Raise CheckpointError for tokens of a tokenizer that is not this model's."""
+    known, largest = model.get_input_embeddings().num_embeddings, int(token_ids.max())
+    if largest >= known:
+        raise CheckpointError(f"tokenizer: writes token {largest}, and the model has {known}")
+    images = int((token_ids == model.config.image_token_id).sum())
+    if images != len(features):
+        raise CheckpointError(
+            f"tokenizer: writes {images} image tokens for a page that the model sees as {len(features)}; config.json "
+            f"has image_token_id {model.config.image_token_id}"
+        )
 
 
 class HunYuanVL:
@@ -83,14 +97,12 @@ class HunYuanVL:
         self.device = device
         self.config = _config(reader)
         self.dtype: torch.dtype = self.config.dtype or torch.bfloat16
-        with torch.device("meta"):
-            skeleton = HunYuanVLForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]
-                self.config, dtype=self.dtype, attn_implementation="sdpa"
-            )
-        self.skeleton: HunYuanVLForConditionalGeneration = skeleton.eval()
-        set_forward(skeleton, forward)
+        with _making(reader):
+            self.skeleton = _skeleton(reader, self.config, self.dtype)
+        set_forward(self.skeleton, forward)
         self._disk_names = self._map_names()
-        self._rotary = HunYuanVLRotaryEmbedding(self.config.text_config).to(device)
+        with _making(reader):
+            self._rotary = HunYuanVLRotaryEmbedding(self.config.text_config).to(device)
         set_forward(self._rotary, forward)
 
     def _map_names(self) -> dict[str, str]:
@@ -320,7 +332,8 @@ class HunYuanVL:
 
 
 def _check_architecture(reader: TensorSource) -> None:
-    found = reader.config.get("architectures") or [reader.config.get("model_type", "unknown")]
+    named = reader.config.get("architectures")
+    found = named if isinstance(named, list) and named else [reader.config.get("model_type", "unknown")]
     if ARCHITECTURE not in found and reader.config.get("model_type") != "hunyuan_vl":
         raise CheckpointError(f"{reader.folder / 'config.json'}: architecture {found[0]} is not {ARCHITECTURE}")
 
@@ -331,6 +344,28 @@ def _config(reader: TensorSource) -> Any:
         return HunYuanVLConfig.from_dict(raw)
     except Exception as error:
         raise CheckpointError(f"{reader.folder / 'config.json'}: Transformers refuses it: {one_line(error)}") from error
+
+
+def _skeleton(reader: TensorSource, config: Any, dtype: torch.dtype) -> HunYuanVLForConditionalGeneration:
+    """The modules without weights."""
+    layers = max(config.text_config.num_hidden_layers, config.vision_config.num_hidden_layers)
+    if layers > len(reader.tensors):
+        raise ValueError(f"it asks for {layers} layers, and there are {len(reader.tensors)} tensors")
+    with torch.device("meta"):
+        made = HunYuanVLForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]
+            config, dtype=dtype, attn_implementation="sdpa"
+        )
+    return cast("HunYuanVLForConditionalGeneration", made.eval())
+
+
+@contextmanager
+def _making(reader: TensorSource) -> Iterator[None]:
+    """Turn whatever making a model of config.json raises into a CheckpointError."""
+    try:
+        yield
+    except Exception as error:  # Transformers checks some values only where it uses them
+        place = reader.folder / "config.json"
+        raise CheckpointError(f"{place}: no model can be made of it: {one_line(error, named=True)}") from error
 
 
 class PublishedModel(HunYuanVL):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from hyocr_core.checkpoint.reader import CONFIG_NAME
 from hyocr_core.contract.config import parse_config
 from hyocr_core.contract.decoding import Decoding
-from hyocr_core.errors import CheckpointError, ConfigError, one_line
+from hyocr_core.errors import CheckpointError, ConfigError
+from hyocr_core.outside.json_text import read_object
 
 FILE_NAME = "generation_config.json"
 
@@ -63,21 +65,20 @@ def _penalty(said: _Said, text_config: Any) -> float:
 
 
 def _read(path: Path) -> _Said:
-    if not path.is_file():
-        return _Said()
+    return _parse(read_object(path, CheckpointError), path) if path.is_file() else _Said()
+
+
+def _parse(data: Mapping[str, Any], path: Path) -> _Said:
     try:
-        data = json.loads(path.read_bytes())
-        if not isinstance(data, dict):
-            raise TypeError("no JSON object")
         return parse_config(_Said, data, str(path))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {one_line(error)}") from error
 
 
 def _ends(folder: Path, said: _Said, text_config: Any, tokenizer: Any) -> tuple[int, ...]:
-    known = said.eos_token_id if said.eos_token_id is not None else text_config.eos_token_id
+    known = said.eos_token_id
+    if known is None:
+        known = _parse({"eos_token_id": text_config.eos_token_id}, folder / CONFIG_NAME).eos_token_id
     listed = [known] if isinstance(known, int) else list(known or ())
     if tokenizer.eos_token_id is not None:
         listed.append(int(tokenizer.eos_token_id))

@@ -10,6 +10,7 @@ from typing import ClassVar, NoReturn
 
 from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import CalibrationError
+from hyocr_core.outside.home import expanded
 from hyocr_core.outside.regular import read_text
 from hyocr_core.pages import pdf
 from hyocr_core.pages.images import SUFFIXES, load_image
@@ -24,12 +25,12 @@ class FolderSource(Source):
 
     def records(self) -> list[Record]:
         """As `read_folder`."""
-        return read_folder(Path(self.place).expanduser())
+        return read_folder(expanded(self.place))
 
     @property
     def label(self) -> str:
         """The folder's own name, whichever way it was given."""
-        return Path(self.place).expanduser().resolve().name
+        return expanded(self.place).resolve().name
 
 
 def read_folder(folder: Path) -> list[Record]:

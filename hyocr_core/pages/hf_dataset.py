@@ -29,6 +29,7 @@ from pydantic import Field
 
 from hyocr_core.contract.page_source import Record, Source, SourceConfig
 from hyocr_core.errors import BadInputError, CalibrationError, one_line
+from hyocr_core.outside.home import expanded
 from hyocr_core.outside.regular import check_folder
 from hyocr_core.pages.images import load_image
 
@@ -70,7 +71,7 @@ class HfSource(Source):
     @property
     def label(self) -> str:
         """The place as it was given, but of a folder only its name; and the options."""
-        path = Path(_folder_of(self.place)).expanduser()
+        path = expanded(_folder_of(self.place))
         given = self.config.model_dump(exclude_unset=True)
         options = "&".join(f"{key}={value}" for key, value in given.items())
         shown = self.place.replace(_folder_of(self.place), path.resolve().name, 1) if path.is_dir() else self.place
@@ -106,13 +107,13 @@ class _Table:
 def _folder_of(place: str) -> str:
     """The path in a place, if it is a folder: without the split."""
     name, _, split = place.rpartition(":")
-    return name if name and not Path(place).expanduser().is_dir() and "/" not in split else place
+    return name if name and not expanded(place).is_dir() and "/" not in split else place
 
 
 def _parse(place: str, options: HfConfig) -> _Address:
     name = _folder_of(place)
     split = place.removeprefix(name).removeprefix(":") or None
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name and path.is_dir():
         _check_files(path)
         return _Address(str(path.resolve()), path.resolve(), split, options)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import CalibrationError
+from hyocr_core.outside.home import expanded
+from hyocr_core.outside.json_text import parse_json
 from hyocr_core.outside.regular import open_regular
 from hyocr_core.pages.images import load_image
 
@@ -32,7 +34,7 @@ class JsonlSource(Source):
 
     def records(self) -> list[Record]:
         """As `read_jsonl`."""
-        return read_jsonl(Path(self.place).expanduser())
+        return read_jsonl(expanded(self.place))
 
 
 def read_jsonl(path: Path) -> list[Record]:
@@ -67,13 +69,12 @@ def _read_line(line: bytes, name: str, folder: Path) -> Record:
 
 def _parse(line: bytes) -> Row:
     try:
-        row = json.loads(line.rstrip().decode())
+        row = parse_json(line.rstrip().decode())
     except UnicodeDecodeError as error:
         raise CalibrationError(f"not UTF-8 (byte {error.start} of the line)") from error
-    except json.JSONDecodeError as error:
-        raise CalibrationError(f"not JSON: {error.msg} at column {error.colno}") from error
-    except (RecursionError, ValueError) as error:
-        raise CalibrationError("not JSON that can be read: nested too deep or a number too long") from error
+    except ValueError as error:
+        # It is one line, of the file's number.
+        raise CalibrationError(f"not JSON: {str(error).replace('line 1 column', 'column')}") from error
     if not isinstance(row, dict):
         raise CalibrationError(f"expected a JSON object, found {_kind(row)}")
     return row
@@ -118,10 +119,6 @@ def _text(row: Row, key: str, *, optional: bool = False) -> str | None:
         return None
     if not isinstance(value, str):
         raise CalibrationError(f"{key}: expected text, found {_kind(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise CalibrationError(f"{key}: holds half a character (a lone surrogate)") from error
     return value
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import BadInputError, CalibrationError
+from hyocr_core.outside.home import expanded
 from hyocr_core.outside.regular import check_regular
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class PdfSource(Source):
 
     def records(self) -> list[Record]:
         """As `read_pdf`."""
-        path = Path(self.place).expanduser()
+        path = expanded(self.place)
         return read_pdf(path, path.name)
 
 

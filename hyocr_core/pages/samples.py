@@ -147,14 +147,16 @@ def _refuse_control_tokens(text: str | None, processor: Any) -> None:
 def _process(processor: Any, text: str, image: Image) -> dict[str, Tensor]:
     try:
         # Not verbose: what counts is not the tokenizer's own limit but the model's, which is checked here.
-        inputs = processor(
+        made = processor(
             text=[text], images=[image], return_tensors="pt", padding=False, truncation=False, verbose=False
         )
-    except ValueError as error:
+        inputs: dict[str, Tensor] = {name: made[name] for name in _INPUTS}
+        patch_size = int(processor.image_processor.patch_size)
+    except Exception as error:  # what Transformers raises on odd files of a processor is no closed set
         raise CalibrationError(f"the processor refuses it: {one_line(error)}") from error
-    rows, columns = (side * processor.image_processor.patch_size for side in inputs["image_grid_thw"][0, 1:].tolist())
+    rows, columns = (side * patch_size for side in inputs["image_grid_thw"][0, 1:].tolist())
     check_pixels(processor.image_processor, image.size, (columns, rows))
-    return {name: inputs[name] for name in _INPUTS}
+    return inputs
 
 
 def _check_room(inputs: dict[str, Tensor], prompt_tokens: int, max_tokens: int) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
+from hyocr_core.outside.home import expanded
 from hyocr_core.pages import pdf
 from hyocr_core.pages.duplicates import Distinct
 from hyocr_core.pages.folder import read_folder
@@ -144,7 +144,7 @@ def _exists(spec: str) -> bool:
 
 def _is_there(path: str) -> bool:
     try:
-        return Path(path).expanduser().exists()
+        return expanded(path).exists()
     except OSError:  # such as a name longer than the file system allows
         return False
 
@@ -153,7 +153,7 @@ def _open_one(spec: str) -> list[Record]:
     source = open_scheme(f"{SCHEME}:{DEFAULT_PAGES}" if spec == SCHEME else spec)
     if source is not None:
         return source.records()
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if spec and path.is_dir():
         return read_folder(path)
     if not (spec and path.exists()):
@@ -181,4 +181,4 @@ def _name_one(spec: str) -> str:
     except CalibrationError:
         # Of a record that was made where the source was installed, or worked.
         pass
-    return Path(spec).expanduser().resolve().name
+    return expanded(spec).resolve().name

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from hyocr_core.contract.observer import Observer, ObserverConfig
 from hyocr_core.contract.types import HookCall
+from hyocr_core.outside.home import expanded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,7 @@ class DumpStats(Observer):
     def __init__(self, config: DumpStatsConfig) -> None:
         from hyocr_core.checkpoint.output_file import check_output_folder
 
-        self._folder = config.folder.expanduser()
+        self._folder = expanded(config.folder)
         check_output_folder(self._folder)
         self._folder.mkdir(parents=True, exist_ok=True)
 

@@ -36,11 +36,11 @@ def write_plugin(method: str, folder: Path) -> list[Path]:
     taken = [entry for entry in installed_methods() if entry.name == method]
     if taken:
         raise BadInputError(f"{taken[0].distribution} offers a method {method} already; choose another name")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder} is there and not empty: give a new folder with --output")
     words = _words(method)
     written = []
     try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputError(f"{folder} is there and not empty: give a new folder with --output")
         for name, text in _templates():
             path = folder / name.replace(PACKAGE, words["package"])
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from hyocr_core.outside.regular import read_text
 from hyocr_core.report.example_requests import with_curl, with_openai
 from hyocr_core.report.numbers import measured, number, percent, points, signed_span, size, span
 from hyocr_core.report.text import told
-from hyocr_core.shown import code, markdown, message
+from hyocr_core.shown import code, markdown, message, visible
 
 FILE_NAME = "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.j2")
@@ -122,6 +122,7 @@ def record_numbers(folder: Path, evaluation: EvaluationRecord, gate: GateRecord 
 
 
 def _carried(base_card: Path) -> dict[str, Any]:
+    """What can be read of it: a card with faults, which the hub may refuse, is the base model's affair."""
     if not base_card.is_file():
         return {}
     try:
@@ -131,7 +132,13 @@ def _carried(base_card: Path) -> dict[str, Any]:
         metadata = ModelCard(text, ignore_metadata_errors=True).data.to_dict()  # type: ignore[no-untyped-call]
     except Exception:  # what the readers of YAML raise on odd metadata is no closed set
         return {}
-    return {key: metadata[key] for key in CARRIED if key in metadata}
+    return {key: metadata[key] for key in CARRIED if _is_text(metadata.get(key))}
+
+
+def _is_text(value: object) -> bool:
+    """Whether this is text, or a list of texts, which can be written."""
+    texts = value if isinstance(value, list) else [value]
+    return all(isinstance(text, str) and visible(text) == text for text in texts)
 
 
 def _shapes(report: QuantReport) -> dict[str, tuple[int, int]]:

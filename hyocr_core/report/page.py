@@ -16,6 +16,7 @@ from hyocr_core.evaluation.recorded.evidence import Evidence, gather
 from hyocr_core.evaluation.recorded.record_folder import Recorded
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import PageResult
+from hyocr_core.outside.home import expanded
 from hyocr_core.outside.regular import read_regular
 from hyocr_core.pages.sources import source_name
 from hyocr_core.report import figures, glance, numbers, text
@@ -72,7 +73,7 @@ def write_page(
     with writing(path):
         if output is None:
             path.parent.mkdir(exist_ok=True)
-        with replacing(path.expanduser().resolve()) as partial:
+        with replacing(expanded(path).resolve()) as partial:
             save_bytes(partial, html.encode())
     return path
 

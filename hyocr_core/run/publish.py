@@ -23,6 +23,7 @@ from hyocr_core.errors import RunError
 from hyocr_core.evaluation.recorded.record_folder import load_run, save_evaluation, save_run
 from hyocr_core.evaluation.recorded.summary import summarize
 from hyocr_core.evaluation.scores.gate import failures
+from hyocr_core.outside.home import expanded
 from hyocr_core.pages.sources import source_name
 from hyocr_core.report.card import FILE_NAME as CARD_NAME
 from hyocr_core.report.card import model_card
@@ -66,7 +67,7 @@ def publish(job: Job, done: Quantized, trial: Trial | None) -> QuantReport:
 
 def finish(run: RunConfig) -> QuantReport | None:
     """Do what is left of a run that was killed after its checkpoint appeared; return its report, None for others."""
-    output = run.output.expanduser().resolve()
+    output = expanded(run.output).resolve()
     for place in (output, unaccepted_folder(output)):
         if load_run(place) == _settings(run):
             drop_stage(output)
@@ -95,7 +96,7 @@ def _check_sources(job: Job, done: Quantized) -> None:
 
 def published_at(run: RunConfig, report: QuantReport) -> Path:
     """Where the checkpoint of a run with this report is."""
-    output = run.output.expanduser()
+    output = expanded(run.output)
     # Resolved, as the stage was: a link may lead elsewhere.
     return output if _under_its_name(run, report) else unaccepted_folder(output.resolve())
 

@@ -17,6 +17,7 @@ from hyocr_core.checkpoint.quant_report import QuantReport, read_report
 from hyocr_core.checkpoint.writer import check_target, drop_stage, is_unfinished
 from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.errors import ConfigError, HyocrError, OutputError
+from hyocr_core.outside.json_text import read_object
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.run.job import Drawn, prepare
 from hyocr_core.run.publish import refuse_shortcomings
@@ -194,7 +195,6 @@ def _read_begun(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: cannot be read; delete it, and the folders beside it, to start anew") from error
-    return found if isinstance(found, dict) else {}
+        return read_object(path, OutputError)
+    except OutputError as error:
+        raise OutputError(f"{error}; delete it, and the folders beside it, to start anew") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from packaging.version import InvalidVersion, Version
 from hyocr_core.contract.backend import FORWARDS, Forward
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.errors import MissingRuntimeError
+from hyocr_core.outside.json_text import parse_json
 from hyocr_core.runtimes.vllm_pair import NATIVE, VllmPair
 from hyocr_core.runtimes.vllm_process import RUNNER
 
@@ -44,7 +44,8 @@ def find_vllm(python: Path | None) -> InstalledVllm:
     path = python or Path(sys.executable)
     said, _, forward = _ask(path).partition(b"\n")
     try:
-        found = None if json.loads(said) is None else InstalledVllm.model_validate_json(said)
+        answer = parse_json(said)
+        found = None if answer is None else InstalledVllm.model_validate(answer)
     except ValueError as error:
         raise MissingRuntimeError(f"{path} does not answer as an interpreter of Python does") from error
     if found is None:
@@ -71,7 +72,7 @@ def _forward(version: str, probed: bytes) -> Forward | None:
     try:
         if Version(version) < NATIVE:
             return "reference"
-        answer = json.loads(probed)
+        answer = parse_json(probed)
     except (InvalidVersion, ValueError):
         return None
     return next((forward for forward in FORWARDS if forward == answer), None)

@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self, cast
 
 import torch
+from pydantic import ValidationError
 
 from hyocr_core.contract.config import FrozenModel
-from hyocr_core.errors import RunError
+from hyocr_core.errors import RunError, one_line
 from hyocr_core.pages.images import png_base64
 
 if TYPE_CHECKING:
@@ -115,7 +116,11 @@ class VllmProcess:
         line = cast("IO[bytes]", self._process.stdout).readline()
         if not line.endswith(b"\n"):
             raise self._failure()
-        return VllmAnswer.model_validate_json(line)
+        try:
+            return VllmAnswer.model_validate_json(line)
+        except ValidationError as error:
+            self._process.kill()
+            raise RunError(f"vLLM: what it answers is rubbish: {one_line(error)}") from error
 
     def _failure(self) -> RunError:
         self._process.wait()

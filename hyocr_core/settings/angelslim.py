@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from hyocr_core.contract.config import FrozenModel, parse_config
+from hyocr_core.outside.home import expanded
 
 REFERENCE_KEYS = ("compression", "global")
 """A file with one of these at its top is the reference's."""
@@ -156,7 +157,7 @@ def _source(data_path: str | None) -> str | None:
 
 
 def _is_dataset(data_path: str) -> bool:
-    path = Path(data_path).expanduser()
+    path = expanded(data_path)
     if path.is_dir():
         return any(next(path.rglob(pattern), None) for pattern in ("*.parquet", "*.arrow"))
     return not path.exists() and _HUB_ID.fullmatch(data_path) is not None

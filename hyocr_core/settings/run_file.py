@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hyocr_core.contract.config import parse_config, show
-from hyocr_core.errors import ConfigError
+from hyocr_core.errors import ConfigError, one_line
 from hyocr_core.outside.aliases import check_aliases
+from hyocr_core.outside.json_text import levels
 from hyocr_core.outside.regular import read_text
 from hyocr_core.plugin.registry import installed_methods
 from hyocr_core.settings.angelslim import METHODS, is_reference, translate
@@ -161,19 +163,29 @@ def _set_option(options: Any, override: str) -> None:
 def _parse_yaml(text: str, where: str) -> Any:
     # Imported here because `hyocr quant --help` needs no YAML and should come at once.
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.error import MarkedYAMLError
 
     try:
         check_aliases(text)
-        return YAML(typ="safe", pure=True).load(io.StringIO(text))
+        value = YAML(typ="safe", pure=True).load(io.StringIO(text))
+        _check_texts(value)
+        return value
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         problem = _first_line(error.problem or "")
         hint = "; quote a value that begins with *" if "undefined alias" in problem else ""
         raise ConfigError(f"{where}: line {line}: {problem}{hint}") from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else _first_line(str(error))
+    except Exception as error:  # what the library raises on odd YAML is no closed set
+        reason = "nested too deeply" if isinstance(error, RecursionError) else _first_line(one_line(error))
         raise ConfigError(f"{where}: is not valid YAML: {reason}") from error
+
+
+def _check_texts(value: Any) -> None:
+    """Raise ValueError for what no path, name or prompt can hold, and for a value that is nested too deeply."""
+    for level in levels(value):
+        for text in level:
+            if isinstance(text, str) and any(mark == "\0" or unicodedata.category(mark) == "Cs" for mark in text):
+                raise ValueError(f"{show(text)} holds a character that no text can hold")
 
 
 def _first_line(text: str) -> str:

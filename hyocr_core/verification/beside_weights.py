@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from hyocr_core.checkpoint.reader import CONFIG_NAME, CheckpointReader, digest
 from hyocr_core.checkpoint.shards import INDEX_NAME
 from hyocr_core.errors import CheckpointError
 from hyocr_core.models.hunyuan_vl import PublishedModel
+from hyocr_core.outside.json_text import read_object
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.verification.faults import Fault, Findings
 from hyocr_core.verification.subject import Subject
@@ -42,7 +42,7 @@ def check_settings(subject: Subject, original: CheckpointReader, changed: Collec
         if not (subject.reader.folder / GENERATION).is_file():
             yield Fault(GENERATION, "is missing, the original has it")
             return
-        then, now = (_read(reader.folder / GENERATION) for reader in (original, subject.reader))
+        then, now = (read_object(each.folder / GENERATION, CheckpointError) for each in (original, subject.reader))
         yield from _compare(GENERATION, dict.fromkeys(now) | then, now)
 
 
@@ -95,16 +95,6 @@ def _files(reader: CheckpointReader) -> dict[str, str]:
     """The digests of the files that `check_processor` is about."""
     others = {CONFIG_NAME, GENERATION, INDEX_NAME, *(info.shard for info in reader.tensors.values())}
     return {name: digest(reader.folder / name) for name in reader.read_names() if name not in others}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, not {type(value).__name__}")
-    return value
 
 
 def _show(value: object) -> str:

@@ -118,7 +118,7 @@ def _check_plain(subject: Subject, linear: Linear, name: str) -> Iterator[Fault]
     if info.shape != linear.shape:
         yield Fault(name, f"has shape {list(info.shape)}, config.json asks for {list(linear.shape)}")
     if info.dtype not in (torch.bfloat16, torch.float16, torch.float32):
-        yield Fault(name, f"is {info.dtype}: neither a plain weight nor what {subject.config['quant_method']} stores")
+        yield Fault(name, f"is {info.dtype}: neither a plain weight nor what {subject.quant_method} stores")
 
 
 def _not_left_out(key: str, name: str, memory: str, readers: set[str]) -> Fault:

@@ -69,7 +69,7 @@ def verify(
     return VerifyResult(
         hyocr=__version__,
         folder=str(folder),
-        quant_method=str(subject.config["quant_method"]),
+        quant_method=subject.quant_method,
         quantized=len(subject.quantized),
         plain=len(subject.linears) - len(subject.quantized),
         faults=tuple(FaultRecord(place=fault.place, problem=fault.problem) for fault in found.faults),

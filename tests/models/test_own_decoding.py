@@ -68,8 +68,8 @@ def test_a_short_context_is_the_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ("{", "cannot be read: Expecting property name"),
-        ("[]", "cannot be read: no JSON object"),
+        ("{", "cannot be read as JSON: EOF while"),
+        ("[]", "must hold a JSON object, not list"),
         ({"repetition_penalty": 0.9}, "repetition_penalty = 0.9: should be greater than or equal to 1"),
         ({"repetition_penalty": "much"}, "repetition_penalty = 'much'"),
         ({"max_new_tokens": 0}, "max_new_tokens = 0: should be greater than or equal to 1"),

@@ -22,7 +22,7 @@ from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord, MetricRec
 from hyocr_core.errors import CheckpointError
 from hyocr_core.evaluation.recorded.summary import summarize
 from hyocr_core.pages.prompts import DEFAULT_PROMPT
-from hyocr_core.report.card import model_card, record_numbers
+from hyocr_core.report.card import CARRIED, model_card, record_numbers
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.shared import Gate
@@ -170,6 +170,35 @@ def test_aliases_of_the_base_models_card_are_not_written_out(tmp_path: Path) -> 
         card.write_text(f"---\nlicense: mit\n{lines}\n---\n# A *model*\n", encoding="utf-8")
         text = model_card(built.quant_report(), "x", {"quant_method": "gptq"}, card, penalty=1.0, from_hub=False)
         assert ("license: mit" in text) == carried
+
+
+@pytest.mark.parametrize(
+    ("head", "carried"),
+    [
+        (b"license: mit\nlanguage: [zh, en]", {"license": "mit", "language": ["zh", "en"]}),
+        (b"license: [", {}),
+        (b"license: !!float _", {}),
+        (b"license: 2001-01-01\nlicense_name: x", {"license_name": "x"}),
+        (b"license: {a: [1]}\nlicense_link: LICENSE", {"license_link": "LICENSE"}),
+        (b"language: [zh, 1.5, .nan]", {}),
+        (b'license: "\\ud800"', {}),
+        (b"license: \xff", {}),
+        (b"- license", {}),
+        (b"model-index: 7\nlicense: mit", {"license": "mit"}),
+        (b"license: " + b"[" * 5_000, {}),
+        (b"license: &a [*a]", {}),
+    ],
+    ids=range(12),
+)
+def test_only_what_can_be_read_of_the_base_models_card_is_carried(
+    tmp_path: Path, head: bytes, carried: dict[str, object]
+) -> None:
+    base = tmp_path / "README.md"
+    base.write_bytes(b"---\n" + head + b"\n---\n# A model\n")
+    card = ModelCard(model_card(built.quant_report(), "x", {"quant_method": "gptq"}, base, penalty=1.0, from_hub=False))
+    found: dict[str, object] = card.data.to_dict()  # type: ignore[no-untyped-call]
+    assert {key: found[key] for key in CARRIED if key in found} == carried
+    assert found["library_name"] == "transformers"
 
 
 def test_what_pages_were_asked_is_recorded_and_said(demo: Path, calib: str, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from hyocr_core.errors import BadInputError
 from hyocr_core.evaluation.reading.bounded_http import BoundedClient, TooLongError, reason
+from hyocr_core.outside.json_text import parse_json
 from hyocr_core.shown import message
 
 RETRIES = 3
@@ -138,11 +139,9 @@ class Endpoint:
         if not response.is_success:
             raise self._refusal(response, f"{verb} {path}")
         try:
-            return kind.model_validate_json(response.content)
-        except ValidationError as error:
-            wrong = error.errors()[0]
-            place = ".".join(map(str, wrong["loc"]))
-            raise NoAnswerError(f"what it answers to {verb} {path} is rubbish: {place} {wrong['msg']}", 0) from None
+            return kind.model_validate(parse_json(response.content))
+        except ValueError as error:
+            raise NoAnswerError(f"what it answers to {verb} {path} is rubbish: {_why(error)}", 0) from None
 
     def _send(self, send: Callable[[], httpx2.Response]) -> httpx2.Response:
         try:
@@ -169,6 +168,13 @@ class Endpoint:
         # The key first: a line that was cut may hold a part of it.
         safe = text.replace(self._key, "***") if self._key else text
         return message(" ".join(safe.split()), 200)
+
+
+def _why(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    wrong = error.errors()[0]
+    return f"{'.'.join(map(str, wrong['loc']))} {wrong['msg']}"
 
 
 def _pauses() -> Iterator[float]:
@@ -204,7 +210,7 @@ def _after(response: httpx2.Response) -> float:
 def _message(response: httpx2.Response) -> str:
     """What the body says went wrong, as OpenAI, vLLM and FastAPI write it."""
     try:
-        body = response.json()
+        body = parse_json(response.content)
     except ValueError:
         return ""
     for key in ("error", "message", "detail"):

@@ -30,7 +30,7 @@ class BatchReading(FrozenModel):
     """
 
     answers: tuple[Answer, ...]
-    seconds: float
+    seconds: float = Field(gt=0)
     first_token: float | None
 
 

@@ -19,6 +19,7 @@ from hyocr_core.evaluation.reading.texts import TextReader
 from hyocr_core.evaluation.scores.result import Role
 from hyocr_core.models.own_decoding import MAX_NEW_TOKENS
 from hyocr_core.models.rounded import RoundedCheckpoint
+from hyocr_core.outside.home import expanded
 from hyocr_core.runtimes.whose_forward import other_forward
 from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.settings.shared import as_asked
@@ -117,7 +118,7 @@ def gather(config: EvalConfig, chosen: Mapping[Role, ChosenBackend]) -> Particip
 
 def _find(name: str, backend: ChosenBackend, revision: str | None, max_pixels: int | None) -> Opened | None:
     """The files of a checkpoint; a backend that needs none may be given their folder as the model's name."""
-    if not backend.needs_files and not Path(name).expanduser().is_dir():
+    if not backend.needs_files and not expanded(name).is_dir():
         if revision is not None:
             raise BadInputError(f"a revision ({revision}) cannot be chosen with {backend.who}, which reads no files")
         return None

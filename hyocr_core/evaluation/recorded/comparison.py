@@ -185,7 +185,7 @@ def _candidate(name: str, evidence: Evidence, result: EvalResult, best: EvalResu
         name=name,
         kind="quantized",
         method=report.method.name,
-        format=report.method.config.get("format"),
+        format=None if (written := report.method.config.get("format")) is None else str(written),
         **read,
         cer_difference=None if compared is None else compared.cer_difference,
         cer_difference_interval=None if compared is None else compared.cer_difference_interval,

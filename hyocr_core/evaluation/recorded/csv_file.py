@@ -9,6 +9,7 @@ from pathlib import Path
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.checkpoint.output_file import check_output
 from hyocr_core.evaluation.scores.result import EvalResult, PageResult
+from hyocr_core.outside.home import expanded
 from hyocr_core.shown import spreadsheet
 
 _OF_COMPARISON = ("baseline_", "compared_", "agreeing_", "kl")
@@ -37,7 +38,7 @@ def write_csv(result: EvalResult, path: Path) -> None:
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
-    with writing(path), replacing(path.expanduser().resolve()) as partial:
+    with writing(path), replacing(expanded(path).resolve()) as partial:
         save_bytes(partial, text.getvalue().encode())
 
 

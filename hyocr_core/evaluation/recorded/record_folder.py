@@ -29,6 +29,7 @@ from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import CalibrationError, CheckpointError, ConfigError, OutputError, RunError
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import SCHEMA, EvalResult
+from hyocr_core.outside.json_text import read_object
 from hyocr_core.outside.regular import read_regular
 
 if TYPE_CHECKING:
@@ -182,15 +183,7 @@ def _recording(folder: Path) -> Iterator[None]:
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        data = json.loads(read_regular(path))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: must hold a JSON object, not {type(data).__name__}")
-    return data
+    return read_object(path, CheckpointError) if path.exists() else None
 
 
 def _worst_records(result: EvalResult, records: Sequence[Record]) -> Iterator[tuple[int, Record]]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.measures import ChosenMetric, Measured, PageTexts, measure_named, measure_own
@@ -16,7 +19,7 @@ class Answer:
     """What a model wrote for a page. text: as it wrote it; ended: not cut at the limit of tokens."""
 
     text: str
-    tokens: int
+    tokens: Annotated[int, Field(ge=0)]
     ended: bool
 
 
@@ -24,8 +27,8 @@ class Answer:
 class Gap:
     """The model beside the baseline along one answer: tokens compared, how many agree, the sum of their KL."""
 
-    tokens: int
-    agreeing: int
+    tokens: Annotated[int, Field(gt=0)]
+    agreeing: Annotated[int, Field(ge=0)]
     kl: float
 
 
