@@ -27,7 +27,7 @@ POSITIONS = 131072
 """The published v1.5 has so many positions, v1.0 has 32768. A fine-tuned or quantized copy keeps them, and is read as
 v1.5 is. That its config.json is nested is no sign of v1.5: Transformers writes v1.0 nested too."""
 
-Token = Annotated[int, Field(ge=0)]
+Token = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Said(BaseModel):

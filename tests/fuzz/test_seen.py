@@ -176,7 +176,7 @@ def test_kept_pages_that_took_no_time_are_read_again(here: Path, seconds: float)
     assert sound(run((*EVAL, "--state", "state"), here), 0, "is damaged: its pages are read again")
 
 
-@pytest.mark.parametrize("end", ["<eos>", "7", [1, "x"], -1, 1.5, {"a": 1}])
+@pytest.mark.parametrize("end", ["<eos>", "7", [1, "x"], -1, 1.5, {"a": 1}, 2**63])
 @pytest.mark.parametrize("file", ["generation_config", "config"])
 def test_an_end_that_is_no_token(here: Path, file: str, end: object) -> None:
     def spoil(whole: Any) -> Any:
