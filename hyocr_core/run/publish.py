@@ -187,6 +187,7 @@ def _calibration_record(job: Job, samples: EmbeddedSamples | None) -> Calibratio
         forward=job.run.forward,
         decoding=job.decoding if job.run.answers == "generate" else None,
         page_sha256=samples.page_sha256,
+        left_out={} if job.drawn.calibration is None else job.drawn.calibration.left_out,
     )
 
 
@@ -216,6 +217,6 @@ def _try(job: Job, stage: StagedCheckpoint, report: QuantReport, trial: Trial) -
     }
     report = report.model_copy(update=changes)
     result = named(result, job, str(published_at(job.run, report)))
-    save_evaluation(stage.checkpoint, result, trial.records)
+    save_evaluation(stage.checkpoint, result, trial.found.records)
     _describe(job, stage, report)
     return report
