@@ -232,7 +232,9 @@ def _asked(records: Sequence[Record], seed: int, metrics: Mapping[str, ChosenMet
 def _say_transcribed(records: Sequence[Record], progress: Progress) -> None:
     known = sum(record.answer is not None for record in records)
     if 0 < known < len(records):
-        progress.say(f"{known} of {len(records)} pages have a transcript: error rates are of these, all else of all pages")
+        progress.say(
+            f"{known} of {len(records)} pages have a transcript: error rates are of these, all else of all pages"
+        )
 
 
 def _say_seen(folder: Path, pages: Pages, progress: Progress) -> None:

@@ -57,9 +57,7 @@ def read_folder(folder: Path) -> Found:
     left_out = {name: _why(path) for name, path in others.items()}
     if not pages:
         besides = f"; {files_line(left_out)}" if left_out else ""
-        raise CalibrationError(
-            f"{folder}: no image in this folder; looked for {' '.join(sorted(readable))}{besides}"
-        )
+        raise CalibrationError(f"{folder}: no image in this folder; looked for {' '.join(sorted(readable))}{besides}")
     return Found([record for name, path in pages.items() for record in read_file(path, name)], left_out)
 
 
@@ -83,9 +81,7 @@ def _read_tiff(path: Path, name: str) -> list[Record]:
         count = 1
     if count == 1:
         return [Record(name, None, None, partial(load_image, path))]
-    return [
-        Record(f"{name}:{number}", None, None, partial(load_image, path, number)) for number in range(1, count + 1)
-    ]
+    return [Record(f"{name}:{number}", None, None, partial(load_image, path, number)) for number in range(1, count + 1)]
 
 
 def _why(path: Path) -> str:

@@ -20,7 +20,9 @@ class Found(NamedTuple):
 
 def copies_line(left_out: Mapping[str, str]) -> str:
     """Name pages that are copies, and of which others."""
-    return f"left out {_count(left_out, 'duplicate')}: {_each(left_out)} (--keep-duplicates keeps them)"
+    shown = [f"{name} {why}" for name, why in list(left_out.items())[:_NAMED]]
+    more = [f"and {len(left_out) - _NAMED} more"] if len(left_out) > _NAMED else []
+    return f"left out {_count(left_out, 'duplicate')}: {'; '.join([*shown, *more])} (--keep-duplicates keeps them)"
 
 
 def files_line(left_out: Mapping[str, str]) -> str:
@@ -28,18 +30,12 @@ def files_line(left_out: Mapping[str, str]) -> str:
     names: dict[str, list[str]] = {}
     for name, why in left_out.items():
         names.setdefault(why, []).append(name)
-    told = {_listed(together): why for why, together in names.items()}
-    return f"left out {_count(left_out, 'file')}: {_each(told)}"
+    told = [f"{_listed(together)} ({why})" for why, together in names.items()]
+    return f"left out {_count(left_out, 'file')}: {'; '.join(told)}"
 
 
 def _count(things: Mapping[str, str], word: str) -> str:
     return f"{len(things)} {word}" if len(things) == 1 else f"{len(things)} {word}s"
-
-
-def _each(left_out: Mapping[str, str]) -> str:
-    shown = [f"{name} {why}" for name, why in list(left_out.items())[:_NAMED]]
-    more = len(left_out) - len(shown)
-    return "; ".join([*shown, *([f"and {more} more"] if more else [])])
 
 
 def _listed(names: list[str]) -> str:

@@ -17,6 +17,9 @@ from hyocr_core.pages import image_kinds, tiff
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_ALIKE = 16
+"""Grey levels, of 256, that print of the palest kind differs from its paper at least."""
+
 _USUAL_BITS = (8, 10, 12, 14)
 """Of scanners and cameras, whose levels are often kept in 16 bits as they are."""
 
@@ -53,7 +56,7 @@ def _reading() -> Iterator[None]:
         limit = f"{Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "its limit of"
         raise CalibrationError(f"may be a decompression bomb: more than {limit} pixels; scale it down") from error
     except UnidentifiedImageError as error:
-        raise CalibrationError(f"is no {image_kinds.NAMES} image, or of a rare kind that cannot be read") from error
+        raise CalibrationError(f"is no {image_kinds.NAMES} image, or of a rare kind") from error
     except FileNotFoundError as error:
         raise CalibrationError("no such file") from error
     except MemoryError as error:
@@ -67,6 +70,14 @@ def _reading() -> Iterator[None]:
 def digest_image(image: Image) -> str:
     """SHA-256 of an image's mode, size and pixels: what tells pages apart everywhere in hyocr."""
     return hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode() + image.tobytes()).hexdigest()
+
+
+def is_nearly_uniform(image: Image) -> bool:
+    """Whether all but one in 10,000 pixels have nearly the same grey level, as of a page that was read wrongly."""
+    histogram = image.convert("L").histogram()
+    most = histogram.index(max(histogram))
+    alike = sum(histogram[max(most - _ALIKE, 0) : most + _ALIKE + 1])
+    return (sum(histogram) - alike) * 10_000 < sum(histogram)
 
 
 def png_base64(image: Image) -> str:

@@ -224,7 +224,9 @@ def _serving(job: Job, formats: StoredFormats | None, load: ServedLoad, limit: i
 
 def _evaluation(run: RunConfig, trial: Trial) -> EvaluationPlan:
     gate = None if run.gate is None else run.gate.bounds
-    return EvaluationPlan(source=trial.config.data, pages=len(trial.found.records), rounded=trial.config.rounded, gate=gate)
+    return EvaluationPlan(
+        source=trial.config.data, pages=len(trial.found.records), rounded=trial.config.rounded, gate=gate
+    )
 
 
 def _most(memory: int | None, trial: Trial | None) -> int | None:
@@ -247,8 +249,8 @@ def _read_samples(job: Job) -> tuple[list[Record], list[Size], list[Failure]]:
         if isinstance(item, Failure):
             failures.append(item)
             continue
-        if item.cut is not None:
-            job.progress.say(f"{item.name}: {item.cut}")
+        for line in item.notices:
+            job.progress.say(line)
         used.append(record)
         sizes.append(Size(item.inputs["input_ids"].shape[1], item.inputs["pixel_values"].shape[0]))
     check_failures(failures, len(job.records))

@@ -248,8 +248,8 @@ def _draw(run: RunConfig, progress: Progress) -> Found:
     )
     if len(found.records) < FEW_PAGES:
         progress.say(
-            f"warning: calibrating on {len(found.records)} pages, and fewer than {FEW_PAGES} show a method little of what "
-            "it will read; 128 of your own kinds of documents are usual"
+            f"warning: {len(found.records)} pages to calibrate on; fewer than {FEW_PAGES} show a method little of what "
+            "the model will read, and 128 of your own are usual"
         )
     if run.answers == "data":
         return found

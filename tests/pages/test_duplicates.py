@@ -56,7 +56,7 @@ def take_all(*records: Record) -> tuple[list[bool], Distinct]:
 
 def invoice(number: int, size: tuple[int, int] = (1240, 1754), font_size: int = 20) -> Image.Image:
     """One of many on the same letterhead: number, date and amounts are its own."""
-    rng = random.Random(number)
+    rng = random.Random(number)  # noqa: S311 - no secret
     page = Image.new("RGB", size, "white")
     canvas, font = ImageDraw.Draw(page), load_font(None, font_size)
     canvas.text((80, 60), "ACME Trading Company", font=load_font(None, 3 * font_size), fill="navy")
@@ -194,8 +194,8 @@ def test_a_draw_names_what_it_left_out(tmp_path: Path) -> None:
         "c.png": "is a.png, scaled or compressed in another way",
     }
     assert said == [
-        "left out 2 duplicates: b.png has the same pixels as a.png; c.png is a.png, scaled or compressed in another way "
-        "(--keep-duplicates keeps them)"
+        "left out 2 duplicates: b.png has the same pixels as a.png; c.png is a.png, scaled or compressed in another "
+        "way (--keep-duplicates keeps them)"
     ]
     found, said = draw(tmp_path, keep_duplicates=True)
     assert (len(found.records), found.left_out, said) == (3, {}, [])

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TypeVar
 
 from hyocr_core.checkpoint.quant_report import MetricRecord
 from hyocr_core.contract.config import show
@@ -19,8 +18,6 @@ from hyocr_core.plugin.metrics import MetricEntry, load_metric
 from hyocr_core.settings.eval_config import EvalConfig
 
 OWN = "hyocr-core"
-
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class Measured:
         """All pages; None if none of them counts."""
         return self._together(self.numbers)
 
-    def by_page(self, values: Sequence[_Value], pages: int) -> list[_Value | None]:
+    def by_page(self, values: Sequence[float | None], pages: int) -> list[float | None]:
         """What there is for each page counted, for all pages: None for those that it does not count."""
         known = dict(zip(self.places, values, strict=True))
         return [known.get(place) for place in range(pages)]

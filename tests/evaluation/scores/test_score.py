@@ -23,7 +23,7 @@ ANSWERS = [Answer("x" * (30 + index) + "y" * index, 9, ended=index != 3) for ind
 LOOP = "no" * 2000
 CHECKPOINT = Checkpoint("folder", None, "dequant", 1234, {"decoder": 1000, "rest": 200}, 5.0, 0.25)
 
-UNKNOWN = Asked(NAMES, None, 0, {})
+UNKNOWN = Asked(NAMES, [None] * len(NAMES), 0, {})
 """Pages without transcripts."""
 
 
