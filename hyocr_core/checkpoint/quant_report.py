@@ -105,6 +105,7 @@ class EvaluationRecord(FrozenModel):
     data: str
     seed: int
     pages: int
+    transcribed: int | None = Field(None, description="pages with a transcript, which is what error rates are of")
     decoding: Decoding
     max_pixels: int | None = Field(None, description="most pixels of a page, if fewer than the processor allows")
     task: Task = None

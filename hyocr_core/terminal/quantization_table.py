@@ -62,7 +62,7 @@ def summary(report: QuantReport, output: Path) -> RenderableType:
 
 
 def _reading(numbers: EvaluationRecord) -> Iterator[str]:
-    yield f"read {numbers.pages} pages of {numbers.data}"
+    yield f"read {numbers.pages} pages of {numbers.data}{told(numbers)}"
     scores = {"": numbers.model, "original ": numbers.baseline, "rounded to nearest ": numbers.rounded}
     known = {label: score for label, score in scores.items() if score is not None}
     if numbers.model.cer is not None:

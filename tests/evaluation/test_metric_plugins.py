@@ -297,7 +297,7 @@ def test_a_metric_that_needs_transcripts_is_refused_where_there_are_none(
     install(plugins, "metrics", "quiet", source.replace("= 1", "= 1\n    needs_reference = False", 1), of="others")
     for page in folder.glob("*.txt"):
         page.unlink()
-    assert "no transcript (4 of 4 pages lack one)" in refusal(
+    assert "no transcript, and none of the 4 pages has one" in refusal(
         evaluated(tiny, folder, "--baseline", tiny, "--metrics", "toy")
     )
     data = json.loads(evaluated(tiny, folder, "--baseline", tiny, "--metrics", "quiet", "--json").stdout)

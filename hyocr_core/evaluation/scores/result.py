@@ -162,7 +162,7 @@ class EvalResult(FrozenModel):
     task: Task = None
     system: System = None
     transcribed: int | None = Field(
-        None, description="pages with a transcript, which is what rates are of; None in records of before 0.1.0"
+        None, description="pages with a transcript, which is what error rates are of; None where nobody noted it"
     )
     reference_characters: int | None
     reference_words: int | None
