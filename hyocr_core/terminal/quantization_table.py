@@ -12,6 +12,7 @@ from rich.text import Text
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, LayerRecord, QuantReport
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.report.numbers import measured, number, percent, seconds, size
+from hyocr_core.report.text import told
 from hyocr_core.shown import message
 
 

@@ -208,7 +208,8 @@ def test_error_rates_are_of_the_pages_with_a_transcript_and_the_rest_of_all(
     for field in ("cer", "wer_interval", "page_cer", "length_ratio", "exact_match"):
         assert getattr(result.model, field) == getattr(known.model, field)
     assert result.reference_characters == known.reference_characters
-    assert result.comparison and whole.comparison and known.comparison
+    assert result.comparison is not None
+    assert known.comparison is not None
     assert result.comparison.cer_difference == known.comparison.cer_difference
     for field in ("kl", "agreement", "tokens", "identical_pages"):
         assert getattr(result.comparison, field) == getattr(whole.comparison, field)
