@@ -67,6 +67,13 @@ def suffixes() -> frozenset[str]:
     return frozenset(suffix for kind in KINDS if kind.ready() for suffix in kind.suffixes)
 
 
+def lacking_for(head: bytes) -> str | None:
+    """The same by the first bytes of a file, whatever its name says: phones write HEIC under the name of a JPEG."""
+    brands = {b"heic": "HEIF", b"heix": "HEIF", b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF"}
+    name = brands.get(head[8:12]) if head[4:8] == b"ftyp" else None
+    return next((kind.needs for kind in KINDS if kind.format == name and not kind.ready()), None)
+
+
 def lacking(suffix: str) -> str | None:
     """What it needs to read files of this name; None for those that can be read, and for what are no images."""
     return next((kind.needs for kind in KINDS if suffix in kind.suffixes and not kind.ready()), None)

@@ -101,11 +101,23 @@ def _decode(source: Path | bytes, page: int | None) -> Image:
 
 
 def _opened(source: Path | bytes) -> Image:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     tiff.read_more_grey()
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return Image.open(file, formats=image_kinds.formats())
+    try:
+        return Image.open(file, formats=image_kinds.formats())
+    except UnidentifiedImageError as error:
+        head = source[:12] if isinstance(source, bytes) else _head(source)
+        needs = image_kinds.lacking_for(head)
+        if needs is None:
+            raise
+        raise CalibrationError(needs) from error
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(12)
 
 
 def _frame(image: Image, page: int | None) -> int:

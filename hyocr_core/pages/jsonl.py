@@ -1,10 +1,10 @@
-"""The source `jsonl`: rows of question, answer and img_path, or in the layouts of `row_layouts`."""
+"""The source `jsonl`: a JSON object in each line, or a list of them, in hyocr's own layout or another's."""
 
 from __future__ import annotations
 
 import json
-import unicodedata
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,13 +12,18 @@ from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages.images import load_image
 from hyocr_core.pages.row_layouts import Row, kind, own_keys, shorten
+from hyocr_core.pages.spellings import spellings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+_MARK = b"\xef\xbb\xbf"
+"""Of the order of bytes, which some editors write into UTF-8."""
+
+
 class JsonlSource(Source):
-    """A JSONL file: rows with `img_path`, `question` and `answer`, or in a layout of chats."""
+    """A JSONL file, or a JSON list: rows with `img_path`, `question` and `answer`, or in a layout of chats."""
 
     api_version: ClassVar[int] = 1
 
@@ -28,45 +33,56 @@ class JsonlSource(Source):
 
 
 def read_jsonl(path: Path) -> list[Record]:
-    """Read one record per line; blank lines are skipped, unknown keys ignored unless they look like a misspelt one.
+    """Read one record per line, or of each object of a JSON list; blank lines are skipped, unknown keys ignored unless
+    they look like a misspelt one.
 
     Images are relative to the file, or to the folder `images` beside it, or absolute, and never outside the file's
     folder, links resolved. Whether an image can be read shows only when its record is used.
-    Raises CalibrationError naming file and line.
+    Raises CalibrationError naming file and line, or place in the list.
     """
-    records = []
     try:
         with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if text.strip():
-                    records.append(_read_line(text, f"{path.name}:{number}", path.parent))
+            first = lines.readline().removeprefix(_MARK)
+            if first.lstrip().startswith(b"["):
+                rows = list(enumerate(_parse_list(first + lines.read(), path), start=1))
+            else:
+                rows = [(number, line) for number, line in enumerate(chain([first], lines), start=1) if line.strip()]
     except OSError as error:
         raise CalibrationError(f"{path}: cannot be read: {error.strerror}") from error
-    if not records:
+    if not rows:
         raise CalibrationError(f"{path}: no row in this file")
-    return records
+    return [_read_row(row, f"{path.name}:{number}", path.parent) for number, row in rows]
 
 
-def _read_line(line: bytes, name: str, folder: Path) -> Record:
+def _read_row(row: object, name: str, folder: Path) -> Record:
+    """row: a line of the file, or what it says."""
     try:
-        return _record(_parse(line), name, folder)
+        value = _parse(row) if isinstance(row, bytes) else row
+        if not isinstance(value, dict):
+            raise CalibrationError(f"expected a JSON object, found {kind(value)}")
+        return _record(value, name, folder)
     except CalibrationError as error:
         raise CalibrationError(f"{name}: {error}") from error
 
 
-def _parse(line: bytes) -> Row:
+def _parse_list(data: bytes, path: Path) -> list[object]:
     try:
-        row = json.loads(line.rstrip().decode())
+        value = _parse(data)
+    except CalibrationError as error:
+        raise CalibrationError(f"{path}: {error}") from error
+    return value if isinstance(value, list) else [value]
+
+
+def _parse(line: bytes) -> object:
+    try:
+        return json.loads(line.rstrip().decode())
     except UnicodeDecodeError as error:
         raise CalibrationError(f"not UTF-8 (byte {error.start} of the line)") from error
     except json.JSONDecodeError as error:
-        raise CalibrationError(f"not JSON: {error.msg} at column {error.colno}") from error
+        line_of_list = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise CalibrationError(f"not JSON: {error.msg} at {line_of_list}column {error.colno}") from error
     except (RecursionError, ValueError) as error:
         raise CalibrationError("not JSON that can be read: nested too deep or a number too long") from error
-    if not isinstance(row, dict):
-        raise CalibrationError(f"expected a JSON object, found {kind(row)}")
-    return row
 
 
 def _record(row: Row, name: str, folder: Path) -> Record:
@@ -105,18 +121,13 @@ def _locate(image: str, folder: Path) -> Path:
         raise CalibrationError(f"img_path {shorten(image)}: must stay in the file's folder, without '..'")
     try:
         root = folder.resolve(strict=True)
-        places = [place / spelled for place in (root, root / "images") for spelled in _spellings(image)]
+        places = [place / spelled for place in (root, root / "images") for spelled in spellings(image)]
         inside = next((place for place in places if place.exists()), places[0]).resolve()
     except (OSError, RuntimeError, ValueError) as error:
         raise CalibrationError(f"img_path {shorten(image)}: not a path that can be followed") from error
     if not inside.is_relative_to(root):
         raise CalibrationError(f"img_path {shorten(image)}: leads outside the file's folder")
     return inside
-
-
-def _spellings(name: str) -> list[str]:
-    """A name as it is, and as Unicode may write it otherwise: macOS takes letters and their accents apart."""
-    return [name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)]
 
 
 def _open(path: Path, shown: str) -> Image:

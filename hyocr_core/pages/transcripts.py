@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
+from hyocr_core.pages.spellings import spellings
 
 SUFFIX = ".txt"
 
@@ -17,8 +17,8 @@ _PAGE_BREAK = "\f"
 
 def transcript_beside(path: Path) -> Path | None:
     """`page.txt` beside `page.png`, whichever way Unicode writes the letters of its name."""
-    name = path.with_suffix(SUFFIX).name
-    forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    names = [path.with_suffix(suffix).name for suffix in (SUFFIX, SUFFIX.upper())]
+    forms = [form for name in names for form in spellings(name)]
     return next((path.with_name(form) for form in forms if path.with_name(form).exists()), None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,15 @@ from hyocr_core.pages.sources import draw_pages, find_pages, open_source
 
 Picture = Callable[..., Path]
 COLORS = ("red", "green", "blue")
+
+
+@pytest.fixture
+def without_heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As where pillow-heif is not installed."""
+    image_kinds._heif.cache_clear()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    yield
+    image_kinds._heif.cache_clear()
 
 
 def save_tiff(path: Path, *colors: str, thumbnails: bool = False) -> Path:
@@ -125,6 +134,12 @@ def test_a_transcript_is_found_however_unicode_spells_its_name(
     assert found.left_out == {}
 
 
+def test_a_transcript_in_capitals_is_one(tmp_path: Path, picture: Picture) -> None:
+    picture("SCAN.PNG")
+    (tmp_path / "SCAN.TXT").write_text("text")
+    assert [record.answer for record in open_source(str(tmp_path))] == ["text"]
+
+
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".jp2", ".avif", ".JPG"])
 def test_images_of_rarer_names_are_pages(tmp_path: Path, suffix: str) -> None:
     kind = {".jp2": "JPEG2000", ".avif": "AVIF"}.get(suffix, "JPEG")
@@ -135,8 +150,8 @@ def test_images_of_rarer_names_are_pages(tmp_path: Path, suffix: str) -> None:
     assert max(green, blue) < 5
 
 
-def test_files_that_are_no_pages_are_named(tmp_path: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_kinds, "_heif", lambda: False)
+@pytest.mark.usefixtures("without_heif")
+def test_files_that_are_no_pages_are_named(tmp_path: Path, picture: Picture) -> None:
     picture("a.png")
     for name in ("a.txt", "b.txt", "c.heic", "d.HEIF", "e.docx", "rows.jsonl", ".hidden", "Thumbs.db", "sub/f.heic"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -160,8 +175,8 @@ def test_files_that_are_no_pages_are_named(tmp_path: Path, picture: Picture, mon
     assert find_pages(f"folder:{tmp_path}").left_out == found.left_out
 
 
-def test_a_folder_of_what_cannot_be_read_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_kinds, "_heif", lambda: False)
+@pytest.mark.usefixtures("without_heif")
+def test_a_folder_of_what_cannot_be_read_says_what_it_needs(tmp_path: Path) -> None:
     for place in range(5):
         (tmp_path / f"{place}.heic").write_bytes(b"")
     with pytest.raises(CalibrationError, match=r"no image .*; left out 5 files: 0\.heic, 1\.heic, 2\.heic and 2 more"):
@@ -170,21 +185,26 @@ def test_a_folder_of_what_cannot_be_read_says_what_it_needs(tmp_path: Path, monk
         open_source(str(tmp_path / "0.heic"))
 
 
-def test_photos_of_phones_are_read_where_pillow_heif_is(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("without_heif")
+def test_a_photo_of_a_phone_under_the_name_of_a_jpeg_says_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    (record,) = open_source(str(tmp_path))
+    with pytest.raises(CalibrationError, match=r"^needs pillow-heif: pip install 'hyocr-core\[heif\]'$"):
+        record.open_image()
+
+
+@pytest.mark.parametrize("name", ["page.heic", "page.heif", "page.jpg"])
+def test_photos_of_phones_are_read_where_pillow_heif_is(tmp_path: Path, name: str) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     page = Image.radial_gradient("L").convert("RGB")
-    pillow_heif.from_pillow(page).save(tmp_path / "page.heic", quality=-1, chroma=444)
+    pillow_heif.from_pillow(page).save(tmp_path / name, quality=-1, chroma=444)
     (record,) = open_source(str(tmp_path))
     difference = np.asarray(record.open_image()).astype(int) - np.asarray(page)
     assert np.abs(difference).max() <= 2
 
 
-def test_without_pillow_heif_nothing_is_imported_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    image_kinds._heif.cache_clear()
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    try:
-        assert ".heic" not in image_kinds.suffixes()
-        assert "HEIF" not in image_kinds.formats()
-        assert image_kinds.lacking(".png") is None
-    finally:
-        image_kinds._heif.cache_clear()
+@pytest.mark.usefixtures("without_heif")
+def test_without_pillow_heif_its_files_are_not_read() -> None:
+    assert ".heic" not in image_kinds.suffixes()
+    assert "HEIF" not in image_kinds.formats()
+    assert image_kinds.lacking(".png") is None

@@ -87,6 +87,24 @@ def test_a_row_says_what_a_row_of_hyocrs_own_says(tmp_path: Path, picture: Pictu
     assert np.array_equal(np.asarray(record.open_image()), np.asarray(plain.open_image()))
 
 
+def test_a_json_list_is_read_as_its_rows(tmp_path: Path, picture: Picture) -> None:
+    """LLaVA and LLaMA-Factory write such files."""
+    picture("page.png")
+    path = tmp_path / "data.json"
+    path.write_text("\ufeff" + json.dumps(list(LAYOUTS.values()), indent=2), encoding="utf-8")
+    found = open_source(str(path))
+    assert [record.name for record in found] == [f"data.json:{place}" for place in range(1, len(LAYOUTS) + 1)]
+    assert {(record.question, record.answer, record.system) for record in found} == {("Read this.", "abc", "Be exact.")}
+    for text, message in (
+        ("[]", r"data\.json: no row in this file"),
+        ('[{"img_path": "page.png"}, 7]', r"^data\.json:2: expected a JSON object, found a number"),
+        ('[{"img_path": "page.png"},\n {]', r"data\.json: not JSON: .* at line 2, column 3"),
+    ):
+        path.write_text(text)
+        with pytest.raises(CalibrationError, match=message):
+            open_source(str(path))
+
+
 @pytest.mark.parametrize(
     "question",
     [
