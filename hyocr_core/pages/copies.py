@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 _SIDE = 64
 """Cells of a thumbnail, a side: one of an A4 page holds a word or two."""
 
-_GAP = 32
-"""Grey levels by which a cell of a copy may differ, at its sharpest edges."""
+_GAP = 12
+"""Grey levels by which a cell of a copy of the same size may differ."""
+
+_SCALED_GAP = 32
+"""The same of a scaled copy, at its sharpest edges."""
 
 _LEAST_SCALE = 0.5
 """Of a smaller copy: letters of smaller ones can no longer be told from each other."""
@@ -50,7 +53,7 @@ class Thumbnail:
         if not _scaled(self.size, other.size):
             return None
         gap = int(np.abs(self.cells.astype(np.int16) - other.cells).max())
-        return gap if gap <= _GAP else None
+        return gap if gap <= (_GAP if self.size == other.size else _SCALED_GAP) else None
 
 
 def thumbnail(image: Image) -> Thumbnail:
