@@ -25,4 +25,4 @@ def evaluate(
 ) -> EvalResult:
     """Evaluate these records. settings: keys of an EvalConfig."""
     config = EvalConfig(model=str(model), data="pages", **{"device": "cpu", **settings})
-    return evaluation.evaluate(config, Found(list(records), {}), state=state, resume=resume, progress=progress)
+    return evaluation.evaluate(config, Found(list(records)), state=state, resume=resume, progress=progress)

@@ -58,7 +58,7 @@ class CalibrationRecord(FrozenModel):
     failures: dict[str, str] = Field(description="sample -> why it could not be used")
     sha256: str = Field(description="digest over the samples used")
     page_sha256: list[str] = Field([], description="digest of the pixels of every page used")
-    left_out: dict[str, str] = Field({}, description="page or file of the source -> why it was not drawn")
+    copies: dict[str, str] = Field({}, description="page that was left out -> of which other it is a copy")
 
 
 class LayerRecord(FrozenModel):

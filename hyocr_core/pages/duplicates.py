@@ -32,7 +32,7 @@ class _Taken:
 class Distinct:
     """The pages taken so far, and those left out, by name -> of which page each is a copy."""
 
-    left_out: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
     _pixels: dict[tuple[Texts, str], str] = field(default_factory=dict)
     _taken: dict[Texts, list[_Taken]] = field(default_factory=dict)
 
@@ -48,12 +48,12 @@ class Distinct:
         texts = (system_of(record), prompt_of(record), record.answer)
         digest, small = digest_image(image), thumbnail(image)
         if (texts, digest) in self._pixels:
-            self.left_out[record.name] = f"has the same pixels as {self._pixels[texts, digest]}"
+            self.copies[record.name] = f"has the same pixels as {self._pixels[texts, digest]}"
             return False
         taken = self._taken.setdefault(texts, [])
         original = next((other for other in _nearest(small, taken) if _is_copy(image, other)), None)
         if original is not None:
-            self.left_out[record.name] = f"is {original.name}, scaled or compressed in another way"
+            self.copies[record.name] = f"is {original.name}, scaled or compressed in another way"
             return False
         self._pixels[texts, digest] = record.name
         taken.append(_Taken(record, small))

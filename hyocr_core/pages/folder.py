@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import ClassVar, NoReturn
 from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import CalibrationError
 from hyocr_core.pages import image_kinds, pdf
-from hyocr_core.pages.found import Found, files_line
-from hyocr_core.pages.images import count_pages, load_image
+from hyocr_core.pages.found import Found, files_lines
+from hyocr_core.pages.images import load_image, page_frames
 from hyocr_core.pages.transcripts import SUFFIX, transcript_beside, with_transcripts
 
 _ROWS = (".jsonl", ".json")
@@ -28,7 +29,7 @@ class FolderSource(Source):
     def records(self) -> list[Record]:
         """As `read_folder`."""
         found = read_folder(Path(self.place).expanduser())
-        self._left_out = found.left_out
+        self._left_out = found.files
         return found.records
 
     @property
@@ -52,13 +53,20 @@ def read_folder(folder: Path) -> Found:
     files = {path.relative_to(folder).as_posix(): path for path in _files_below(folder)}
     readable = image_kinds.suffixes() | {pdf.SUFFIX}
     pages = {name: path for name, path in sorted(files.items()) if path.suffix.lower() in readable}
-    transcripts = {transcript_beside(path) for path in pages.values()}
-    others = {name: path for name, path in sorted(files.items()) if name not in pages and path not in transcripts}
+    transcripts = {_alike(beside) for beside in map(transcript_beside, pages.values()) if beside is not None}
+    others = {
+        name: path for name, path in sorted(files.items()) if name not in pages and _alike(path) not in transcripts
+    }
     left_out = {name: _why(path) for name, path in others.items()}
     if not pages:
-        besides = f"; {files_line(left_out)}" if left_out else ""
-        raise CalibrationError(f"{folder}: no image in this folder; looked for {' '.join(sorted(readable))}{besides}")
+        problem = f"{folder}: no image in this folder; looked for {' '.join(sorted(readable))}"
+        raise CalibrationError("; ".join([problem, *files_lines(left_out)]))
     return Found([record for name, path in pages.items() for record in read_file(path, name)], left_out)
+
+
+def _alike(path: Path) -> str:
+    """The same for all spellings of a path, of which a file system may keep another than it was asked for."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def read_file(path: Path, name: str) -> list[Record]:
@@ -76,12 +84,13 @@ def read_file(path: Path, name: str) -> list[Record]:
 def _read_tiff(path: Path, name: str) -> list[Record]:
     """`name` for a single page, else `name:1`, `name:2`, ...; a file that cannot be read says so when it is used."""
     try:
-        count = count_pages(path)
+        frames = page_frames(path)
     except CalibrationError:
-        count = 1
-    if count == 1:
+        frames = []
+    if len(frames) < 2:
         return [Record(name, None, None, partial(load_image, path))]
-    return [Record(f"{name}:{number}", None, None, partial(load_image, path, number)) for number in range(1, count + 1)]
+    numbered = enumerate(frames, start=1)
+    return [Record(f"{name}:{number}", None, None, partial(load_image, path, frame)) for number, frame in numbered]
 
 
 def _why(path: Path) -> str:

@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from hyocr_core.contract.page_source import Record
 
 _NAMED = 10
-"""Pages or files of a line that are named; `--json` names all."""
+"""Copies that have a line; `--json` names all."""
 
 
-class Found(NamedTuple):
-    """left_out: pages and files that are not among the records, by name -> why."""
+@dataclass(frozen=True)
+class Found:
+    """Pages, and what is not among them, by name -> why. files: that are no pages. copies: pages that are others'."""
 
     records: list[Record]
-    left_out: dict[str, str]
+    files: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Both."""
+        return self.files | self.copies
+
+    def lines(self) -> Iterator[str]:
+        """What to tell the user of both: a line for all files of one reason, and one for each copy."""
+        yield from files_lines(self.files)
+        if self.copies:
+            yield f"left out {_count(len(self.copies), 'duplicate')} (--keep-duplicates keeps them):"
+            yield from (f"- {name} {why}" for name, why in list(self.copies.items())[:_NAMED])
+        if len(self.copies) > _NAMED:
+            yield f"- and {len(self.copies) - _NAMED} more; --json names them"
 
 
-def copies_line(left_out: Mapping[str, str]) -> str:
-    """Name pages that are copies, and of which others."""
-    shown = [f"{name} {why}" for name, why in list(left_out.items())[:_NAMED]]
-    more = [f"and {len(left_out) - _NAMED} more"] if len(left_out) > _NAMED else []
-    return f"left out {_count(left_out, 'duplicate')}: {'; '.join([*shown, *more])} (--keep-duplicates keeps them)"
-
-
-def files_line(left_out: Mapping[str, str]) -> str:
-    """Name files that are no pages; those left out for one reason together."""
+def files_lines(files: dict[str, str]) -> Iterator[str]:
+    """Name files that are no pages, those left out for one reason together."""
     names: dict[str, list[str]] = {}
-    for name, why in left_out.items():
+    for name, why in files.items():
         names.setdefault(why, []).append(name)
-    told = [f"{_listed(together)} ({why})" for why, together in names.items()]
-    return f"left out {_count(left_out, 'file')}: {'; '.join(told)}"
+    yield from (f"left out {_count(len(alike), 'file')}, {_listed(alike)}: {why}" for why, alike in names.items())
 
 
-def _count(things: Mapping[str, str], word: str) -> str:
-    return f"{len(things)} {word}" if len(things) == 1 else f"{len(things)} {word}s"
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _listed(names: list[str]) -> str:

@@ -24,22 +24,22 @@ _USUAL_BITS = (8, 10, 12, 14)
 """Of scanners and cameras, whose levels are often kept in 16 bits as they are."""
 
 
-def load_image(source: Path | bytes, page: int | None = None) -> Image:
+def load_image(source: Path | bytes, frame: int | None = None) -> Image:
     """Read a file, or its bytes, as RGB, upright by its EXIF orientation, transparency on white.
 
-    page: of a TIFF file of several, from 1.
+    frame: of a TIFF file of several pages, as of `page_frames`.
     Raises CalibrationError, without the file's name, if it cannot be read, is no image, is damaged or cut short, is an
     animation, holds several pages of which none is asked for, or has more pixels than Pillow's limit against
     decompression bombs, or than memory holds.
     """
     with _reading():
-        return _decode(source, page)
+        return _decode(source, frame)
 
 
-def count_pages(path: Path) -> int:
-    """How many pages a TIFF file holds. Raises CalibrationError as `load_image`."""
+def page_frames(path: Path) -> list[int]:
+    """Which frames of a TIFF file are pages. Raises CalibrationError as `load_image`."""
     with _reading(), _opened(path) as image:
-        return len(tiff.page_frames(image))
+        return tiff.page_frames(image)
 
 
 @contextmanager
@@ -87,14 +87,14 @@ def png_base64(image: Image) -> str:
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _decode(source: Path | bytes, page: int | None) -> Image:
+def _decode(source: Path | bytes, frame: int | None) -> Image:
     from PIL import ImageOps
 
     # verify() finds what load() lets pass, but leaves the image unusable.
     with _opened(source) as image:
         image.verify()
     with _opened(source) as image:
-        image.seek(_frame(image, page))
+        _seek(image, frame)
         image.load()
         grey_range = tiff.grey_range(image)
         return _as_rgb(ImageOps.exif_transpose(image), *grey_range)
@@ -120,20 +120,24 @@ def _head(path: Path) -> bytes:
         return file.read(12)
 
 
-def _frame(image: Image, page: int | None) -> int:
-    """Which of the file's images is the page."""
+def _seek(image: Image, frame: int | None) -> None:
+    """Go to the one image of a file that is a page."""
+    if frame is not None:
+        try:
+            image.seek(frame)
+        except EOFError as error:
+            raise CalibrationError("the file has changed since its pages were counted") from error
+        return
     if image.format == "TIFF":
         frames = tiff.page_frames(image)
-        if page is None and len(frames) > 1:
+        if len(frames) > 1:
             raise CalibrationError(f"holds {len(frames)} pages; save the one that is meant as a file of its own")
-        if page is not None and page > len(frames):
-            raise CalibrationError("the file has changed since its pages were counted")
-        return frames[(page or 1) - 1]
-    frames_there = getattr(image, "n_frames", 1)
+        image.seek(frames[0])
+        return
+    count = getattr(image, "n_frames", 1)
     # A photo of a phone has previews behind it (MPO).
-    if frames_there > 1 and image.format != "MPO":
-        raise CalibrationError(f"is an animation of {frames_there} images; save the one that is meant as a page")
-    return 0
+    if count > 1 and image.format != "MPO":
+        raise CalibrationError(f"is an animation of {count} images; save the one that is meant as a page")
 
 
 def _as_rgb(image: Image, highest: int, highest_is_black: bool) -> Image:

@@ -49,7 +49,7 @@ def own_keys(row: Row) -> Row:
 def _from_own(row: Row) -> Row:
     _check_keys(row)
     question = row.get("question")
-    return row | {"question": without_marks(question, 1)} if isinstance(question, str) else row
+    return row | {"question": without_mark(question)} if isinstance(question, str) else row
 
 
 def _check_keys(row: Row) -> None:
@@ -70,19 +70,20 @@ def _check_keys(row: Row) -> None:
         raise CalibrationError("the key 'img_path' is missing; a row needs 'img_path' or 'messages'")
 
 
-def without_marks(text: str, most: int) -> str:
+def without_mark(text: str) -> str:
     """The text without the image's mark on a line before or after it; in a sentence it is a word like any other.
 
-    Raises CalibrationError for more than `most` of them.
+    Raises CalibrationError for more than one.
     """
-    found = 0
-    for pattern in (_LEADING, _TRAILING):
-        while match := pattern.search(text):
-            text = text[: match.start()] + text[match.end() :]
-            found += 1
-    if found > most:
-        raise CalibrationError(f"the question has {found} marks {MARK}, for {most} image")
-    return text
+    left = _without_one(text)
+    if left != text and _without_one(left) != left:
+        raise CalibrationError(f"the question has more than one mark {MARK}, for 1 image")
+    return left
+
+
+def _without_one(text: str) -> str:
+    match = _LEADING.search(text) or _TRAILING.search(text)
+    return text if match is None else text[: match.start()] + text[match.end() :]
 
 
 def _from_turns(row: Row, key: str) -> Row:
@@ -117,7 +118,7 @@ def _user(row: Row, text: str, images: list[str | None], key: str) -> Row:
                 f'{key}: an image part without a file; write {{"type": "image", "image": "page.png"}}, or name it in '
                 "images"
             )
-        return {"question": without_marks(text, 1), "img_path": _only(images, key)}
+        return {"question": without_mark(text), "img_path": _only(images, key)}
     name, paths = listed
     if any(images):
         raise CalibrationError(f"{name}: the {key} name images of their own; leave one of both out")

@@ -12,7 +12,7 @@ from hyocr_core.errors import CalibrationError
 from hyocr_core.pages import image_kinds, pdf
 from hyocr_core.pages.duplicates import Distinct
 from hyocr_core.pages.folder import read_file, read_folder
-from hyocr_core.pages.found import Found, copies_line, files_line
+from hyocr_core.pages.found import Found
 from hyocr_core.pages.jsonl import read_jsonl
 from hyocr_core.pages.prompts import with_system, with_task
 from hyocr_core.pages.synthetic import DEFAULT_PAGES, SCHEME
@@ -42,13 +42,12 @@ def draw_pages(
     say: is told of files that are no pages, and of pages left out as copies; see `select`.
     """
     found = find_pages(spec)
-    if found.left_out:
-        say(files_line(found.left_out))
     records = with_task(with_system(found.records, system), task)
     chosen = _select(records, num_samples, seed, keep_duplicates=keep_duplicates)
-    if chosen.left_out:
-        say(copies_line(chosen.left_out))
-    return Found(chosen.records, found.left_out | chosen.left_out)
+    drawn = replace(chosen, files=found.files)
+    for line in drawn.lines():
+        say(line)
+    return drawn
 
 
 def open_source(spec: str) -> list[Record]:
@@ -78,7 +77,7 @@ def open_source(spec: str) -> list[Record]:
 def find_pages(spec: str) -> Found:
     """The pages of a source as `open_source` lists them, and what is left out: files of a folder that are no pages."""
     records: list[Record] = []
-    left_out: dict[str, str] = {}
+    files: dict[str, str] = {}
     names: set[str] = set()
     for place, part in enumerate(_split(spec), start=1):
         opened = _open_one(part)
@@ -87,8 +86,10 @@ def find_pages(spec: str) -> Found:
             found = [replace(record, name=f"{record.name} (source {place})") for record in found]
         names.update(record.name for record in found)
         records += found
-        left_out |= opened.left_out
-    return Found(records, left_out)
+        for name, why in opened.files.items():
+            shown = message(name, LONGEST_NAME)
+            files[f"{shown} (source {place})" if shown in files else shown] = message(why)
+    return Found(records, files)
 
 
 def _plain(record: Record) -> Record:
@@ -134,7 +135,7 @@ def _select(records: Sequence[Record], num_samples: int | None, seed: int, *, ke
             break
         if keep_duplicates or distinct.take(records[index]):
             chosen.append(index)
-    return Found([records[index] for index in sorted(chosen)], distinct.left_out)
+    return Found([records[index] for index in sorted(chosen)], copies=distinct.copies)
 
 
 def _draw(count: int, wanted: int, seed: int) -> Iterator[int]:
@@ -179,7 +180,7 @@ def _is_there(path: str) -> bool:
 def _open_one(spec: str) -> Found:
     source = open_scheme(f"{SCHEME}:{DEFAULT_PAGES}" if spec == SCHEME else spec)
     if source is not None:
-        return Found(source.records(), source.left_out)
+        return Found(source.records(), source.files)
     path = Path(spec).expanduser()
     if spec and path.is_dir():
         return read_folder(path)
@@ -190,13 +191,13 @@ def _open_one(spec: str) -> Found:
     if needs is not None:
         raise CalibrationError(f"{spec}: {needs}")
     if suffix == pdf.SUFFIX:
-        return Found(read_file(path, path.name), {})
+        return Found(read_file(path, path.name))
     if suffix in image_kinds.suffixes():
         pages = read_file(path, path.name) if suffix in image_kinds.TIFF_SUFFIXES else []
         if len(pages) < 2:
             raise CalibrationError(f"{spec}: is a single image; give {_forms()}")
-        return Found(pages, {})
-    return Found(read_jsonl(path), {})
+        return Found(pages)
+    return Found(read_jsonl(path))
 
 
 def _forms() -> str:

@@ -58,7 +58,7 @@ class OpenSource:
         return found if self.entry.own else [_guarded(record, self.entry) for record in found]
 
     @property
-    def left_out(self) -> dict[str, str]:
+    def files(self) -> dict[str, str]:
         """What it made no page of, by name -> why; known once its pages are listed."""
         with _telling(self.entry, self.spec):
             return {str(name): str(why) for name, why in self.source.left_out.items()}

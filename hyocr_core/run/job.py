@@ -253,7 +253,7 @@ def _draw(run: RunConfig, progress: Progress) -> Found:
         )
     if run.answers == "data":
         return found
-    return found._replace(records=[replace(record, answer=None) for record in found.records])
+    return replace(found, records=[replace(record, answer=None) for record in found.records])
 
 
 def estimate(job: Job, largest: tuple[int, int] | None = None) -> Needs:

@@ -187,7 +187,7 @@ def _calibration_record(job: Job, samples: EmbeddedSamples | None) -> Calibratio
         forward=job.run.forward,
         decoding=job.decoding if job.run.answers == "generate" else None,
         page_sha256=samples.page_sha256,
-        left_out={} if job.drawn.calibration is None else job.drawn.calibration.left_out,
+        copies={} if job.drawn.calibration is None else job.drawn.calibration.copies,
     )
 
 

@@ -43,14 +43,14 @@ def test_a_mixture_is_calibrated_on_and_its_pages_are_known_to_eval(quant: Run, 
     result = quant("synthetic:2,synthetic:6", "--num-samples", "400")
     assert result.exit_code == 0, result.stderr
     copies = {f"synthetic:{place} (source 2)": f"has the same pixels as synthetic:{place}" for place in range(2)}
-    named = "; ".join(f"{name} {why}" for name, why in copies.items())
-    assert f"left out 2 duplicates: {named} (--keep-duplicates keeps them)" in lines(result)
+    named = " ".join(f"- {name} {why}" for name, why in copies.items())
+    assert f"left out 2 duplicates (--keep-duplicates keeps them): {named}" in lines(result)
     assert "warning: 6 pages to calibrate on; fewer than 32 show a method little of what" in lines(result)
     calibration = read_report(tmp_path / "out").calibration
     assert calibration is not None
     assert (calibration.source, calibration.samples) == ("synthetic:2,synthetic:6", 6)
     assert len(set(calibration.page_sha256)) == 6
-    assert calibration.left_out == copies
+    assert calibration.copies == copies
     seen = evaluate(tmp_path / "out", "synthetic:8")
     assert seen.exit_code == 0, seen.stderr
     assert "warning: calibration saw 6 of these 8 pages; held-out pages would say more\n" in seen.stderr
@@ -80,8 +80,10 @@ def test_a_plan_names_what_it_leaves_out_and_warns_of_few_pages(quant: Run, tmp_
         assert planned.exit_code == 0, planned.stderr
         plan = json.loads(planned.stdout)["calibration"]
         assert (plan["samples"], plan["left_out"]) == (count, left_out)
-        assert "left out 1 file: notes.docx (no image or PDF file by its name)" in lines(planned)
-        assert "left out 1 duplicate: copy.png has the same pixels as 00.png (--keep-duplicates" in lines(planned)
+        assert "left out 1 file, notes.docx: no image or PDF file by its name" in lines(planned)
+        assert "left out 1 duplicate (--keep-duplicates keeps them): - copy.png has the same pixels as 00.png" in lines(
+            planned
+        )
         assert ("31 pages to calibrate on; fewer than 32" in lines(planned)) == (count == 31)
 
 

@@ -90,7 +90,7 @@ def test_a_copy_that_was_compressed_or_scaled_is_left_out_and_named(change: Chan
     for image in [*pages(4), invoice(1)]:
         taken, distinct = take_all(record(image, "scan.png"), record(change(image), "scan.jpg"))
         assert taken == [True, False]
-        assert distinct.left_out == {"scan.jpg": "is scan.png, scaled or compressed in another way"}
+        assert distinct.copies == {"scan.jpg": "is scan.png, scaled or compressed in another way"}
 
 
 @pytest.mark.parametrize("change", [same, jpeg, smaller, half_jpeg])
@@ -152,7 +152,7 @@ def test_the_same_pixels_are_the_same_only_with_the_same_texts() -> None:
     others.append(replace(first, system="Be exact."))
     taken, distinct = take_all(*others)
     assert taken == [True, False, True, True, True]
-    assert distinct.left_out == {"copy": "has the same pixels as page"}
+    assert distinct.copies == {"copy": "has the same pixels as page"}
 
 
 def test_blank_pages_of_different_colours_are_not_near() -> None:
@@ -189,24 +189,26 @@ def test_a_draw_names_what_it_left_out(tmp_path: Path) -> None:
     half_jpeg(page).save(tmp_path / "c.png")
     found, said = draw(tmp_path)
     assert [record.name for record in found.records] == ["a.png"]
-    assert found.left_out == {
+    assert found.copies == {
         "b.png": "has the same pixels as a.png",
         "c.png": "is a.png, scaled or compressed in another way",
     }
     assert said == [
-        "left out 2 duplicates: b.png has the same pixels as a.png; c.png is a.png, scaled or compressed in another "
-        "way (--keep-duplicates keeps them)"
+        "left out 2 duplicates (--keep-duplicates keeps them):",
+        "- b.png has the same pixels as a.png",
+        "- c.png is a.png, scaled or compressed in another way",
     ]
     found, said = draw(tmp_path, keep_duplicates=True)
-    assert (len(found.records), found.left_out, said) == (3, {}, [])
+    assert (len(found.records), found.copies, said) == (3, {}, [])
 
 
-def test_of_many_duplicates_the_first_are_named_in_the_line(tmp_path: Path) -> None:
+def test_of_many_duplicates_the_first_are_named(tmp_path: Path) -> None:
     for place in range(13):
         Image.new("RGB", (64, 64), "red").save(tmp_path / f"{place:02}.png")
     found, said = draw(tmp_path)
-    assert len(found.left_out) == 12
-    assert said[0].endswith("; 10.png has the same pixels as 00.png; and 2 more (--keep-duplicates keeps them)")
+    assert len(found.copies) == 12
+    assert said[0] == "left out 12 duplicates (--keep-duplicates keeps them):"
+    assert said[10:] == ["- 10.png has the same pixels as 00.png", "- and 2 more; --json names them"]
 
 
 def test_duplicates_are_kept_on_request() -> None:
@@ -218,7 +220,7 @@ def test_duplicates_are_kept_on_request() -> None:
 def test_nothing_is_said_without_duplicates() -> None:
     said: list[str] = []
     found = draw_pages("synthetic:24", None, None, None, 0, keep_duplicates=False, say=said.append)
-    assert (len(found.records), found.left_out, said) == (24, {}, [])
+    assert (len(found.records), found.copies, said) == (24, {}, [])
 
 
 def test_shared_pages_are_found_by_their_places() -> None:

@@ -107,7 +107,7 @@ def test_a_transcript_for_each_page_is_between_form_feeds(
     for source in (tmp_path, path):
         found = find_pages(str(source))
         assert [record.answer for record in found.records] == pages
-        assert found.left_out == {}
+        assert found.files == {}
 
 
 def test_a_wrong_number_of_transcripts_is_refused(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_transcript_is_found_however_unicode_spells_its_name(
     (tmp_path / unicodedata.normalize(text, "Größe é.txt")).write_text("text")  # type: ignore[arg-type]
     found = read_folder(tmp_path)
     assert [record.answer for record in found.records] == ["text"]
-    assert found.left_out == {}
+    assert found.files == {}
 
 
 def test_a_transcript_in_capitals_is_one(tmp_path: Path, picture: Picture) -> None:
@@ -159,7 +159,7 @@ def test_files_that_are_no_pages_are_named(tmp_path: Path, picture: Picture) -> 
     said: list[str] = []
     found = draw_pages(str(tmp_path), None, None, None, 0, keep_duplicates=True, say=said.append)
     needs = "needs pillow-heif: pip install 'hyocr-core[heif]'"
-    assert found.left_out == {
+    assert found.files == {
         "b.txt": "no page of that name lies beside it",
         "c.heic": needs,
         "d.HEIF": needs,
@@ -168,18 +168,19 @@ def test_files_that_are_no_pages_are_named(tmp_path: Path, picture: Picture) -> 
         "sub/f.heic": needs,
     }
     assert said == [
-        "left out 6 files: b.txt (no page of that name lies beside it); c.heic, d.HEIF, sub/f.heic (needs pillow-heif: "
-        "pip install 'hyocr-core[heif]'); e.docx (no image or PDF file by its name); rows.jsonl (rows are read where "
-        "the file itself is given)"
+        "left out 1 file, b.txt: no page of that name lies beside it",
+        f"left out 3 files, c.heic, d.HEIF, sub/f.heic: {needs}",
+        "left out 1 file, e.docx: no image or PDF file by its name",
+        "left out 1 file, rows.jsonl: rows are read where the file itself is given",
     ]
-    assert find_pages(f"folder:{tmp_path}").left_out == found.left_out
+    assert find_pages(f"folder:{tmp_path}").files == found.files
 
 
 @pytest.mark.usefixtures("without_heif")
 def test_a_folder_of_what_cannot_be_read_says_what_it_needs(tmp_path: Path) -> None:
     for place in range(5):
         (tmp_path / f"{place}.heic").write_bytes(b"")
-    with pytest.raises(CalibrationError, match=r"no image .*; left out 5 files: 0\.heic, 1\.heic, 2\.heic and 2 more"):
+    with pytest.raises(CalibrationError, match=r"no image .*; left out 5 files, 0\.heic, 1\.heic, 2\.heic and 2 more"):
         open_source(str(tmp_path))
     with pytest.raises(CalibrationError, match=r"0\.heic: needs pillow-heif"):
         open_source(str(tmp_path / "0.heic"))
