@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -174,6 +175,17 @@ def test_files_that_are_no_pages_are_named(tmp_path: Path, picture: Picture) -> 
         "left out 1 file, rows.jsonl: rows are read where the file itself is given",
     ]
     assert find_pages(f"folder:{tmp_path}").files == found.files
+
+
+def test_files_of_two_folders_and_of_any_name_are_told_apart(tmp_path: Path, picture: Picture) -> None:
+    for folder in ("a", "b"):
+        picture(f"{folder}/page.png")
+        (tmp_path / folder / "notes.docx").write_bytes(b"")
+    (tmp_path / "a" / os.fsdecode(b"\xff\x1b.docx")).write_bytes(b"")
+    files = find_pages(f"{tmp_path / 'a'},{tmp_path / 'b'}").files
+    assert len(files) == 3
+    assert {"notes.docx", "notes.docx (source 2)"} <= files.keys()
+    assert "\x1b" not in "".join(files).encode().decode()
 
 
 @pytest.mark.usefixtures("without_heif")

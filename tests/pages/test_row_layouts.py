@@ -140,6 +140,7 @@ def test_line_breaks_are_those_of_unix_in_every_text(tmp_path: Path) -> None:
     ("row", "message"),
     [
         (OWN | {"question": "<image>\n<image>\nRead."}, "the question has more than one mark <image>, for 1 image"),
+        (OWN | {"question": 100_000 * "<image>"}, "the question has more than one mark <image>, for 1 image"),
         (OWN | {"question": "<image>\nRead.\n<image>"}, "the question has more than one mark <image>, for 1 image"),
         (
             {"messages": chat("<image><image>Read."), "images": ["page.png"]},
