@@ -9,6 +9,7 @@ from typing import Any
 from hyocr_core.contract.page_source import Record
 from hyocr_core.evaluation import evaluate as evaluation
 from hyocr_core.evaluation.scores.result import EvalResult
+from hyocr_core.pages.found import Found
 from hyocr_core.progress import Progress
 from hyocr_core.settings.eval_config import EvalConfig
 
@@ -24,4 +25,4 @@ def evaluate(
 ) -> EvalResult:
     """Evaluate these records. settings: keys of an EvalConfig."""
     config = EvalConfig(model=str(model), data="pages", **{"device": "cpu", **settings})
-    return evaluation.evaluate(config, records, state=state, resume=resume, progress=progress)
+    return evaluation.evaluate(config, Found(list(records)), state=state, resume=resume, progress=progress)

@@ -58,6 +58,7 @@ class CalibrationRecord(FrozenModel):
     failures: dict[str, str] = Field(description="sample -> why it could not be used")
     sha256: str = Field(description="digest over the samples used")
     page_sha256: list[str] = Field([], description="digest of the pixels of every page used")
+    copies: dict[str, str] = Field({}, description="page that was left out -> of which other it is a copy")
 
 
 class LayerRecord(FrozenModel):
@@ -104,6 +105,7 @@ class EvaluationRecord(FrozenModel):
     data: str
     seed: int
     pages: int
+    transcribed: int | None = Field(None, description="pages with a transcript, which is what error rates are of")
     decoding: Decoding
     max_pixels: int | None = Field(None, description="most pixels of a page, if fewer than the processor allows")
     task: Task = None

@@ -132,19 +132,19 @@ def eval_command(
     if record:
         check_recordable(Path(config.model))
         check_page(Path(config.model))
-    records = draw_records(config, tell)
+    found = draw_records(config, tell)
     state = state or default_state()
     try:
         with (
             TerminalProgress(stderr_console()) as progress,
-            evaluated(config, records, state=state, resume=resume, progress=progress) as result,
+            evaluated(config, found, state=state, resume=resume, progress=progress) as result,
         ):
             progress.close()
             # Printed last: a stdout that breaks loses nothing.
             if csv_file is not None:
                 write_csv(result, csv_file)
             if record and not result.unread:
-                _record(Path(config.model), result, records)
+                _record(Path(config.model), result, found.records)
             _print(result, as_json=as_json)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on after the pages read so far") from None

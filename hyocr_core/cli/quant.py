@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     help="What pages are calibrated with: data, the source's answers; generate, the model's own, which are kept in "
     "~/.cache/hyocr/answers; or none.  [default: data]",
 )
-@click.option("--keep-duplicates", is_flag=True, default=None, help="Use pages that are (nearly) the same as another.")
+@click.option("--keep-duplicates", is_flag=True, default=None, help="Use copies of a page too.")
 @click.option("--num-samples", type=int, help="Calibration samples to use.  [default: 128]")
 @click.option(
     "--max-pixels",

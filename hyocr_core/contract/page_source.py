@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -63,6 +63,11 @@ class Source(ABC):
 
         Raises CalibrationError for a place without a page, or one that cannot be read.
         """
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """What `records` found in the place and made no page of, by name -> why; asked for after it, for the user."""
+        return {}
 
     @property
     def label(self) -> str:

@@ -29,6 +29,7 @@ from hyocr_core.evaluation.seen import seen_warning
 from hyocr_core.models.load import pick_device
 from hyocr_core.models.passed_over import passed_over
 from hyocr_core.pages.checked import Pages, check_pages
+from hyocr_core.pages.found import Found
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import RUNTIME_BYTES, check_memory, peak_rss_bytes, versions
@@ -44,7 +45,7 @@ UNKNOWN_PENALTY = (
 
 def evaluate(
     config: EvalConfig,
-    records: Sequence[Record] | None = None,
+    found: Found | None = None,
     *,
     pages: Pages | None = None,
     state: Path | None = None,
@@ -52,14 +53,14 @@ def evaluate(
     progress: Progress | None = None,
 ) -> EvalResult:
     """Evaluate a checkpoint as `config` says, greedily, through its own processor; see `evaluated`."""
-    with evaluated(config, records, pages=pages, state=state, resume=resume, progress=progress) as result:
+    with evaluated(config, found, pages=pages, state=state, resume=resume, progress=progress) as result:
         return result
 
 
 @contextmanager
 def evaluated(
     config: EvalConfig,
-    records: Sequence[Record] | None = None,
+    found: Found | None = None,
     *,
     pages: Pages | None = None,
     state: Path | None = None,
@@ -68,8 +69,8 @@ def evaluated(
 ) -> Iterator[EvalResult]:
     """Evaluate a checkpoint; what was read is kept until the body, which gets the result, has ended without an error.
 
-    records: the pages, drawn before; None draws them. pages: those that are checked already, by the processor of the
-    model or the baseline; None checks the records.
+    found: the pages, drawn before; None draws them. pages: those of them that are checked already, by the processor of
+    the model or the baseline; None checks them.
     state: folder that keeps what was read; None keeps nothing.
     resume: do not read again what an interrupted evaluation of the same checkpoints, pages and options has kept.
     Raises MetricError, BackendError or ConfigError for a metric or backend that cannot be used, CalibrationError for
@@ -79,7 +80,7 @@ def evaluated(
     keeps the others.
     """
     progress, device = progress or Silent(), pick_device(config.device)
-    ready = _prepare(config, records, pages, device, progress)
+    ready = _prepare(config, found, pages, device, progress)
     fingerprint = {} if state is None else _fingerprint(config, ready)
     with keeping(state, fingerprint, resume=resume, progress=progress) as kept:
         read = read_pages(ready.pages, ready.participants, kept, ready.batch_size, device, progress)
@@ -93,9 +94,10 @@ def evaluated(
 
 @dataclass(frozen=True)
 class _Ready:
-    """What is read by whom, where, and what measures it."""
+    """What is read by whom, where, and what measures it. left_out: of the source, by name -> why."""
 
     pages: Pages
+    left_out: Mapping[str, str]
     participants: Participants
     metrics: Mapping[str, ChosenMetric]
     batch_size: int
@@ -104,30 +106,30 @@ class _Ready:
 
 def _prepare(
     config: EvalConfig,
-    records: Sequence[Record] | None,
+    found: Found | None,
     pages: Pages | None,
     device: torch.device,
     progress: Progress,
 ) -> _Ready:
     """Everything that can be refused before weights are read, and what is to be said; raises as `evaluate`."""
     metrics, backends = _choose(config)
-    if pages is None:
-        if records is None:
-            records = draw_records(config, progress.say)
-        else:
-            check_transcripts(config, records)
+    if found is None:
+        found = draw_records(config, progress.say)
+    elif pages is None:
+        check_transcripts(config, found.records)
     participants = gather(config, backends)
     for line in _notices(participants, config):
         progress.say(line)
     batch_size = config.batch_size or BATCH_SIZE
     if pages is None:
-        pages = _check(records or (), participants, config, progress)
+        pages = _check(found.records, participants, config, progress)
         _check_memory(participants, pages, batch_size, device)
     # Pages with a text may be among those that cannot be used.
     _refuse_empty(pages.records)
+    _say_transcribed(pages.records, progress)
     if "model" in participants.sources:
         _say_seen(participants.sources["model"].folder, pages, progress)
-    return _Ready(pages, participants, metrics, batch_size, device)
+    return _Ready(pages, found.left_out, participants, metrics, batch_size, device)
 
 
 def _fingerprint(config: EvalConfig, ready: _Ready) -> dict[str, Any]:
@@ -150,12 +152,14 @@ def _result(config: EvalConfig, ready: _Ready, read: Read) -> EvalResult:
         max_pixels=config.max_pixels,
         task=config.task,
         system=config.system,
+        transcribed=len(asked.compared),
         reference_characters=asked.characters,
         reference_words=asked.words,
         **_numbers(read, asked),
         peak_rss_bytes=peak_rss_bytes(),
         environment=versions() | {"device": str(ready.device)} | participants.identity,
         failures=pages.failures,
+        left_out=dict(ready.left_out),
         unread={pages.records[index].name: reason for index, reason in sorted(read.unread.items())},
         metrics={name: named.record for name, named in ready.metrics.items()},
     )
@@ -176,13 +180,13 @@ def _check_memory(participants: Participants, pages: Pages, batch_size: int, dev
     check_memory(RUNTIME_BYTES + weights + reading, "lower --max-pixels or --batch-size, or use a larger machine")
 
 
-def draw_records(config: EvalConfig, say: Callable[[str], None]) -> list[Record]:
+def draw_records(config: EvalConfig, say: Callable[[str], None]) -> Found:
     """The pages of an evaluation, after everything else that can be refused without a checkpoint.
 
     Raises CalibrationError for a source that cannot be used, or lacks transcripts.
     """
     _choose(config)
-    records = draw_pages(
+    found = draw_pages(
         config.data,
         config.task,
         config.system,
@@ -191,18 +195,17 @@ def draw_records(config: EvalConfig, say: Callable[[str], None]) -> list[Record]
         keep_duplicates=config.keep_duplicates,
         say=say,
     )
-    check_transcripts(config, records)
-    return records
+    check_transcripts(config, found.records)
+    return found
 
 
 def check_transcripts(config: EvalConfig, records: Sequence[Record]) -> None:
-    """Raise CalibrationError when pages lack a transcript, unless all do and nothing needs one, or all are empty."""
-    missing = [record.name for record in records if record.answer is None]
+    """Raise CalibrationError when no page has a transcript and something needs one, or when all are empty."""
     required = config.rival is None or needs_transcripts(config)
-    if missing and (required or len(missing) < len(records)):
+    if required and records and all(record.answer is None for record in records):
         raise CalibrationError(
-            f"{missing[0]}: no transcript ({len(missing)} of {len(records)} pages lack one); the character error rate "
-            "needs one for every page"
+            f"{records[0].name}: no transcript, and none of the {len(records)} pages has one; error rates need some, "
+            "agreement and KL with a --baseline none"
         )
     _refuse_empty(records)
 
@@ -223,8 +226,15 @@ def _refuse_empty(records: Sequence[Record]) -> None:
 
 def _asked(records: Sequence[Record], seed: int, metrics: Mapping[str, ChosenMetric]) -> Asked:
     _refuse_empty(records)
-    texts = [record.answer for record in records if record.answer is not None]
-    return Asked([record.name for record in records], texts or None, seed, metrics)
+    return Asked([record.name for record in records], [record.answer for record in records], seed, metrics)
+
+
+def _say_transcribed(records: Sequence[Record], progress: Progress) -> None:
+    known = sum(record.answer is not None for record in records)
+    if 0 < known < len(records):
+        progress.say(
+            f"{known} of {len(records)} pages have a transcript: error rates are of these, all else of all pages"
+        )
 
 
 def _say_seen(folder: Path, pages: Pages, progress: Progress) -> None:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, RunError
+from hyocr_core.pages.images import is_nearly_uniform
 from hyocr_core.pages.pixels import Resizing
 from hyocr_core.pages.samples import (
+    UNIFORM,
     Failure,
     Sample,
     build_sample,
@@ -132,6 +134,7 @@ class _Opened:
 
     digest: str
     image_digest: str
+    notices: list[str]
 
 
 def check_pages(
@@ -163,6 +166,8 @@ def check_pages(
             progress.say(f"left out {page.name}: {page.reason}")
         else:
             pages.add(record, page)
+            for line in page.notices:
+                progress.say(line)
     check_failures(failures, len(records))
     pages.failures.update((failure.name, failure.reason) for failure in failures)
     return pages
@@ -173,7 +178,8 @@ def _open(record: Record, resizing: Resizing | None) -> _Opened | Failure:
         image = record.open_image()
         if resizing is not None:
             resizing.size(image)
-        return _Opened(*digest_page(record, image))
+        notices = [f"{record.name}: {UNIFORM}"] if is_nearly_uniform(image) else []
+        return _Opened(*digest_page(record, image), notices)
     except CalibrationError as error:
         return Failure(record.name, str(error))
 

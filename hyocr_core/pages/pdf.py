@@ -12,6 +12,7 @@ from hyocr_core.contract.page_source import Record, Source
 from hyocr_core.errors import BadInputError, CalibrationError
 from hyocr_core.outside.home import expanded
 from hyocr_core.outside.regular import check_regular
+from hyocr_core.pages.transcripts import with_transcripts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,14 +27,14 @@ LONGEST_SIDE = 2048
 
 
 class PdfSource(Source):
-    """Every page of a PDF file, rendered; none has a transcript."""
+    """Every page of a PDF file, rendered; `scan.txt` beside `scan.pdf` holds their transcripts."""
 
     api_version: ClassVar[int] = 1
 
     def records(self) -> list[Record]:
-        """As `read_pdf`."""
+        """As `read_pdf`, with transcripts."""
         path = expanded(self.place)
-        return read_pdf(path, path.name)
+        return with_transcripts(read_pdf(path, path.name), path)
 
 
 def read_pdf(path: Path, name: str) -> list[Record]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, CheckpointError, RunError, one_line
 from hyocr_core.pages.chat_template import Texts, Written, write
-from hyocr_core.pages.images import digest_image
+from hyocr_core.pages.images import digest_image, is_nearly_uniform
 from hyocr_core.pages.pixels import check_pixels
 from hyocr_core.pages.prompts import prompt_of, system_of
 
@@ -22,6 +22,8 @@ _PER_TOKEN = ("input_ids", "mm_token_type_ids")
 _INPUTS = (*_PER_TOKEN, "pixel_values", "image_grid_thw")
 _SHOWN_FAILURES = 3
 
+UNIFORM = "warning: this page is nearly of one colour; look at it: its file may be read wrongly, or the page is blank"
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -31,6 +33,7 @@ class Sample:
         (patches, 3 * 16 * 16) float32; `image_grid_thw` (1, 3) int64.
     prompt_tokens: tokens before the answer; all of them if there is no answer. cut_tokens: of the answer's end, which
         is left out because the model takes no more.
+    uniform: whether its image is nearly of one colour.
     digest: SHA-256 of the page's pixels and texts; image_digest: of its pixels alone.
     """
 
@@ -41,14 +44,19 @@ class Sample:
     digest: str
     image_digest: str
     cut_tokens: int = 0
+    uniform: bool = False
 
     @property
-    def cut(self) -> str | None:
-        """What to tell the user of an answer that was cut."""
-        if not self.cut_tokens:
-            return None
-        left = self.inputs["input_ids"].shape[1] - self.prompt_tokens
-        return f"its answer is cut to {left} of {left + self.cut_tokens} tokens, since the model takes no more"
+    def notices(self) -> list[str]:
+        """What to tell the user of it, a line each."""
+        lines = []
+        if self.uniform:
+            lines.append(f"{self.name}: {UNIFORM}")
+        if self.cut_tokens:
+            left = self.inputs["input_ids"].shape[1] - self.prompt_tokens
+            whole = left + self.cut_tokens
+            lines.append(f"{self.name}: its answer is cut to {left} of {whole} tokens, since the model takes no more")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,9 @@ def build_sample(record: Record, processor: Any, *, with_answer: bool, max_token
         cut = max(tokens - max_tokens, 0)
         inputs |= {name: inputs[name][:, : tokens - cut] for name in _PER_TOKEN}
     digest, image_digest = digest_page(record, image)
-    return Sample(record.name, inputs, prompt_tokens, record.answer, digest, image_digest, cut)
+    return Sample(
+        record.name, inputs, prompt_tokens, record.answer, digest, image_digest, cut, uniform=is_nearly_uniform(image)
+    )
 
 
 def changed_page(name: str) -> RunError:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
 from hyocr_core.outside.home import expanded
-from hyocr_core.pages import pdf
+from hyocr_core.pages import image_kinds, pdf
 from hyocr_core.pages.duplicates import Distinct
-from hyocr_core.pages.folder import read_folder
-from hyocr_core.pages.images import SUFFIXES
+from hyocr_core.pages.folder import read_file, read_folder
+from hyocr_core.pages.found import Found
 from hyocr_core.pages.jsonl import read_jsonl
 from hyocr_core.pages.prompts import with_system, with_task
 from hyocr_core.pages.synthetic import DEFAULT_PAGES, SCHEME
@@ -35,13 +35,19 @@ def draw_pages(
     *,
     keep_duplicates: bool,
     say: Callable[[str], None],
-) -> list[Record]:
-    """The records of a source that a run uses, those without a question asked that of `task`; see `select`.
+) -> Found:
+    """The records of a source that a run uses, those without a question asked that of `task`, and what it leaves out.
 
     system: the system message of all of them, which then may bring none; None leaves each its own, or the default.
+    say: is told of files that are no pages, and of pages left out as copies; see `select`.
     """
-    records = with_task(with_system(open_source(spec), system), task)
-    return select(records, num_samples, seed, keep_duplicates=keep_duplicates, say=say)
+    found = find_pages(spec)
+    records = with_task(with_system(found.records, system), task)
+    chosen = _select(records, num_samples, seed, keep_duplicates=keep_duplicates)
+    drawn = replace(chosen, files=found.files)
+    for line in drawn.lines():
+        say(line)
+    return drawn
 
 
 def open_source(spec: str) -> list[Record]:
@@ -49,11 +55,12 @@ def open_source(spec: str) -> list[Record]:
 
     spec: one of these, or several joined by commas.
 
-    - `pages/`: a folder of images and PDF files, searched in depth, sorted by relative path; hidden files and folders
-      are left out, links to folders not followed; `page.txt` beside `page.png` is its transcript.
+    - `pages/`: a folder of images, PDF and TIFF files, searched in depth, sorted by relative path; hidden files and
+      folders are left out, links to folders not followed; `page.txt` beside `page.png` is its transcript, beside
+      `scan.pdf` those of its pages, separated by form feeds.
     - `data.jsonl`: rows of `{"img_path": "page.png", "question": "...", "answer": "..."}`, or chats in the OpenAI or
       Hugging Face form, with the images beside the file.
-    - `scan.pdf`: its pages, rendered; they have no transcripts.
+    - `scan.pdf`: its pages, rendered; `fax.tif`: those of a TIFF file of several. With transcripts as in a folder.
     - `hf:OWNER/NAME:train?image=page&text=transcript`: a Hugging Face dataset of the hub, or `hf:FOLDER` on the disk;
       see `hyocr_core.pages.hf_dataset`.
     - `synthetic:64`: rendered text pages. A folder whose name is `synthetic` is given as `./synthetic`.
@@ -64,16 +71,40 @@ def open_source(spec: str) -> list[Record]:
     Raises CalibrationError naming the source, and the file and line where there is one; BadInputError for a library
     that is not installed.
     """
-    parts = _split(spec)
+    return find_pages(spec).records
+
+
+def find_pages(spec: str) -> Found:
+    """The pages of a source as `open_source` lists them, and what is left out: files of a folder that are no pages."""
     records: list[Record] = []
+    files: dict[str, str] = {}
     names: set[str] = set()
-    for place, part in enumerate(parts, start=1):
-        found = [replace(record, name=message(record.name, LONGEST_NAME)) for record in _open_one(part)]
+    for place, part in enumerate(_split(spec), start=1):
+        opened = _open_one(part)
+        found = [_plain(record) for record in opened.records]
         if not names.isdisjoint(record.name for record in found):
             found = [replace(record, name=f"{record.name} (source {place})") for record in found]
         names.update(record.name for record in found)
         records += found
-    return records
+        for name, why in opened.files.items():
+            shown = message(name, LONGEST_NAME)
+            files[f"{shown} (source {place})" if shown in files else shown] = message(why)
+    return Found(records, files)
+
+
+def _plain(record: Record) -> Record:
+    """The record with a name that can be shown, and with line breaks as models write them, whatever its source had."""
+    return replace(
+        record,
+        name=message(record.name, LONGEST_NAME),
+        question=_unix(record.question),
+        answer=_unix(record.answer),
+        system=_unix(record.system),
+    )
+
+
+def _unix(text: str | None) -> str | None:
+    return None if text is None else text.replace("\r\n", "\n")
 
 
 def source_name(spec: str) -> str:
@@ -82,19 +113,18 @@ def source_name(spec: str) -> str:
 
 
 def select(
-    records: Sequence[Record],
-    num_samples: int | None,
-    seed: int,
-    *,
-    keep_duplicates: bool = False,
-    say: Callable[[str], None] | None = None,
+    records: Sequence[Record], num_samples: int | None, seed: int, *, keep_duplicates: bool = False
 ) -> list[Record]:
     """Draw `num_samples` records without replacement, in their original order; all of them if None or too few.
 
     A page whose texts are those of a page already drawn, and whose image is the same, or the same but scaled or
-    compressed in another way, is left out and another drawn for it, unless keep_duplicates. `say` is told how many
-    were left out. To tell, every image drawn is read.
+    compressed in another way, is left out and another drawn for it, unless keep_duplicates. To tell, every image drawn
+    is read.
     """
+    return _select(records, num_samples, seed, keep_duplicates=keep_duplicates).records
+
+
+def _select(records: Sequence[Record], num_samples: int | None, seed: int, *, keep_duplicates: bool) -> Found:
     if num_samples is not None and num_samples < 1:
         raise CalibrationError(f"{num_samples} samples asked for; ask for at least 1")
     wanted = len(records) if num_samples is None else min(num_samples, len(records))
@@ -105,9 +135,7 @@ def select(
             break
         if keep_duplicates or distinct.take(records[index]):
             chosen.append(index)
-    if say is not None and distinct.same + distinct.near:
-        say(f"left out {distinct.same} duplicates and {distinct.near} near ones (--keep-duplicates keeps them)")
-    return [records[index] for index in sorted(chosen)]
+    return Found([records[index] for index in sorted(chosen)], copies=distinct.copies)
 
 
 def _draw(count: int, wanted: int, seed: int) -> Iterator[int]:
@@ -149,20 +177,27 @@ def _is_there(path: str) -> bool:
         return False
 
 
-def _open_one(spec: str) -> list[Record]:
+def _open_one(spec: str) -> Found:
     source = open_scheme(f"{SCHEME}:{DEFAULT_PAGES}" if spec == SCHEME else spec)
     if source is not None:
-        return source.records()
+        return Found(source.records(), source.files)
     path = expanded(spec)
     if spec and path.is_dir():
         return read_folder(path)
     if not (spec and path.exists()):
         raise CalibrationError(f"{spec or 'empty source'}: no such file or folder; give {_forms()}")
-    if path.suffix.lower() in SUFFIXES:
-        raise CalibrationError(f"{spec}: is a single image; give {_forms()}")
-    if path.suffix.lower() == pdf.SUFFIX:
-        return pdf.read_pdf(path, path.name)
-    return read_jsonl(path)
+    suffix = path.suffix.lower()
+    needs = image_kinds.lacking(suffix)
+    if needs is not None:
+        raise CalibrationError(f"{spec}: {needs}")
+    if suffix == pdf.SUFFIX:
+        return Found(read_file(path, path.name))
+    if suffix in image_kinds.suffixes():
+        pages = read_file(path, path.name) if suffix in image_kinds.TIFF_SUFFIXES else []
+        if len(pages) < 2:
+            raise CalibrationError(f"{spec}: is a single image; give {_forms()}")
+        return Found(pages)
+    return Found(read_jsonl(path))
 
 
 def _forms() -> str:

@@ -58,6 +58,12 @@ class OpenSource:
         return found if self.entry.own else [_guarded(record, self.entry) for record in found]
 
     @property
+    def files(self) -> dict[str, str]:
+        """What it made no page of, by name -> why; known once its pages are listed."""
+        with _telling(self.entry, self.spec):
+            return {str(name): str(why) for name, why in self.source.left_out.items()}
+
+    @property
     def label(self) -> str:
         """The source as a report names it: without local paths."""
         with _telling(self.entry, self.spec):

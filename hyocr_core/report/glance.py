@@ -50,7 +50,7 @@ def worse(evidence: Evidence) -> Answer:
     compared, pages = result.comparison, len(result.pages)
     details = tuple(_closeness(result))
     if compared is not None and compared.cer_difference is not None and compared.cer_difference_interval is not None:
-        verdict, tone = _verdict(compared.cer_difference_interval, pages)
+        verdict, tone = _verdict(compared.cer_difference_interval, result.transcribed or pages)
         before = None if result.baseline is None else result.baseline.cer
         rates = f"CER {percent(before)} before, {percent(result.model.cer)} now. {verdict}"
         return Answer(question, points(compared.cer_difference), "points of CER", (rates, *details), tone)

@@ -19,12 +19,20 @@ _FOLDERS = re.compile(r"(?<![\w./~])(?:~|\.{1,2})?/(?:[^\s/'\"]+/)+(?=[^\s/'\"])
 
 
 def told(record: EvalResult | EvaluationRecord | CalibrationRecord) -> str:
-    """What pages were asked, to be said behind them; nothing where it was the default."""
+    """What pages were asked, and how many have transcripts, to be said behind them; nothing where it is the default."""
     task = "" if record.task is None else f", asked {record.task}"
+    if not isinstance(record, CalibrationRecord):
+        task = f"{_transcribed(record)}{task}"
     if record.system is None:
         return task
     system = record.system if len(record.system) <= _SHOWN else f"{record.system[:_SHOWN]}…"
     return f"{task}, system message {json.dumps(visible(system), ensure_ascii=False)}"
+
+
+def _transcribed(record: EvalResult | EvaluationRecord) -> str:
+    pages = record.pages if isinstance(record.pages, int) else len(record.pages)
+    some = record.transcribed and record.transcribed < pages
+    return f", {record.transcribed:,} of them with a transcript" if some else ""
 
 
 def without_folders(text: str) -> str:

@@ -87,6 +87,7 @@ class CalibrationPlan(FrozenModel):
     without_limit: WithoutLimit | None = Field(None, description="the same pages without max_pixels")
     answers: str = Field(description="data, generate or none; those that the model generates are not in `tokens`")
     failures: dict[str, str] = Field(description="record -> why it cannot be used")
+    left_out: dict[str, str] = Field({}, description="page or file of the source -> why it is not among the samples")
 
 
 class EvaluationPlan(FrozenModel):
@@ -178,6 +179,7 @@ def plan_run(
         without_limit=_without_limit(job, used, sizes) if run.max_pixels is not None and sizes else None,
         answers=run.answers,
         failures={failure.name: failure.reason for failure in failures},
+        left_out={} if job.drawn.calibration is None else job.drawn.calibration.left_out,
     )
     return DryRun(
         method=job.method.spec.name,
@@ -222,7 +224,9 @@ def _serving(job: Job, formats: StoredFormats | None, load: ServedLoad, limit: i
 
 def _evaluation(run: RunConfig, trial: Trial) -> EvaluationPlan:
     gate = None if run.gate is None else run.gate.bounds
-    return EvaluationPlan(source=trial.config.data, pages=len(trial.records), rounded=trial.config.rounded, gate=gate)
+    return EvaluationPlan(
+        source=trial.config.data, pages=len(trial.found.records), rounded=trial.config.rounded, gate=gate
+    )
 
 
 def _most(memory: int | None, trial: Trial | None) -> int | None:
@@ -245,8 +249,8 @@ def _read_samples(job: Job) -> tuple[list[Record], list[Size], list[Failure]]:
         if isinstance(item, Failure):
             failures.append(item)
             continue
-        if item.cut is not None:
-            job.progress.say(f"{item.name}: {item.cut}")
+        for line in item.notices:
+            job.progress.say(line)
         used.append(record)
         sizes.append(Size(item.inputs["input_ids"].shape[1], item.inputs["pixel_values"].shape[0]))
     check_failures(failures, len(job.records))

@@ -76,8 +76,8 @@ def embed_samples(
             progress.say(f"skipped {item.name}: {item.reason}")
             check_failures(failures, len(records))
             continue
-        if item.cut is not None:
-            progress.say(f"{item.name}: {item.cut}")
+        for line in item.notices:
+            progress.say(line)
         _embed_one(how, item, len(names), journal)
         names.append(item.name)
         pages.append(item.image_digest)

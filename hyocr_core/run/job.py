@@ -23,6 +23,7 @@ from hyocr_core.models.tied import tied_copies
 from hyocr_core.models.wiring import Place
 from hyocr_core.models.working_memory import Shapes
 from hyocr_core.pages.checked import Pages
+from hyocr_core.pages.found import Found
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.prompts import task_prompt
 from hyocr_core.pages.sources import draw_pages
@@ -40,10 +41,14 @@ BATCH_TOKENS = 1 << 14
 """Tokens of prompts and answers that the whole model keeps keys and values of, at most, when it writes answers."""
 
 
-class CheckedPages(NamedTuple):
-    """Records, and those of them that can be used."""
+FEW_PAGES = 32
+"""Calibration pages, fewer than which are a warning."""
 
-    records: Sequence[Record]
+
+class CheckedPages(NamedTuple):
+    """What was drawn, and those of its records that can be used."""
+
+    found: Found
     usable: Pages
 
 
@@ -54,7 +59,7 @@ class Drawn:
     calibration: without the answers of their source, if the run wants none. evaluation: those of `run.eval`.
     """
 
-    calibration: Sequence[Record] | None = None
+    calibration: Found | None = None
     evaluation: CheckedPages | None = None
 
 
@@ -187,7 +192,7 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
             progress.say("no --calib given: calibrating on rendered text pages, your own pages would serve better")
         if drawn.calibration is None:
             drawn.calibration = _draw(run, progress)
-        records = drawn.calibration
+        records = drawn.calibration.records
         processor = load_processor(source.folder, run.max_pixels)
     job = Job(
         run=run,
@@ -231,8 +236,8 @@ def _say_copies(reader: CheckpointReader, copies: Mapping[str, str], run: RunCon
         progress.say(f"{name} is a copy of {other}, to which config.json ties it ({room}): {fate}")
 
 
-def _draw(run: RunConfig, progress: Progress) -> list[Record]:
-    records = draw_pages(
+def _draw(run: RunConfig, progress: Progress) -> Found:
+    found = draw_pages(
         run.calib,
         run.task,
         run.system,
@@ -241,7 +246,14 @@ def _draw(run: RunConfig, progress: Progress) -> list[Record]:
         keep_duplicates=run.keep_duplicates,
         say=progress.say,
     )
-    return records if run.answers == "data" else [replace(record, answer=None) for record in records]
+    if len(found.records) < FEW_PAGES:
+        progress.say(
+            f"warning: {len(found.records)} pages to calibrate on; fewer than {FEW_PAGES} show a method little of what "
+            "the model will read, and 128 of your own are usual"
+        )
+    if run.answers == "data":
+        return found
+    return replace(found, records=[replace(record, answer=None) for record in found.records])
 
 
 def estimate(job: Job, largest: tuple[int, int] | None = None) -> Needs:

@@ -20,7 +20,7 @@ from hyocr_core.models.predicted import predict, predicted_change
 from hyocr_core.models.wiring import Place
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import build_sample
-from hyocr_core.pages.sources import draw_pages
+from hyocr_core.pages.sources import open_source
 from hyocr_core.run.job import Job
 from hyocr_core.run.overrides import Overrides
 from hyocr_core.run.run_record import PREPARED, PreparedRecord, RunJournal
@@ -137,9 +137,7 @@ def _forget_samples(stage: StagedCheckpoint, journal: RunJournal) -> None:
 def _check_output(job: Job, found: Prepared) -> None:
     """Hold what the model predicts of one sample with the tensors replaced against what it predicted before."""
     processor = job.processor or load_processor(job.source.folder)
-    [record, *_] = job.records or draw_pages(
-        "synthetic:1", None, None, 1, 0, keep_duplicates=True, say=job.progress.say
-    )
+    [record, *_] = job.records or open_source("synthetic:1")
     inputs = build_sample(record, processor, with_answer=True).inputs
     replaced = _with(job, found.tensors)
     change = predicted_change(predict(job.model, inputs), predict(replaced, inputs))

@@ -188,6 +188,7 @@ def _calibration_record(job: Job, samples: EmbeddedSamples | None) -> Calibratio
         forward=job.run.forward,
         decoding=job.decoding if job.run.answers == "generate" else None,
         page_sha256=samples.page_sha256,
+        copies={} if job.drawn.calibration is None else job.drawn.calibration.copies,
     )
 
 
@@ -217,6 +218,6 @@ def _try(job: Job, stage: StagedCheckpoint, report: QuantReport, trial: Trial) -
     }
     report = report.model_copy(update=changes)
     result = named(result, job, str(published_at(job.run, report)))
-    save_evaluation(stage.checkpoint, result, trial.records)
+    save_evaluation(stage.checkpoint, result, trial.found.records)
     _describe(job, stage, report)
     return report

@@ -15,6 +15,7 @@ from hyocr_core.evaluation.reading.memory import reading_bytes
 from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.models.known_formats import known_formats
 from hyocr_core.pages.checked import Pages, check_pages
+from hyocr_core.pages.found import Found
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.resources import RUNTIME_BYTES, check_memory
 from hyocr_core.run.job import CheckedPages, Job
@@ -23,11 +24,11 @@ from hyocr_core.settings.eval_config import EvalConfig
 
 @dataclass(frozen=True)
 class Trial:
-    """config: of the evaluation. records: its pages; pages: those of them that can be used. memory: bytes that the
+    """config: of the evaluation. found: its pages; pages: those of them that can be used. memory: bytes that the
     reading needs on the CPU, None on a GPU."""
 
     config: EvalConfig
-    records: Sequence[Record]
+    found: Found
     pages: Pages
     memory: int | None
 
@@ -62,16 +63,16 @@ def prepare_trial(job: Job) -> Trial | None:
         device=str(job.model.device),
         max_pixels=run.max_pixels,
     )
-    records, pages = _pages(job, config)
-    return Trial(config, records, pages, _memory(job, config, pages))
+    found, pages = _pages(job, config)
+    return Trial(config, found, pages, _memory(job, config, pages))
 
 
 def _pages(job: Job, config: EvalConfig) -> CheckedPages:
     """The pages to read, each built to see that it can be, by whoever shares them first."""
     if job.drawn.evaluation is None:
-        records = draw_records(config, job.progress.say)
+        found = draw_records(config, job.progress.say)
         processor = job.processor or load_processor(job.source.folder, config.max_pixels)
-        job.drawn.evaluation = CheckedPages(records, _check(job, config, records, processor))
+        job.drawn.evaluation = CheckedPages(found, _check(job, config, found.records, processor))
     return job.drawn.evaluation
 
 
@@ -104,7 +105,7 @@ def hold_trial(job: Job, trial: Trial, folder: Path, state: Path) -> EvalResult:
     """
     config = trial.config.model_copy(update={"model": str(folder)})
     try:
-        return evaluate(config, pages=trial.pages, state=state, progress=job.progress)
+        return evaluate(config, trial.found, pages=trial.pages, state=state, progress=job.progress)
     except RunError as error:
         raise RunError(f"{error}; the checkpoint itself is done: --resume without --eval publishes it") from error
 

@@ -40,7 +40,7 @@ class EvalConfig(FrozenModel):
     data: Name = Field(description="pages with transcripts: a source as for calib")
     task: str | None = Field(None, description=TASK)
     system: Text | None = Field(None, description=SYSTEM)
-    keep_duplicates: bool = Field(False, description="read pages that are the same as another, or nearly, too")
+    keep_duplicates: bool = Field(False, description="read copies of a page too, also scaled or recompressed ones")
     num_samples: int | None = Field(None, ge=1, description="pages to draw from the data; all of them by default")
     max_pixels: int | None = Field(None, ge=1, description=MAX_PIXELS)
     seed: Annotated[int, Field(ge=0, description="seed of draw and bootstrap")] = 0

@@ -52,7 +52,7 @@ class RunConfig(FrozenModel):
         description="answers that pages are calibrated with: data, those of the source; generate, what the "
         "full-precision model itself reads; none",
     )
-    keep_duplicates: bool = Field(False, description="use pages that are the same as another, or nearly, too")
+    keep_duplicates: bool = Field(False, description="use copies of a page too, also scaled or recompressed ones")
     num_samples: Annotated[int, Field(ge=1, description="calibration samples to use")] = 128
     max_pixels: int | None = Field(None, ge=1, description=MAX_PIXELS)
     seed: Annotated[int, Field(ge=0, description="seed of every random choice")] = 0

@@ -42,6 +42,8 @@ def eval_table(result: EvalResult) -> Table:
     for part in result.model.part_bytes:
         sizes = (_shown(score.part_bytes, part, size) for score in known.values())
         table.add_row(f"  {part}", *sizes, differences.get(part, ""))
+    if result.transcribed and result.transcribed < len(result.pages):
+        table.add_row("with a transcript", f"{result.transcribed} pages")
     table.add_row("peak memory", size(result.peak_rss_bytes))
     for row in _decoding(result.decoding):
         table.add_row(*row)

@@ -12,6 +12,7 @@ from rich.text import Text
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, LayerRecord, QuantReport
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.report.numbers import measured, number, percent, seconds, size
+from hyocr_core.report.text import told
 from hyocr_core.shown import message
 
 
@@ -62,7 +63,7 @@ def summary(report: QuantReport, output: Path) -> RenderableType:
 
 
 def _reading(numbers: EvaluationRecord) -> Iterator[str]:
-    yield f"read {numbers.pages} pages of {numbers.data}"
+    yield f"read {numbers.pages} pages of {numbers.data}{told(numbers)}"
     scores = {"": numbers.model, "original ": numbers.baseline, "rounded to nearest ": numbers.rounded}
     known = {label: score for label, score in scores.items() if score is not None}
     if numbers.model.cer is not None:

@@ -104,7 +104,10 @@ def test_a_file_may_hold_the_gate_and_a_flag_wins(quant: Quant, heldout: str, tm
         (["--gate", "cer=1"], "gate needs eval"),
         (["--eval", "HELDOUT", "--keep"], "keep needs a gate"),
         (["--eval", "pages.csv.d"], "pages.csv.d: no such file or folder"),
-        (["--eval", "IMAGES", "--eval-samples", "2", "--gate", "wer=1"], "no transcript (2 of 2 pages lack one)"),
+        (
+            ["--eval", "IMAGES", "--eval-samples", "2", "--gate", "wer=1"],
+            "no transcript, and none of the 2 pages",
+        ),
     ],
 )
 def test_what_cannot_be_judged_is_one_line_and_exit_code_2(

@@ -22,6 +22,7 @@ from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import Weights, load_whole
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.samples import build_sample
+from hyocr_core.progress import Silent
 from hyocr_core.run.quantize import quantize
 from hyocr_core.runtimes.forward import set_forward
 from hyocr_core.settings.run_config import RunConfig
@@ -194,11 +195,37 @@ def test_transcripts_are_needed_without_a_baseline(tiny: Path, pages: MakePages)
         evaluate(tiny, pages(3, None))
 
 
-def test_some_transcripts_are_not_enough(tiny: Path, pages: MakePages) -> None:
-    records = pages(3)
-    records[1] = dataclasses.replace(records[1], answer=None)
-    with pytest.raises(CalibrationError, match=r"page-1: no transcript \(1 of 3"):
-        evaluate(tiny, records, baseline=tiny)
+def test_error_rates_are_of_the_pages_with_a_transcript_and_the_rest_of_all(
+    tiny: Path, noisy: Path, pages: MakePages
+) -> None:
+    records = pages(5)
+    some = [dataclasses.replace(page, answer=None) if place in (1, 3) else page for place, page in enumerate(records)]
+    progress = Lines()
+    result = evaluate(noisy, some, baseline=tiny, progress=progress)
+    known, whole = (evaluate(noisy, each, baseline=tiny) for each in (records[::2], records))
+    assert (result.transcribed, len(result.pages)) == (3, 5)
+    assert "3 of 5 pages have a transcript: error rates are of these, all else of all pages" in progress.said
+    for field in ("cer", "wer_interval", "page_cer", "length_ratio", "exact_match"):
+        assert getattr(result.model, field) == getattr(known.model, field)
+    assert result.reference_characters == known.reference_characters
+    assert result.comparison is not None
+    assert known.comparison is not None
+    assert result.comparison.cer_difference == known.comparison.cer_difference
+    for field in ("kl", "agreement", "tokens", "identical_pages"):
+        assert getattr(result.comparison, field) == getattr(whole.comparison, field)
+    assert [page.errors is None and page.cer is None and page.reference is None for page in result.pages] == [
+        place in (1, 3) for place in range(5)
+    ]
+
+
+class Lines(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 def test_empty_transcripts_have_no_error_rate(tiny: Path, pages: MakePages) -> None:

@@ -289,6 +289,22 @@ def test_a_name_of_hyocrs_own_is_no_metrics(plugins: PluginFolder, tiny: Path, f
     assert evaluated(tiny, folder, "--baseline", tiny, "--gate", "kl=1").exit_code == 0
 
 
+def test_a_metric_that_needs_transcripts_is_of_the_pages_that_have_one(
+    plugins: PluginFolder, tiny: Path, folder: Path, tmp_path: Path
+) -> None:
+    install(plugins, "metrics", "toy", METRIC.format("len(reference)"))
+    (folder / "0.txt").unlink()
+    shown = evaluated(tiny, folder, "--metrics", "toy", "--csv", tmp_path / "pages.csv", "--json")
+    assert shown.exit_code == 0, shown.output
+    result = EvalResult.model_validate_json(shown.stdout)
+    lengths = [len(page.reference) for page in result.pages if page.reference is not None]
+    assert [page.metrics.get("toy") is None for page in result.pages] == [True, False, False, False]
+    assert result.model.metrics["toy"].value == sum(lengths) / 3
+    with (tmp_path / "pages.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["toy"] == "" for row in rows] == [row["errors"] == "" for row in rows] == [True, False, False, False]
+
+
 def test_a_metric_that_needs_transcripts_is_refused_where_there_are_none(
     plugins: PluginFolder, tiny: Path, folder: Path
 ) -> None:
@@ -297,7 +313,7 @@ def test_a_metric_that_needs_transcripts_is_refused_where_there_are_none(
     install(plugins, "metrics", "quiet", source.replace("= 1", "= 1\n    needs_reference = False", 1), of="others")
     for page in folder.glob("*.txt"):
         page.unlink()
-    assert "no transcript (4 of 4 pages lack one)" in refusal(
+    assert "no transcript, and none of the 4 pages has one" in refusal(
         evaluated(tiny, folder, "--baseline", tiny, "--metrics", "toy")
     )
     data = json.loads(evaluated(tiny, folder, "--baseline", tiny, "--metrics", "quiet", "--json").stdout)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo-ocr" / "checkpoint"
@@ -45,6 +48,28 @@ def build_pdf(*objects: bytes, trailer: bytes = b"") -> bytes:
     return (
         body + head + b"trailer\n<< /Size %d /Root 1 0 R %b >>\nstartxref\n%d\n%%%%EOF\n" % (size, trailer, len(body))
     )
+
+
+def build_tiff(
+    levels: NDArray[np.uint16], bits: int, *, photometric: int = 1, order: str = "<", maximum: int | None = None
+) -> bytes:
+    """A TIFF file of grey levels (height, width) in 12 or 16 bits, of which Pillow writes few kinds.
+
+    photometric: 0 if white is zero. order: of bytes, as of `struct`. maximum: the tag MaxSampleValue.
+    """
+    height, width = levels.shape
+    if bits == 12:
+        first, second = levels[:, ::2], levels[:, 1::2]
+        packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=2)
+        data = packed.astype(np.uint8).tobytes()
+    else:
+        data = levels.astype(f"{order}u2").tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(data)}
+    if maximum is not None:
+        tags[281] = maximum
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8 + len(data))
+    return head + data + struct.pack(f"{order}H", len(tags)) + entries + struct.pack(f"{order}I", 0)
 
 
 @pytest.fixture

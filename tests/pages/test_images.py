@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFile
 
 from hyocr_core.errors import CalibrationError
-from hyocr_core.pages.images import load_image
+from hyocr_core.pages.images import is_nearly_uniform, load_image
+from tests.pages.conftest import build_tiff
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "png": ("PNG", {}),
@@ -160,7 +162,89 @@ def test_float_pixels_are_refused(tmp_path: Path) -> None:
         load_image(tmp_path / "map.tif")
 
 
-def test_the_first_frame_of_an_animation_is_the_page(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
-    frames[0].save(tmp_path / "page.gif", save_all=True, append_images=frames[1:])
-    assert load_image(tmp_path / "page.gif").getpixel((4, 4)) == (255, 0, 0)
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF"])
+def test_an_animation_is_refused(tmp_path: Path, kind: str) -> None:
+    frames = [Image.new("RGB", (64, 64), color) for color in ("red", "blue", "green")]
+    path = tmp_path / "page"
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(CalibrationError, match="is an animation of 3 images; save the one that is meant as a page"):
+        load_image(path)
+    frames[0].save(path, kind, save_all=True)
+    assert load_image(path).size == (64, 64)
+
+
+def test_the_photo_before_its_previews_is_the_page(tmp_path: Path) -> None:
+    """Phones write such files (MPO) under the name of a JPEG."""
+    photo, preview = noise(), Image.new("RGB", (8, 8), "red")
+    photo.save(tmp_path / "photo.jpg", "MPO", save_all=True, append_images=[preview])
+    assert load_image(tmp_path / "photo.jpg").size == photo.size
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "AVIF", "PNG", "WEBP", "TIFF", "BMP"])
+def test_every_kind_that_loses_nothing_gives_the_plain_page(tmp_path: Path, kind: str) -> None:
+    lossless: dict[str, dict[str, Any]] = {"AVIF": {"quality": 100, "subsampling": "4:4:4"}, "WEBP": {"lossless": True}}
+    page = Image.radial_gradient("L").convert("RGB")
+    page.save(tmp_path / "page", kind, **lossless.get(kind, {}))
+    difference = np.asarray(load_image(tmp_path / "page")).astype(int) - np.asarray(page)
+    assert np.abs(difference).max() <= (2 if kind == "AVIF" else 0)
+
+
+PLAIN = np.arange(256, dtype=np.uint16).reshape(8, 32)
+"""Every grey level of a page of 8 bits."""
+
+
+def grey_of(path: Path) -> list[int]:
+    image = load_image(path)
+    assert image.mode == "RGB"
+    return np.asarray(image)[:, :, 0].ravel().tolist()
+
+
+def scaled(bits: int, *, inverted: bool = False) -> NDArray[np.uint16]:
+    """The plain page in more bits, as a scanner has them."""
+    levels = np.round(PLAIN / 255 * ((1 << bits) - 1)).astype(np.uint16)
+    return (1 << bits) - 1 - levels if inverted else levels
+
+
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little endian", "big endian"])
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_grey_tiff_is_the_page_of_8_bits(tmp_path: Path, bits: int, white_is_zero: bool, order: str) -> None:
+    photometric = 0 if white_is_zero else 1
+    levels = scaled(bits, inverted=white_is_zero)
+    (tmp_path / "page.tif").write_bytes(build_tiff(levels, bits, photometric=photometric, order=order))
+    assert grey_of(tmp_path / "page.tif") == PLAIN.ravel().tolist()
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_a_compressed_tiff_of_16_bits_is_too(tmp_path: Path, compression: str) -> None:
+    Image.fromarray(scaled(16)).save(tmp_path / "page.tif", compression=compression)
+    assert grey_of(tmp_path / "page.tif") == PLAIN.ravel().tolist()
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_fewer_bits_in_16_are_the_page_of_8_bits(tmp_path: Path, kind: str, bits: int) -> None:
+    """They used to come out black."""
+    Image.fromarray(scaled(bits)).save(tmp_path / "page", kind)
+    assert grey_of(tmp_path / "page") == PLAIN.ravel().tolist()
+
+
+def test_the_highest_level_that_a_tiff_declares_is_white(tmp_path: Path) -> None:
+    levels = np.round(PLAIN / 255 * 60000).astype(np.uint16)
+    (tmp_path / "page.tif").write_bytes(build_tiff(levels, 16, maximum=60000))
+    assert grey_of(tmp_path / "page.tif") == PLAIN.ravel().tolist()
+
+
+def test_a_blank_page_whose_white_is_zero_stays_white(tmp_path: Path) -> None:
+    """The noise of its paper is not taken for ink."""
+    levels = np.random.default_rng(0).integers(0, 200, (8, 32), dtype=np.uint16)
+    (tmp_path / "page.tif").write_bytes(build_tiff(levels, 16, photometric=0))
+    assert min(grey_of(tmp_path / "page.tif")) >= 254
+
+
+def test_a_page_of_one_colour_is_seen_and_a_line_of_print_is_enough() -> None:
+    page = Image.new("RGB", (1240, 1754), (240, 240, 236))
+    assert is_nearly_uniform(page)
+    assert is_nearly_uniform(Image.effect_noise((600, 800), 3))
+    ImageDraw.Draw(page).text((600, 1700), "Page 7 of 9", fill=(120, 120, 120), font_size=24)
+    assert not is_nearly_uniform(page)

@@ -21,7 +21,7 @@ from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, CheckpointError
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.prompts import DEFAULT_PROMPT
-from hyocr_core.pages.samples import Failure, Sample, build_sample, check_failures, iter_samples
+from hyocr_core.pages.samples import UNIFORM, Failure, Sample, build_sample, check_failures, iter_samples
 from hyocr_core.pages.sources import open_source
 
 BOS, USER, END, SYSTEM_END = (
@@ -191,9 +191,10 @@ def test_an_answer_that_is_too_long_is_cut_and_nothing_else_is(processor: Any) -
     asked = record(answer="a long answer")
     whole = build_sample(asked, processor, with_answer=True)
     tokens = whole.inputs["input_ids"].shape[1]
-    assert whole.cut is None
+    assert whole.notices == [f"{whole.name}: {UNIFORM}"]
     cut = build_sample(asked, processor, with_answer=True, max_tokens=whole.prompt_tokens + 2)
-    assert cut.cut == f"its answer is cut to 2 of {tokens - whole.prompt_tokens} tokens, since the model takes no more"
+    left = f"cut to 2 of {tokens - whole.prompt_tokens} tokens, since the model takes no more"
+    assert cut.notices[1:] == [f"{cut.name}: its answer is {left}"]
     for name, value in whole.inputs.items():
         per_token = name in ("input_ids", "mm_token_type_ids")
         assert torch.equal(cut.inputs[name], value[:, : whole.prompt_tokens + 2] if per_token else value)
@@ -226,7 +227,9 @@ def test_failures_are_named_and_the_rest_goes_on(processor: Any, tmp_path: Path)
     blank(32, 32).save(tmp_path / "c.png")
     first, second, third = iter_samples(open_source(str(tmp_path)), processor, with_answer=True)
     assert (first.name, third.name) == ("a.png", "c.png")
-    assert second == Failure("b.png", "is no PNG, JPEG, WebP, BMP, TIFF or GIF image")
+    assert second == Failure(
+        "b.png", "is no PNG, JPEG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or HEIC image, or of a rare kind"
+    )
 
 
 def test_samples_are_built_one_at_a_time(processor: Any) -> None:

@@ -226,9 +226,9 @@ def test_every_source_sends_what_the_official_clients_send(
     sources += ["synthetic:2", "grey:"]
     said: list[str] = []
     found = draw_pages(",".join(map(str, sources)), task, system, None, 0, keep_duplicates=True, say=said.append)
-    assert len(found) == 8, "one of each, but two rows and two synthetic ones"
+    assert len(found.records) == 8, "one of each, but two rows and two synthetic ones"
     processor = build_published_processor(pixels=(1024, 262144))
-    for record in found:
+    for record in found.records:
         for with_answer in (False, True):
             sample = build_sample(record, processor, with_answer=with_answer)
             height, width = (int(patches) // 2 for patches in sample.inputs["image_grid_thw"][0, 1:])
@@ -252,7 +252,7 @@ def test_a_row_may_bring_a_system_message_of_its_own(tmp_path: Path, picture: Pi
     processor = build_published_processor(pixels=(1024, 262144))
     spec = str(tmp_path / "rows.jsonl")
     found = draw_pages(spec, None, None, None, 0, keep_duplicates=True, say=print)
-    for record, system in zip(found, ("", "Quick!", "Be exact."), strict=True):
+    for record, system in zip(found.records, ("", "Quick!", "Be exact."), strict=True):
         ids = build_sample(record, processor, with_answer=False).inputs["input_ids"]
         assert ids.tolist() == [spelled(system, "Read.", None, (1, 2))]
     with pytest.raises(CalibrationError, match=r"^rows\.jsonl:2: brings a system message of its own"):

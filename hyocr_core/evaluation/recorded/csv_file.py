@@ -33,7 +33,8 @@ def write_csv(result: EvalResult, path: Path) -> None:
     """
     check_csv(path)
     rows = [_row(page) for page in result.pages]
-    columns = [name for name in rows[0] if result.baseline is not None or not name.startswith(_OF_COMPARISON)]
+    known = dict.fromkeys(name for row in rows for name in row)
+    columns = [name for name in known if result.baseline is not None or not name.startswith(_OF_COMPARISON)]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()

@@ -13,6 +13,7 @@ def summarize(result: EvalResult, data: str) -> EvaluationRecord:
         data=data,
         seed=result.seed,
         pages=len(pages),
+        transcribed=result.transcribed,
         decoding=result.decoding,
         max_pixels=result.max_pixels,
         task=result.task,

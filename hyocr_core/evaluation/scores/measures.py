@@ -43,20 +43,21 @@ class ChosenMetric:
 class PageTexts:
     """What one checkpoint wrote, and the transcripts, by page, both as they are.
 
-    references: None where there are none. seed: of the bootstrap.
+    references: None for a page without. seed: of the bootstrap.
     """
 
     names: Sequence[str]
     texts: Sequence[str]
-    references: Sequence[str] | None
+    references: Sequence[str | None]
     seed: int
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric on these pages, by page: its numbers and their sizes."""
+    """A metric on the pages that it counts: its numbers and their sizes. places: which pages these are."""
 
     metric: Metric
+    places: Sequence[int]
     numbers: Sequence[float]
     sizes: Sequence[float]
     seed: int
@@ -70,6 +71,11 @@ class Measured:
     def together(self) -> Measure | None:
         """All pages; None if none of them counts."""
         return self._together(self.numbers)
+
+    def by_page(self, values: Sequence[float | None], pages: int) -> list[float | None]:
+        """What there is for each page counted, for all pages: None for those that it does not count."""
+        known = dict(zip(self.places, values, strict=True))
+        return [known.get(place) for place in range(pages)]
 
     def less(self, other: Measured) -> Measure | None:
         """The difference to the same metric on the same pages as another checkpoint read them, paired."""
@@ -115,7 +121,7 @@ def needs_transcripts(config: EvalConfig) -> bool:
 
 
 def measure_own(pages: PageTexts) -> dict[str, Measured]:
-    """What the metrics that come with hyocr say; those that need transcripts are missing without."""
+    """What the metrics that come with hyocr say; those that need transcripts of the pages that have one, if any."""
     found = {name: _measure(metric, f"metric {name}", pages) for name, metric in BUILT_IN.items()}
     return {name: measured for name, measured in found.items() if measured is not None}
 
@@ -127,23 +133,24 @@ def measure_named(metrics: Mapping[str, ChosenMetric], pages: PageTexts) -> dict
 
 
 def _measure(metric: Metric, who: str, pages: PageTexts) -> Measured | None:
-    if metric.needs_reference and pages.references is None:
-        return None
-    references = pages.references or [""] * len(pages.texts)
+    places: list[int] = []
     numbers, sizes = [], []
-    for name, text, reference in zip(pages.names, pages.texts, references, strict=True):
-        where = f"{who}: {name}"
+    for place, (name, text, known) in enumerate(zip(pages.names, pages.texts, pages.references, strict=True)):
+        if metric.needs_reference and known is None:
+            continue
+        where, reference = f"{who}: {name}", known or ""
         try:
             number, size = metric.page(text, reference), metric.size(reference)
         except HyocrError:
             raise
         except (Exception, SystemExit) as error:
             raise MetricError(f"{where}: {one_line(error, named=True)}") from error
+        places.append(place)
         numbers.append(_number(number, f"{where}: its number"))
         sizes.append(_number(size, f"{where}: its size"))
         if sizes[-1] < 0:
             raise MetricError(f"{where}: its size is {sizes[-1]:g}; a page counts 0 times or more")
-    return Measured(metric, numbers, sizes, pages.seed)
+    return Measured(metric, places, numbers, sizes, pages.seed) if places else None
 
 
 def _number(value: object, where: str) -> float:

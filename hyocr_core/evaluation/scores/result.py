@@ -161,6 +161,9 @@ class EvalResult(FrozenModel):
     max_pixels: int | None = Field(None, description="most pixels of a page, if fewer than the processor allows")
     task: Task = None
     system: System = None
+    transcribed: int | None = Field(
+        None, description="pages with a transcript, which is what error rates are of; None where nobody noted it"
+    )
     reference_characters: int | None
     reference_words: int | None
     model: ModelScore
@@ -175,6 +178,7 @@ class EvalResult(FrozenModel):
     peak_rss_bytes: int = Field(description="most memory this process ever held, of all checkpoints together")
     environment: dict[str, str] = Field(description="device, and versions of what the numbers depend on")
     failures: dict[str, str] = Field(description="page -> why it could not be used")
+    left_out: dict[str, str] = Field({}, description="page or file of the source -> why it was not drawn")
     unread: dict[str, str] = Field({}, description="page -> why a runtime gave no answer; it counts nowhere")
     metrics: dict[str, MetricRecord] = Field({}, description="the metrics that were named, by name")
     gate: GateRecord | None = Field(None, description="the verdict, if one was asked for and every page was read")

@@ -54,29 +54,30 @@ class Checkpoint:
 class Asked:
     """The pages that were read.
 
-    references: the transcripts as they are, not all empty; None without. metrics: those that were named.
+    references: the transcripts as they are, not all empty; None for a page without. metrics: those that were named.
     seed: of the bootstrap.
     """
 
     names: Sequence[str]
-    references: Sequence[str] | None
+    references: Sequence[str | None]
     seed: int
     metrics: Mapping[str, ChosenMetric]
 
     @property
-    def compared(self) -> list[str]:
-        """The references as they are compared; empty without."""
-        return [normalize(reference) for reference in self.references or ()]
+    def compared(self) -> dict[int, str]:
+        """The references as they are compared, by page; only those that are known."""
+        known = enumerate(self.references)
+        return {place: normalize(reference) for place, reference in known if reference is not None}
 
     @property
     def characters(self) -> int | None:
-        """Characters of all references."""
-        return None if self.references is None else sum(map(len, self.compared))
+        """Characters of all references; None without."""
+        return sum(map(len, self.compared.values())) if self.compared else None
 
     @property
     def words(self) -> int | None:
-        """Words of all references."""
-        return None if self.references is None else sum(len(words(text)) for text in self.compared)
+        """Words of all references; None without."""
+        return sum(len(words(text)) for text in self.compared.values()) if self.compared else None
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def score(checkpoint: Checkpoint, reading: Reading, asked: Asked) -> ModelScore:
     answers = reading.answers
     tokens = sum(answer.tokens for answer in answers)
     values: dict[str, object] = dict.fromkeys(_NEED_TRANSCRIPTS)
-    if asked.references is not None:
+    if asked.compared:
         values = _accuracy(reading, asked)
     return ModelScore.model_validate(
         values
@@ -145,11 +146,11 @@ def _accuracy(reading: Reading, asked: Asked) -> dict[str, object]:
         values |= _rate(name, measured.numbers, measured.sizes, asked.seed)
         known = [rate for rate in measured.rates if rate is not None]
         values |= _rate(f"page_{name}", known, [1] * len(known), asked.seed)
-    written = sum(len(text) for text in reading.texts)
+    written = sum(len(reading.texts[place]) for place in asked.compared)
     return values | {
         "edit_distance": micro_rate(reading.own["edit-distance"].numbers, reading.own["edit-distance"].sizes),
         "exact_match": micro_rate(reading.own["exact"].numbers, reading.own["exact"].sizes),
-        "length_ratio": written / sum(len(text) for text in asked.compared),
+        "length_ratio": written / sum(map(len, asked.compared.values())),
     }
 
 
@@ -182,8 +183,8 @@ def page_results(
 ) -> tuple[PageResult, ...]:
     """One row per page, in the order of the pages."""
     columns: dict[str, Sequence[object]] = {"name": asked.names} | _columns(reading)
-    if asked.references is not None:
-        columns["reference"] = asked.compared
+    if asked.compared:
+        columns["reference"] = [asked.compared.get(place) for place in range(len(asked.names))]
     if baseline is not None:
         columns |= {f"baseline_{name}": values for name, values in _columns(baseline).items()}
     if gaps:
@@ -195,15 +196,17 @@ def page_results(
 
 
 def _columns(reading: Reading) -> dict[str, Sequence[object]]:
+    count = len(reading.texts)
+    named = {name: measured.by_page(measured.numbers, count) for name, measured in reading.named.items()}
     columns: dict[str, Sequence[object]] = {
         "text": reading.texts,
         "loop": [bool(number) for number in reading.own["loops"].numbers],
         "metrics": [
-            {name: measured.numbers[page] for name, measured in reading.named.items()}
-            for page in range(len(reading.texts))
+            {name: numbers[page] for name, numbers in named.items() if numbers[page] is not None}
+            for page in range(count)
         ],
     }
     if "cer" in reading.own:
-        columns["errors"] = [int(number) for number in reading.own["cer"].numbers]
-        columns |= {name: reading.own[name].rates for name in ("cer", "wer")}
+        columns["errors"] = reading.own["cer"].by_page([int(number) for number in reading.own["cer"].numbers], count)
+        columns |= {name: reading.own[name].by_page(reading.own[name].rates, count) for name in ("cer", "wer")}
     return columns

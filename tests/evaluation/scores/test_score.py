@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -23,11 +23,11 @@ ANSWERS = [Answer("x" * (30 + index) + "y" * index, 9, ended=index != 3) for ind
 LOOP = "no" * 2000
 CHECKPOINT = Checkpoint("folder", None, "dequant", 1234, {"decoder": 1000, "rest": 200}, 5.0, 0.25)
 
-UNKNOWN = Asked(NAMES, None, 0, {})
+UNKNOWN = Asked(NAMES, [None] * len(NAMES), 0, {})
 """Pages without transcripts."""
 
 
-def asked(references: list[str], seed: int = 0) -> Asked:
+def asked(references: Sequence[str | None], seed: int = 0) -> Asked:
     return Asked([str(index) for index in range(len(references))], references, seed, {})
 
 
@@ -112,6 +112,23 @@ def test_score_counts_characters_pages_tokens_and_time() -> None:
     assert result.first_token_seconds == 0.25
     assert (result.runtime, result.weight_bytes) == ("dequant", 1234)
     assert result.part_bytes == {"decoder": 1000, "rest": 200}
+
+
+def test_pages_without_a_transcript_count_for_nothing_that_needs_one() -> None:
+    """Whatever is written on them: the scores are those of the others alone, and they stand in their own rows."""
+    some = asked([reference if index % 3 else None for index, reference in enumerate(REFERENCES)])
+    places = [index for index in range(17) if index % 3]
+    alone = asked([REFERENCES[index] for index in places])
+    whole = score(CHECKPOINT, measure(ANSWERS, some), some)
+    known = score(CHECKPOINT, measure([ANSWERS[index] for index in places], alone), alone)
+    for field in ("cer", "cer_interval", "page_cer", "wer", "page_wer_interval", "edit_distance", "length_ratio"):
+        assert getattr(whole, field) == getattr(known, field)
+    assert (whole.tokens, some.characters) == (17 * 9, alone.characters)
+    rows = page_results(some, measure(ANSWERS, some), measure(ANSWERS, some), ())
+    for index, row in enumerate(rows):
+        assert row.reference == (REFERENCES[index] if index % 3 else None)
+        assert row.errors == row.baseline_errors == (index if index % 3 else None)
+        assert row.cer == (index / len(REFERENCES[index]) if index % 3 else None)
 
 
 def test_without_transcripts_speed_loops_and_sizes_remain() -> None:
