@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from hyocr_core.checkpoint.quant_report import VerdictRecord
+
 VERBOSE = "verbose"
 COMMAND_LINE = "hyocr_core.command_line"
 
@@ -52,6 +54,14 @@ def print_table(table: Table) -> None:
         console.print(table)
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
+
+
+def say_verdict(verdict: VerdictRecord, *, err: bool = False) -> None:
+    """Print what an evaluation comes to, and what to beware of; last, since it is what is to be remembered."""
+    say(err=err)
+    say(verdict.text, err=err)
+    for warning in verdict.warnings:
+        say(f"warning: {warning}", err=err, colour="yellow")
 
 
 def command_line() -> list[str]:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from hyocr_core.cli.common import command_line, print_json, print_table, stderr_console, tell, verbose_option
+from hyocr_core.cli.common import (
+    command_line,
+    print_json,
+    print_table,
+    say_verdict,
+    stderr_console,
+    tell,
+    verbose_option,
+)
 from hyocr_core.errors import RunError
 from hyocr_core.settings.eval_config import EvalConfig, merge_eval_config
 
@@ -198,3 +206,5 @@ def _print(result: EvalResult, *, as_json: bool) -> None:
         print_json(result.model_dump(mode="json"))
     else:
         print_table(eval_table(result))
+        if result.verdict is not None:
+            say_verdict(result.verdict)

@@ -20,6 +20,7 @@ from hyocr_core.evaluation.reading.kept import keeping
 from hyocr_core.evaluation.reading.memory import reading_bytes
 from hyocr_core.evaluation.reading.participants import Participants, gather
 from hyocr_core.evaluation.reading.read_pages import Read, read_pages
+from hyocr_core.evaluation.scores.conclusion import conclude
 from hyocr_core.evaluation.scores.gate import judge, refuse_more_than_text
 from hyocr_core.evaluation.scores.measures import ChosenMetric, choose_metrics, needs_transcripts
 from hyocr_core.evaluation.scores.rates import normalize
@@ -85,6 +86,7 @@ def evaluated(
         read = read_pages(ready.pages, ready.participants, kept, ready.batch_size, device, progress)
         kept.whole = not read.unread
         result = _result(config, ready, read)
+        result = result.model_copy(update={"verdict": conclude(result)})
         # An evaluation with a hole proves nothing.
         if config.gate is not None and not result.unread:
             result = result.model_copy(update={"gate": judge(config.gate, result)})
@@ -139,7 +141,7 @@ def _fingerprint(config: EvalConfig, ready: _Ready) -> dict[str, Any]:
 
 
 def _result(config: EvalConfig, ready: _Ready, read: Read) -> EvalResult:
-    """What came of it, without a verdict."""
+    """What came of it, but for the verdict and the gate."""
     pages, participants = ready.pages, ready.participants
     asked = _asked([pages.records[index] for index in read.pages], config.seed, ready.metrics)
     return EvalResult(

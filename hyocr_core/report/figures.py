@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from hyocr_core.evaluation.recorded.evidence import Evidence
+from hyocr_core.evaluation.scores.numbers import number, percent, points, relative, size
 from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
 from hyocr_core.models.spelling import tower_of
 from hyocr_core.report import plots
 from hyocr_core.report.facts import BlockFacts, LayerFacts
-from hyocr_core.report.numbers import number, percent, points, relative, size
 from hyocr_core.report.plots import Choice, Plot, Row, Span, draw
 
 if TYPE_CHECKING:

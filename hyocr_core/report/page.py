@@ -15,9 +15,10 @@ from hyocr_core.evaluation.recorded.comparison import Several, side_by_side
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
 from hyocr_core.evaluation.recorded.record_folder import Recorded
 from hyocr_core.evaluation.recorded.worst import worst_pages
+from hyocr_core.evaluation.scores import numbers
 from hyocr_core.evaluation.scores.result import PageResult
 from hyocr_core.pages.sources import source_name
-from hyocr_core.report import figures, glance, numbers, text
+from hyocr_core.report import figures, glance, text
 from hyocr_core.report.diff import Piece, diff, shortened
 from hyocr_core.report.facts import block_facts, layer_facts, own_metric
 from hyocr_core.report.plots import Choice, Plot
@@ -95,7 +96,8 @@ def render(evidence: Evidence, several: Several | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": numbers.percent, "points": numbers.points, "span": numbers.span, "signed_span": numbers.signed_span,
+        "percent": numbers.percent, "agreed": numbers.agreed, "points": numbers.points, "span": numbers.span,
+        "signed_span": numbers.signed_span,
         "size": numbers.size, "number": numbers.number, "seconds": numbers.seconds,
         "without_folders": text.without_folders, "model_name": text.checkpoint_name, "marked": text.marked,
         "relative": numbers.relative, "times": numbers.times, "source_name": source_name, "told": text.told,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from hyocr_core.evaluation.recorded.comparison import Candidate, Several
+from hyocr_core.evaluation.scores.numbers import count, measured, number, percent, points, signed_span, size, span
 from hyocr_core.pages.sources import source_name
-from hyocr_core.report.numbers import count, measured, number, percent, points, signed_span, size, span
 
 
 def several_table(several: Several) -> Table:

@@ -69,19 +69,20 @@ class Measured:
     @property
     def together(self) -> Measure | None:
         """All pages; None if none of them counts."""
-        return self._together(self.numbers)
+        return self._together(self.numbers, signed=False)
 
     def less(self, other: Measured) -> Measure | None:
         """The difference to the same metric on the same pages as another checkpoint read them, paired."""
-        return self._together([mine - theirs for mine, theirs in zip(self.numbers, other.numbers, strict=True)])
+        less = [mine - theirs for mine, theirs in zip(self.numbers, other.numbers, strict=True)]
+        return self._together(less, signed=True)
 
-    def _together(self, numbers: Sequence[float]) -> Measure | None:
+    def _together(self, numbers: Sequence[float], *, signed: bool) -> Measure | None:
         if self.metric.together == "sum":
-            low, high = bootstrap_interval(numbers, [1] * len(numbers), seed=self.seed)
+            low, high = bootstrap_interval(numbers, [1] * len(numbers), seed=self.seed, signed=signed)
             return Measure(value=float(sum(numbers)), interval=(low * len(numbers), high * len(numbers)))
         if not any(self.sizes):
             return None
-        interval = bootstrap_interval(numbers, self.sizes, seed=self.seed)
+        interval = bootstrap_interval(numbers, self.sizes, seed=self.seed, signed=signed)
         return Measure(value=micro_rate(numbers, self.sizes), interval=interval)
 
 
