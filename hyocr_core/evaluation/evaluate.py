@@ -119,7 +119,7 @@ def _prepare(
         else:
             check_transcripts(config, records)
     participants = gather(config, backends)
-    for line in _notices(participants, config):
+    for line in notices(participants, config):
         progress.say(line)
     batch_size = config.batch_size or BATCH_SIZE
     if pages is None:
@@ -235,7 +235,7 @@ def _say_seen(folder: Path, pages: Pages, progress: Progress) -> None:
         progress.say(warning)
 
 
-def _notices(participants: Participants, config: EvalConfig) -> Iterator[str]:
+def notices(participants: Participants, config: EvalConfig) -> Iterator[str]:
     """What is to be known of those who read, a line each."""
     for opened in participants.read_from:
         yield from (f"{opened.source.name}: {line}" for line in passed_over(opened.shape))

@@ -13,7 +13,8 @@ from hyocr_core.errors import CalibrationError
 from hyocr_core.pages import pdf
 from hyocr_core.pages.images import SUFFIXES, load_image
 
-_LOOKED_FOR = SUFFIXES | {pdf.SUFFIX}
+LOOKED_FOR = SUFFIXES | {pdf.SUFFIX}
+"""Endings of the names of files that hold pages."""
 
 
 class FolderSource(Source):
@@ -39,11 +40,12 @@ def read_folder(folder: Path) -> list[Record]:
     """
     paths = {path.relative_to(folder).as_posix(): path for path in _pages_below(folder)}
     if not paths:
-        raise CalibrationError(f"{folder}: no image in this folder; looked for {' '.join(sorted(_LOOKED_FOR))}")
-    return [record for name, path in sorted(paths.items()) for record in _read(path, name)]
+        raise CalibrationError(f"{folder}: no image in this folder; looked for {' '.join(sorted(LOOKED_FOR))}")
+    return [record for name, path in sorted(paths.items()) for record in read_file(path, name)]
 
 
-def _read(path: Path, name: str) -> list[Record]:
+def read_file(path: Path, name: str) -> list[Record]:
+    """The pages of an image or a PDF file, named after it. Raises as `read_folder`."""
     if path.suffix.lower() == pdf.SUFFIX:
         return pdf.read_pdf(path, name)
     return [Record(name, None, _transcript(path), partial(load_image, path))]
@@ -53,7 +55,7 @@ def _pages_below(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in _LOOKED_FOR:
+            if not name.startswith(".") and Path(name).suffix.lower() in LOOKED_FOR:
                 yield Path(parent, name)
 
 

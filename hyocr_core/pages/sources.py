@@ -9,17 +9,15 @@ from pathlib import Path
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
-from hyocr_core.pages import pdf
 from hyocr_core.pages.duplicates import Distinct
-from hyocr_core.pages.folder import read_folder
-from hyocr_core.pages.images import SUFFIXES
+from hyocr_core.pages.folder import LOOKED_FOR, read_file, read_folder
 from hyocr_core.pages.jsonl import read_jsonl
 from hyocr_core.pages.prompts import with_system, with_task
 from hyocr_core.pages.synthetic import DEFAULT_PAGES, SCHEME
 from hyocr_core.plugin.schemes import installed_sources, open_scheme
 from hyocr_core.shown import message
 
-FORMS = "a folder of images, a JSONL or PDF file, hf:DATASET or synthetic[:N]"
+FORMS = "a folder of images, a JSONL, PDF or image file, hf:DATASET or synthetic[:N]"
 
 
 LONGEST_NAME = 200
@@ -53,7 +51,7 @@ def open_source(spec: str) -> list[Record]:
       are left out, links to folders not followed; `page.txt` beside `page.png` is its transcript.
     - `data.jsonl`: rows of `{"img_path": "page.png", "question": "...", "answer": "..."}`, or chats in the OpenAI or
       Hugging Face form, with the images beside the file.
-    - `scan.pdf`: its pages, rendered; they have no transcripts.
+    - `scan.pdf`: its pages, rendered; they have no transcripts. `page.png`: one page, its transcript beside it.
     - `hf:OWNER/NAME:train?image=page&text=transcript`: a Hugging Face dataset of the hub, or `hf:FOLDER` on the disk;
       see `hyocr_core.pages.hf_dataset`.
     - `synthetic:64`: rendered text pages. A folder whose name is `synthetic` is given as `./synthetic`.
@@ -158,10 +156,8 @@ def _open_one(spec: str) -> list[Record]:
         return read_folder(path)
     if not path.is_file():
         raise CalibrationError(f"{spec or 'empty source'}: no such file or folder; give {_forms()}")
-    if path.suffix.lower() in SUFFIXES:
-        raise CalibrationError(f"{spec}: is a single image; give {_forms()}")
-    if path.suffix.lower() == pdf.SUFFIX:
-        return pdf.read_pdf(path, path.name)
+    if path.suffix.lower() in LOOKED_FOR:
+        return read_file(path, path.name)
     return read_jsonl(path)
 
 
