@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hyocr_core.cli.common import print_json, print_table
+from hyocr_core.cli.common import print_json, print_table, say
 from hyocr_core.errors import BadInputError
 
 
@@ -35,3 +35,5 @@ def compare(checkpoints: tuple[Path, ...], cross_runtime: bool, as_json: bool) -
         print_json(found.model_dump(mode="json"))
     else:
         print_table(several_table(found))
+        say()
+        say(found.recommendation.text)

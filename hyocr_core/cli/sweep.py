@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hyocr_core.cli.common import print_json, print_table, stderr_console, tell
+from hyocr_core.cli.common import print_json, print_table, say, stderr_console, tell
 from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import RunError
 from hyocr_core.settings.run_file import load_yaml
@@ -54,6 +54,8 @@ def sweep(file: Path, as_json: bool) -> None:
             print_json(compared.model_dump(mode="json") | {"failed": outcome.failed})
         else:
             print_table(several_table(compared))
+            say()
+            say(compared.recommendation.text)
     if outcome.failed:
         name, why = next(iter(outcome.failed.items()))
         raise RunError(f"{len(outcome.failed)} of {len(planned)} runs failed; the first is {name}: {why}")

@@ -1,0 +1,103 @@
+"""Which of several quantizations to take, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pydantic import Field
+
+from hyocr_core.contract.config import FrozenModel
+from hyocr_core.evaluation.recorded.pareto import Contender, by_cer, by_kl, by_size
+from hyocr_core.evaluation.scores.conclusion import FEWEST, conclude
+from hyocr_core.evaluation.scores.numbers import agreed, count, number, points, signed_span, size
+from hyocr_core.evaluation.scores.result import Comparison
+
+AGREEING = 0.98
+"""Next tokens that should agree with the baseline's where there are no transcripts, as the docs' first gate asks."""
+
+_NAMED = 3
+
+
+class Recommendation(FrozenModel):
+    """name: of the checkpoint to take; None where the pages do not say."""
+
+    name: str | None
+    text: str = Field(description="the recommendation with its reason, or why there is none")
+
+
+def recommend(contenders: Sequence[Contender]) -> Recommendation:
+    """The smallest that loses nothing measurable; of equal sizes the one that is closest to the baseline by KL."""
+    pages = len(contenders[0].result.pages)
+    if pages < FEWEST:
+        return Recommendation(name=None, text=f"{count(pages, 'page')} are too few to choose by.")
+    sound = [each for each in contenders if _is_sound(each) and not _is_behind(each, contenders)]
+    why = "without a measurable loss" if _has_transcripts(contenders) else f"that agrees on {AGREEING:.0%} or more"
+    if not sound:
+        sound = [each for each in contenders if not _is_behind(each, contenders)] or list(contenders)
+        why = f"of those that lose least, since none is {why}"
+    smallest = min(sound, key=lambda each: each.size)
+    equal = [each for each in sound if by_size(each, smallest) == 0]
+    chosen = min(equal, key=_distance)
+    only = "the only one" if len(sound) == 1 and len(contenders) > 1 else "the smallest"
+    sentences = [f"Take {chosen.name}: {only} {why} ({_figures(chosen)}){_ties(chosen, equal)}", *_doubt(chosen)]
+    return Recommendation(name=chosen.name, text=" ".join(f"{each}." for each in sentences).replace("\u00a0", " "))
+
+
+def _has_transcripts(contenders: Sequence[Contender]) -> bool:
+    return all(each.result.model.cer is not None for each in contenders)
+
+
+def _is_sound(contender: Contender) -> bool:
+    """Whether nothing speaks against it beside the baseline."""
+    compared = contender.result.comparison
+    if contender.result.model.cer is None:
+        agreement = None if compared is None else compared.agreement
+        return agreement is not None and agreement >= AGREEING
+    interval = None if compared is None else compared.cer_difference_interval
+    return interval is None or interval[0] <= 0
+
+
+def _is_behind(contender: Contender, contenders: Sequence[Contender]) -> bool:
+    """Whether another makes measurably fewer errors."""
+    return any(by_cer(contender, other) > 0 for other in contenders if other is not contender)
+
+
+def _distance(contender: Contender) -> tuple[float, float]:
+    """From the baseline: KL, then CER; what nobody measured is far."""
+    compared, far = contender.result.comparison, float("inf")
+    kl = None if compared is None else compared.kl
+    cer = contender.result.model.cer
+    return far if kl is None else kl, far if cer is None else cer
+
+
+def _figures(contender: Contender) -> str:
+    return ", ".join([size(contender.size), *_of_comparison(contender.result.comparison)])
+
+
+def _of_comparison(compared: Comparison | None) -> Iterator[str]:
+    if compared is None:
+        return
+    if compared.cer_difference is not None:
+        yield f"CER {points(compared.cer_difference)} points (95 %: {signed_span(compared.cer_difference_interval)})"
+    elif compared.agreement is not None:
+        yield f"{agreed(compared.agreement, compared.agreement_interval)} of next tokens agree"
+    if compared.kl is not None:
+        yield f"KL {number(compared.kl, 2)}"
+
+
+def _ties(chosen: Contender, equal: Sequence[Contender]) -> str:
+    """What decided among those of its size."""
+    others = [each for each in equal if each is not chosen]
+    if not others:
+        return ""
+    told_apart = all(by_kl(chosen, other) < 0 for other in others)
+    names = ", ".join(each.name for each in others[:_NAMED])
+    names += f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    return f"; closer by KL than {names} of that size" if told_apart else f"; as good as {names} of that size"
+
+
+def _doubt(chosen: Contender) -> Iterator[str]:
+    verdict = conclude(chosen.result)
+    if verdict.outcome == "no measurable loss" and verdict.smallest_loss is not None:
+        loss = number(100 * verdict.smallest_loss, 2)
+        yield f"These {count(len(chosen.result.pages), 'page')} cannot show less than {loss} points"
