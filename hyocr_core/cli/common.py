@@ -44,12 +44,16 @@ def print_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
+def stdout_width() -> int:
+    """Columns of the terminal; of a pipe so many that no row is broken."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+
+
 def print_table(table: Table) -> None:
     """Print a table on stdout: as wide as the terminal; in a pipe one line for each row, without colours."""
     from hyocr_core.terminal.console import PlainConsole
 
-    terminal = sys.stdout.isatty()
-    console = PlainConsole(width=shutil.get_terminal_size().columns if terminal else 10_000)
+    console = PlainConsole(width=stdout_width())
     with console.capture() as capture:
         console.print(table)
     for line in capture.get().splitlines():

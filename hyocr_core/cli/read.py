@@ -88,7 +88,13 @@ def _shown(config: EvalConfig, progress: TerminalProgress, *, as_json: bool) -> 
     if config.baseline is None:
         return OneText(progress, _print, tell, stream=sys.stdout.isatty())
     table = print_table if sys.stdout.isatty() else None
-    return Beside(progress, _print, tell, (config.baseline, config.model), table)
+    return Beside(progress, _print, tell, _names(config.baseline, config.model), table)
+
+
+def _names(other: str, own: str) -> tuple[str, str]:
+    """The last parts, where they tell the two apart."""
+    short = Path(other).name, Path(own).name
+    return short if short[0] != short[1] and all(short) else (other, own)
 
 
 def _print(text: str) -> None:

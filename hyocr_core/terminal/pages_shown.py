@@ -79,13 +79,18 @@ class OnTerminal(PagesShown):
     def __init__(self, progress: TerminalProgress, printed: Print, tell: Print) -> None:
         super().__init__()
         self._progress, self._print, self._tell = progress, printed, tell
+        self._apart = True
 
     def begin(self, record: Record) -> None:
         # A bar would be drawn over the text.
-        self._progress.close()
-        if self.read:
+        self._progress.clear()
+        if not self._apart:
             self._print("\n")
+        self._apart = True
         self._tell(f"--- {record.name}")
+
+    def show(self, page: Transcript) -> None:
+        self._apart = False
 
     def show_unread(self, page: Transcript) -> None:
         self._tell(f"not read: {page.reason}")
@@ -104,6 +109,7 @@ class OneText(OnTerminal):
         self._print(piece)
 
     def show(self, page: Transcript) -> None:
+        super().show(page)
         text = page.texts["model"]
         # What a backend or the end of a loop gives at once, or takes back, is no piece.
         if not self._streamed:
@@ -131,6 +137,7 @@ class Beside(OnTerminal):
         self._same = 0
 
     def show(self, page: Transcript) -> None:
+        super().show(page)
         texts = page.texts
         pieces = diff(texts["baseline"], texts["model"])
         if self._table is not None:

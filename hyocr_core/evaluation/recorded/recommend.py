@@ -29,22 +29,27 @@ def recommend(contenders: Sequence[Contender]) -> Recommendation:
     """The smallest that loses nothing measurable; of equal sizes the one that is closest to the baseline by KL."""
     pages = len(contenders[0].result.pages)
     if pages < FEWEST:
-        return Recommendation(name=None, text=f"{count(pages, 'page')} are too few to choose by.")
-    sound = [each for each in contenders if _is_sound(each) and not _is_behind(each, contenders)]
-    why = "without a measurable loss" if _has_transcripts(contenders) else f"that agrees on {AGREEING:.0%} or more"
-    if not sound:
-        sound = [each for each in contenders if not _is_behind(each, contenders)] or list(contenders)
-        why = f"of those that lose least, since none is {why}"
-    smallest = min(sound, key=lambda each: each.size)
-    equal = [each for each in sound if by_size(each, smallest) == 0]
+        return Recommendation(name=None, text=f"{pages} pages are too few to choose by.")
+    good, none = _REASONS[all(each.result.model.cer is not None for each in contenders)]
+    left = [each for each in contenders if not _is_behind(each, contenders)] or list(contenders)
+    sound = [each for each in left if _is_sound(each)]
+    why = good if sound else f"of those that lose least, since none {none}"
+    smallest = min(sound or left, key=lambda each: each.size)
+    equal = [each for each in sound or left if by_size(each, smallest) == 0]
     chosen = min(equal, key=_distance)
-    only = "the only one" if len(sound) == 1 and len(contenders) > 1 else "the smallest"
-    sentences = [f"Take {chosen.name}: {only} {why} ({_figures(chosen)}){_ties(chosen, equal)}", *_doubt(chosen)]
+    which = "the only one" if len(sound or left) == 1 and len(contenders) > 1 else "the smallest"
+    sentences = [f"Take {chosen.name}: {which} {why} ({_figures(chosen)}){_ties(chosen, equal)}", *_doubt(chosen)]
     return Recommendation(name=chosen.name, text=" ".join(f"{each}." for each in sentences).replace("\u00a0", " "))
 
 
-def _has_transcripts(contenders: Sequence[Contender]) -> bool:
-    return all(each.result.model.cer is not None for each in contenders)
+_REASONS = {
+    True: ("without a measurable loss", "is without a measurable loss"),
+    False: (
+        f"that agrees on {AGREEING:.0%} of next tokens or more",
+        f"agrees on {AGREEING:.0%} of next tokens",
+    ),
+}
+"""By whether there are transcripts: what speaks for one, and what is said where it speaks for none."""
 
 
 def _is_sound(contender: Contender) -> bool:
@@ -58,8 +63,11 @@ def _is_sound(contender: Contender) -> bool:
 
 
 def _is_behind(contender: Contender, contenders: Sequence[Contender]) -> bool:
-    """Whether another makes measurably fewer errors."""
-    return any(by_cer(contender, other) > 0 for other in contenders if other is not contender)
+    """Whether another makes measurably fewer errors; without transcripts, whether one is that is closer by KL."""
+    others = [other for other in contenders if other is not contender]
+    if contender.result.model.cer is not None:
+        return any(by_cer(contender, other) > 0 for other in others)
+    return not _is_sound(contender) and any(by_kl(contender, other) > 0 for other in others)
 
 
 def _distance(contender: Contender) -> tuple[float, float]:
