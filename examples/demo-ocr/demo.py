@@ -78,8 +78,8 @@ def main(output: Path) -> None:
     console = Console(highlight=False)
     console.print()
     console.print(result_table(result, seconds))
-    console.print(f"\n{result['verdict']['text']}")
     console.print(f"\nHow much smaller, how much worse, where: {checkpoint / 'report' / 'index.html'}", soft_wrap=True)
+    console.print(f"\n{result['verdict']['text']}")
 
 
 if __name__ == "__main__":

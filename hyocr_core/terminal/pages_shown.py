@@ -89,8 +89,9 @@ class OnTerminal(PagesShown):
         self._apart = True
         self._tell(f"--- {record.name}")
 
-    def show(self, page: Transcript) -> None:
-        self._apart = False
+    def page(self, page: Transcript) -> None:
+        super().page(page)
+        self._apart = not page.answers
 
     def show_unread(self, page: Transcript) -> None:
         self._tell(f"not read: {page.reason}")
@@ -109,7 +110,6 @@ class OneText(OnTerminal):
         self._print(piece)
 
     def show(self, page: Transcript) -> None:
-        super().show(page)
         text = page.texts["model"]
         # What a backend or the end of a loop gives at once, or takes back, is no piece.
         if not self._streamed:
@@ -137,7 +137,6 @@ class Beside(OnTerminal):
         self._same = 0
 
     def show(self, page: Transcript) -> None:
-        super().show(page)
         texts = page.texts
         pieces = diff(texts["baseline"], texts["model"])
         if self._table is not None:

@@ -74,7 +74,7 @@ def _kl_sum(page: PageResult) -> float | None:
 
 def _side(less: Sequence[float], sizes: Sequence[float], seed: int) -> int:
     """On which side of 0 the paired interval of the difference lies."""
-    if len(less) < FEWEST or not any(sizes):
+    if sum(map(bool, less)) < FEWEST or not any(sizes):
         return 0
     low, high = bootstrap_interval(less, sizes, seed=seed, resamples=_RESAMPLES, signed=True)
     return 1 if low > 0 else -1 if high < 0 else 0

@@ -58,8 +58,7 @@ def _is_sound(contender: Contender) -> bool:
     if contender.result.model.cer is None:
         agreement = None if compared is None else compared.agreement
         return agreement is not None and agreement >= AGREEING
-    interval = None if compared is None else compared.cer_difference_interval
-    return interval is None or interval[0] <= 0
+    return conclude(contender.result).outcome != "worse"
 
 
 def _is_behind(contender: Contender, contenders: Sequence[Contender]) -> bool:

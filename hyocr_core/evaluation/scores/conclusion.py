@@ -11,7 +11,7 @@ from hyocr_core.evaluation.scores.result import Comparison, EvalResult, Interval
 from hyocr_core.evaluation.scores.unusable import unusable, unusable_warning
 
 FEWEST = 6
-"""Pages: on fewer even a loss on each of them is chance once in 16 times or more often."""
+"""Pages that differ: a loss on each of fewer is chance once in 16 times or more often."""
 
 ALIKE = 0.01
 """Sizes within so much of the larger one are equal."""
@@ -72,12 +72,14 @@ def _found(result: EvalResult) -> tuple[Outcome, str]:
     difference = f"CER {_before(result)}{percent(result.model.cer)}, {points(compared.cer_difference)} points"
     if pages < FEWEST:
         return "unknown", f"{difference} on {count(pages, 'page')}, too few to say what was lost"
-    outcome = _outcome(compared.cer_difference_interval)
-    if _unchanged(result):
+    changed = _changed(result)
+    outcome = _outcome(compared.cer_difference_interval, changed)
+    if not changed:
         as_before = "read as before" if compared.identical_pages == pages else "have as many errors as before"
         difference = f"all {count(pages, 'page')} {as_before}"
     else:
-        difference = f"{difference} (95 %: {signed_span(compared.cer_difference_interval)})"
+        few = "" if changed >= FEWEST else f", on {count(changed, 'page')} alone"
+        difference = f"{difference} (95 %: {signed_span(compared.cer_difference_interval)}){few}"
     return outcome, f"{_WORDS[outcome]}: {difference}{_more_faults(result)}"
 
 
@@ -85,14 +87,15 @@ def _before(result: EvalResult) -> str:
     return "" if result.baseline is None else f"{percent(result.baseline.cer)} became "
 
 
-def _outcome(interval: Interval) -> Outcome:
-    if interval[0] > 0:
-        return "worse"
-    return "better" if interval[1] < 0 else "no measurable loss"
+def _outcome(interval: Interval, changed: int) -> Outcome:
+    if changed < FEWEST or interval[0] <= 0 <= interval[1]:
+        return "no measurable loss"
+    return "worse" if interval[0] > 0 else "better"
 
 
-def _unchanged(result: EvalResult) -> bool:
-    return all(page.errors == page.baseline_errors for page in result.pages)
+def _changed(result: EvalResult) -> int:
+    """The pages with more errors than the baseline's, or fewer."""
+    return sum(page.errors != page.baseline_errors for page in result.pages)
 
 
 def _alone(result: EvalResult) -> str:
@@ -121,10 +124,12 @@ def _more_faults(result: EvalResult) -> str:
     if baseline is None:
         return ""
     more = {
-        "end in a repetition loop": round((model.loop_rate - baseline.loop_rate) * pages),
-        "are cut at the limit of tokens": model.cut_pages - baseline.cut_pages,
+        "in a repetition loop": round((model.loop_rate - baseline.loop_rate) * pages),
+        "at the limit of tokens": model.cut_pages - baseline.cut_pages,
     }
-    said = [f"{pages:,} more {what}" for what, pages in more.items() if pages > 0]
+    said = [
+        f"{few:,} more {'page ends' if few == 1 else 'pages end'} {where}" for where, few in more.items() if few > 0
+    ]
     return f", but {' and '.join(said)}" if said else ""
 
 
@@ -141,7 +146,7 @@ def _power(result: EvalResult, outcome: Outcome) -> Iterator[str]:
     pages, loss = len(result.pages), _smallest_loss(result)
     if outcome != "no measurable loss" or loss is None:
         return
-    if _unchanged(result):
+    if not _changed(result):
         unseen = unseen_share(pages)
         more = f"; 300 pages would leave {percent(unseen_share(300), 0)}" if pages < 150 else ""
         yield f"up to {percent(unseen, 1)} of such pages may still be read otherwise (95 %){more}"

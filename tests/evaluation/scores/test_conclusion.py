@@ -107,6 +107,22 @@ def test_a_few_pages_give_no_verdict(count: int) -> None:
     assert "too few to say what was lost" in verdict.text
 
 
+def test_errors_on_a_few_pages_are_no_loss_whatever_the_bootstrap_says() -> None:
+    """Of four pages that differ all are worse once in eight times, and resampling hardly ever draws none of them."""
+    for differing, outcome in ((4, "no measurable loss"), (6, "worse")):
+        read = tuple(
+            page.model_copy(update={"errors": 2 if index < differing else 0, "baseline_errors": 0})
+            for index, page in enumerate(pages(200))
+        )
+        result = evaluated(read)
+        assert result.comparison is not None
+        assert result.comparison.cer_difference_interval is not None
+        assert result.comparison.cer_difference_interval[0] > 0
+        verdict = conclude(result)
+        assert verdict.outcome == outcome
+        assert (", on 4 pages alone." in verdict.text) == (differing == 4)
+
+
 def test_three_tokens_that_agree_are_no_certainty() -> None:
     result = without_transcripts(evaluated(pages(1)), tokens=3, agreement=1.0, agreement_interval=(0.05, 1.0))
     verdict = conclude(result)
@@ -140,7 +156,10 @@ def test_sizes_within_a_percent_are_not_worth_a_word() -> None:
 def test_more_loops_and_cut_answers_are_a_loss_of_their_own() -> None:
     model = built.score(0.0123, weight_bytes=None, loop_rate=0.075, cut_pages=2)
     text = conclude(evaluated(pages(40), model=model, baseline=built.score(0.01, loop_rate=0.0, cut_pages=0))).text
-    assert ", but 3 more end in a repetition loop and 2 more are cut at the limit of tokens." in text
+    assert ", but 3 more pages end in a repetition loop and 2 more pages end at the limit of tokens." in text
+    model = built.score(0.0123, weight_bytes=None, loop_rate=0.025, cut_pages=0)
+    text = conclude(evaluated(pages(40), model=model, baseline=built.score(0.01, loop_rate=0.0, cut_pages=0))).text
+    assert ", but 1 more page ends in a repetition loop." in text
 
 
 def test_nothing_is_concluded_from_a_baseline_that_says_nothing() -> None:
