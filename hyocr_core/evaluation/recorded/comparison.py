@@ -15,7 +15,7 @@ from hyocr_core.errors import BadInputError
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
 from hyocr_core.evaluation.recorded.pareto import Contender, pareto_front
 from hyocr_core.evaluation.recorded.recommend import Recommendation, recommend
-from hyocr_core.evaluation.scores.rates import bootstrap_interval
+from hyocr_core.evaluation.scores.rates import bootstrap_interval, erring_rate
 from hyocr_core.evaluation.scores.result import EvalResult, Interval, ModelScore, Runtime, values
 
 
@@ -215,7 +215,9 @@ def _behind(result: EvalResult, best: EvalResult) -> tuple[float | None, Interva
     """CER less the best one's, on the same pages, with its paired interval."""
     if result.model.cer is None or best.model.cer is None:
         return None, None
-    pairs = list(zip(result.pages, best.pages, strict=True))
-    errors = [(mine.errors or 0) - (other.errors or 0) for mine, other in pairs]
-    sizes = [len(mine.reference or "") for mine, _ in pairs]
-    return result.model.cer - best.model.cer, bootstrap_interval(errors, sizes, seed=result.seed, signed=True)
+    own, theirs = ([page.errors or 0 for page in each.pages] for each in (result, best))
+    sizes = [len(page.reference or "") for page in result.pages]
+    less = [mine - other for mine, other in zip(own, theirs, strict=True)]
+    otherwise = erring_rate([*own, *theirs], [*sizes, *sizes])
+    interval = bootstrap_interval(less, sizes, seed=result.seed, signed=True, otherwise=otherwise)
+    return result.model.cer - best.model.cer, interval

@@ -93,14 +93,18 @@ def _of_comparison(compared: Comparison | None) -> Iterator[str]:
 
 
 def _ties(chosen: Contender, equal: Sequence[Contender]) -> str:
-    """What decided among those of its size."""
+    """What decided among those of its size, and what these pages cannot tell from it."""
     others = [each for each in equal if each is not chosen]
-    if not others:
-        return ""
-    told_apart = all(by_kl(chosen, other) < 0 for other in others)
-    names = ", ".join(each.name for each in others[:_NAMED])
-    names += f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    return f"; closer by KL than {names} of that size" if told_apart else f"; as good as {names} of that size"
+    farther = [each.name for each in others if by_kl(chosen, each) < 0]
+    as_good = [each.name for each in others if by_kl(chosen, each) >= 0]
+    said = [f"closer by KL than {_listed(farther)}"] if farther else []
+    said += [f"no better than {_listed(as_good)}"] if as_good else []
+    return f"; of that size {', '.join(said)}" if said else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _doubt(chosen: Contender) -> Iterator[str]:

@@ -68,13 +68,14 @@ def bootstrap_interval(
     level: float = 0.95,
     resamples: int = RESAMPLES,
     signed: bool = False,
+    otherwise: float = 1.0,
 ) -> tuple[float, float]:
     """Percentile interval of `micro_rate` under resampling of the samples with replacement (Efron 1979).
 
     errors, sizes: (samples,). With the difference of two models' errors on the same samples as `errors` it is the
     paired interval of the difference of their rates; signed: it is such. Resamples whose sizes sum to 0 have no rate
     and are left out. Where all samples have the same rate, such as 0, resampling sees no spread: then as many samples
-    as may have gone unseen (`unseen_share`) are taken to be wholly otherwise.
+    as may have gone unseen (`unseen_share`) are taken to be off by `otherwise`, which is wholly.
     """
     numerators, denominators = np.asarray(errors, np.float64), np.asarray(sizes, np.float64)
     if numerators.ndim != 1 or numerators.shape != denominators.shape or denominators.sum() <= 0:
@@ -89,9 +90,16 @@ def bootstrap_interval(
         rates.append(numerators[drawn].sum(axis=1)[totals > 0] / totals[totals > 0])
     drawn_rates = np.concatenate(rates)
     if np.ptp(drawn_rates) <= _ALIKE * np.abs(drawn_rates).max():
-        return _unvaried(float(drawn_rates[0]), unseen_share(np.count_nonzero(denominators), level), signed)
+        unseen = otherwise * unseen_share(np.count_nonzero(denominators), level)
+        return _unvaried(float(drawn_rates[0]), unseen, signed)
     low, high = np.quantile(drawn_rates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def erring_rate(errors: Iterable[float], sizes: Iterable[float]) -> float:
+    """The mean rate of the samples that have errors, 1 at most; 1 if none has."""
+    rates = [min(abs(error) / size, 1.0) for error, size in zip(errors, sizes, strict=True) if error and size]
+    return sum(rates) / len(rates) if rates else 1.0
 
 
 def _unvaried(rate: float, unseen: float, signed: bool) -> tuple[float, float]:

@@ -64,14 +64,19 @@ def test_the_only_one_is_called_so() -> None:
 def test_kl_decides_between_equal_sizes() -> None:
     found = recommend([contender("g64", 905, kl=0.02), contender("g128", 900, kl=0.03)])
     assert found.name == "g64"
-    assert "; closer by KL than g128 of that size." in found.text
+    assert "; of that size closer by KL than g128." in found.text
+
+
+def test_what_kl_tells_apart_and_what_it_does_not_are_named() -> None:
+    found = recommend([contender("gptq", 900, kl=0.01), contender("rtn", 901, kl=0.04), contender("awq", 902, kl=0.01)])
+    assert "; of that size closer by KL than rtn, no better than awq." in found.text
 
 
 def test_what_nothing_tells_apart_is_said_to_be_as_good() -> None:
     same = [contender(name, 900) for name in ("one", "two", "three", "four", "five")]
     found = recommend(same)
     assert found.name == "one"
-    assert "; as good as two, three, four and 1 more of that size." in found.text
+    assert "; of that size no better than two, three, four and 1 more." in found.text
 
 
 def test_where_all_lose_the_least_loss_counts_and_is_said() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hyocr_core.evaluation.scores.rates import (
     bootstrap_interval,
     edit_distances,
+    erring_rate,
     micro_rate,
     normalize,
     unseen_share,
@@ -163,6 +164,13 @@ def test_an_interval_is_never_certain_of_what_no_page_shows(pages: int, errors: 
 @pytest.mark.parametrize(("pages", "share"), [(1, 0.95), (3, 0.6316), (64, 0.0457), (300, 0.0099)])
 def test_what_none_of_so_many_pages_shows_is_the_rule_of_three(pages: int, share: float) -> None:
     assert unseen_share(pages) == pytest.approx(share, abs=1e-4)
+
+
+def test_what_would_differ_is_as_wrong_as_what_errs() -> None:
+    assert erring_rate([0, 2, 4, 300], [10, 10, 10, 100]) == pytest.approx((0.2 + 0.4 + 1) / 3)
+    assert erring_rate([0, 0, 5], [10, 10, 0]) == 1
+    low, high = bootstrap_interval([0] * 64, [100] * 64, seed=0, signed=True, otherwise=0.1)
+    assert (low, high) == pytest.approx((-0.00457, 0.00457), abs=1e-5)
 
 
 def test_one_page_says_nothing_of_others() -> None:
