@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -301,6 +301,21 @@ class Choice:
     marker: str
 
 
+def _lines(points: Sequence[Choice]) -> Iterator[tuple[Choice, int]]:
+    """Each with the line its label stands in above it: labels of points in one place stand over each other."""
+    width = max(point.megabytes for point in points) - min(point.megabytes for point in points)
+    height = max(point.high for point in points) - min(point.low for point in points)
+    labelled: list[Choice] = []
+    for point in points:
+        near = [
+            other
+            for other in labelled
+            if abs(other.megabytes - point.megabytes) <= 0.3 * width and abs(other.value - point.value) <= 0.02 * height
+        ]
+        yield point, len(near)
+        labelled.append(point)
+
+
 def choices(figure: Figure, points: Sequence[Choice], units: tuple[str, str]) -> None:
     """Size against error; those that are on the front are joined and filled."""
     axes = figure.subplots()
@@ -313,9 +328,9 @@ def choices(figure: Figure, points: Sequence[Choice], units: tuple[str, str]) ->
         axes.plot(
             point.megabytes, point.value, color=point.colour, marker=point.marker, markersize=9, markerfacecolor=fill
         )
-        axes.annotate(
-            _short(point.label), (point.megabytes, point.value), (9, 6), textcoords="offset points", fontsize=11
-        )
+    for point, line in _lines(points):
+        place = (point.megabytes, point.value)
+        axes.annotate(_short(point.label), place, (9, 6 + 14 * line), textcoords="offset points", fontsize=11)
     axes.margins(x=0.2, y=0.15)
     _spread_ticks(axes)
     axes.set_xlabel(units[0])

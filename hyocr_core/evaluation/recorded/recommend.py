@@ -99,7 +99,7 @@ def _ties(chosen: Contender, equal: Sequence[Contender]) -> str:
     as_good = [each.name for each in others if by_kl(chosen, each) >= 0]
     said = [f"closer by KL than {_listed(farther)}"] if farther else []
     said += [f"no better than {_listed(as_good)}"] if as_good else []
-    return f"; of that size {', '.join(said)}" if said else ""
+    return f"; of that size {' and '.join(said)}" if said else ""
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hyocr_core.checkpoint.quant_report import Outcome, VerdictRecord
-from hyocr_core.evaluation.scores.numbers import count, number, percent, points, signed_span, size, span, times
+from hyocr_core.evaluation.scores.numbers import count, number, percent, points, signed_span, size, span
 from hyocr_core.evaluation.scores.rates import unseen_share
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, Interval
 from hyocr_core.evaluation.scores.unusable import unusable, unusable_warning
@@ -56,7 +56,7 @@ def _smaller(result: EvalResult) -> str:
     after, before = result.model.weight_bytes, result.baseline and result.baseline.weight_bytes
     if not after or not before or abs(after - before) <= ALIKE * max(after, before):
         return ""
-    ratio = f"{times(before / after)} smaller" if after < before else f"{times(after / before)} larger"
+    ratio = f"{number(before / after, 2)}× smaller" if after < before else f"{number(after / before, 2)}× larger"
     return f"{ratio} ({size(before)} to {size(after)})"
 
 

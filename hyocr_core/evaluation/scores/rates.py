@@ -90,7 +90,7 @@ def bootstrap_interval(
         rates.append(numerators[drawn].sum(axis=1)[totals > 0] / totals[totals > 0])
     drawn_rates = np.concatenate(rates)
     if np.ptp(drawn_rates) <= _ALIKE * np.abs(drawn_rates).max():
-        unseen = otherwise * unseen_share(np.count_nonzero(denominators), level)
+        unseen = otherwise * unseen_share(int(np.count_nonzero(denominators)), level)
         return _unvaried(float(drawn_rates[0]), unseen, signed)
     low, high = np.quantile(drawn_rates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

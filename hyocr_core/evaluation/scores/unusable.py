@@ -41,10 +41,12 @@ def unusable(result: EvalResult, role: Literal["model", "baseline"]) -> Unusable
 
 def _faults(page: PageResult, role: Literal["model", "baseline"]) -> tuple[bool, bool, bool]:
     if role == "model":
-        text, loop, cut = page.text, page.loop, page.cut
-    else:
-        text, loop, cut = page.baseline_text, bool(page.baseline_loop), bool(page.baseline_cut)
-    return not text and page.reference != "", loop, cut
+        return _is_empty(page.text, page), page.loop, page.cut
+    return _is_empty(page.baseline_text, page), bool(page.baseline_loop), bool(page.baseline_cut)
+
+
+def _is_empty(text: str | None, page: PageResult) -> bool:
+    return not text and page.reference != ""
 
 
 def unusable_warning(result: EvalResult) -> Iterator[str]:

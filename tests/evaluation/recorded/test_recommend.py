@@ -39,7 +39,7 @@ def contender(name: str, size: int, *, more: int = 0, kl: float = 0.01, pages: i
 
 
 def without_transcripts(name: str, size: int, agreement: float, kl: float) -> Contender:
-    gone = {"cer_difference": None, "cer_difference_interval": None, "agreement": agreement}
+    gone: dict[str, Any] = {"cer_difference": None, "cer_difference_interval": None, "agreement": agreement}
     found = contender(name, size, kl=kl, **gone)
     score = found.result.model.model_copy(update={"cer": None, "cer_interval": None})
     pages = tuple(page.model_copy(update={"errors": None, "reference": None}) for page in found.result.pages)
@@ -69,7 +69,7 @@ def test_kl_decides_between_equal_sizes() -> None:
 
 def test_what_kl_tells_apart_and_what_it_does_not_are_named() -> None:
     found = recommend([contender("gptq", 900, kl=0.01), contender("rtn", 901, kl=0.04), contender("awq", 902, kl=0.01)])
-    assert "; of that size closer by KL than rtn, no better than awq." in found.text
+    assert "; of that size closer by KL than rtn and no better than awq." in found.text
 
 
 def test_what_nothing_tells_apart_is_said_to_be_as_good() -> None:
