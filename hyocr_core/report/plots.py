@@ -301,19 +301,18 @@ class Choice:
     marker: str
 
 
-def _lines(points: Sequence[Choice]) -> Iterator[tuple[Choice, int]]:
-    """Each with the line its label stands in above it: labels of points in one place stand over each other."""
+def _label_heights(points: Sequence[Choice]) -> Iterator[tuple[Choice, float]]:
+    """From the lowest on, each with the height of its label, which stands clear of those beside it."""
     width = max(point.megabytes for point in points) - min(point.megabytes for point in points)
-    height = max(point.high for point in points) - min(point.low for point in points)
-    labelled: list[Choice] = []
-    for point in points:
-        near = [
-            other
-            for other in labelled
-            if abs(other.megabytes - point.megabytes) <= 0.3 * width and abs(other.value - point.value) <= 0.02 * height
-        ]
-        yield point, len(near)
-        labelled.append(point)
+    line = 0.07 * (max(point.high for point in points) - min(point.low for point in points))
+    placed: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda point: point.value):
+        height = point.value
+        for place, other in placed:
+            if abs(place - point.megabytes) <= 0.6 * width and abs(other - height) < line:
+                height = other + line
+        placed = sorted([*placed, (point.megabytes, height)], key=lambda label: label[1])
+        yield point, height
 
 
 def choices(figure: Figure, points: Sequence[Choice], units: tuple[str, str]) -> None:
@@ -328,9 +327,8 @@ def choices(figure: Figure, points: Sequence[Choice], units: tuple[str, str]) ->
         axes.plot(
             point.megabytes, point.value, color=point.colour, marker=point.marker, markersize=9, markerfacecolor=fill
         )
-    for point, line in _lines(points):
-        place = (point.megabytes, point.value)
-        axes.annotate(_short(point.label), place, (9, 6 + 14 * line), textcoords="offset points", fontsize=11)
+    for point, height in _label_heights(points):
+        axes.annotate(_short(point.label), (point.megabytes, height), (9, 6), textcoords="offset points", fontsize=11)
     axes.margins(x=0.2, y=0.15)
     _spread_ticks(axes)
     axes.set_xlabel(units[0])
