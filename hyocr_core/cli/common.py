@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from functools import cache, partial
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -60,10 +61,20 @@ def print_table(table: Table) -> None:
         click.echo(line.rstrip())
 
 
+def print_sentences(text: str) -> None:
+    """Print a paragraph on stdout, broken between words where a terminal is narrow."""
+    lines = wrap(message(text, 10_000), stdout_width(), break_long_words=False, break_on_hyphens=False)
+    for line in lines:
+        click.echo(line)
+
+
 def say_verdict(verdict: VerdictRecord, *, err: bool = False) -> None:
     """Print what an evaluation comes to, and what to beware of; last, since it is what is to be remembered."""
     say(err=err)
-    say(verdict.text, err=err)
+    if err:
+        say(verdict.text, err=True)
+    else:
+        print_sentences(verdict.text)
     for warning in verdict.warnings:
         say(f"warning: {warning}", err=err, colour="yellow")
 

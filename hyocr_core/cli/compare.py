@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hyocr_core.cli.common import print_json, print_table, say, stdout_width, tell
+from hyocr_core.cli.common import print_json, print_sentences, print_table, say, stdout_width, tell
 from hyocr_core.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def print_several(found: Several) -> None:
     """The table, and under it which one to take."""
     from hyocr_core.terminal.comparison_table import heading, several_tables
 
-    say(heading(found))
+    print_sentences(heading(found))
     for table in several_tables(found, stdout_width()):
         print_table(table)
         say()
-    say(found.recommendation.text)
+    print_sentences(found.recommendation.text)

@@ -16,7 +16,7 @@ from hyocr_core.settings.eval_config import EvalConfig, merge_eval_config
 from hyocr_core.shown import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hyocr_core.evaluation.transcribe import Transcript
     from hyocr_core.terminal.pages_shown import PagesShown
@@ -84,15 +84,17 @@ def _shown(config: EvalConfig, progress: TerminalProgress, *, as_json: bool) -> 
     from hyocr_core.terminal.pages_shown import AsJson, Beside, OneText
 
     if as_json:
-        return AsJson(config, print_json)
-    if config.baseline is None:
+        return AsJson(config, progress, print_json)
+    if config.rival is None:
         return OneText(progress, _print, tell, stream=sys.stdout.isatty())
     table = print_table if sys.stdout.isatty() else None
-    return Beside(progress, _print, tell, _names(config.baseline, config.model), table)
+    return Beside(progress, _print, tell, _names(config.rival, config.model, config.forward), table)
 
 
-def _names(other: str, own: str) -> tuple[str, str]:
-    """The last parts, where they tell the two apart."""
+def _names(other: str, own: str, forwards: Sequence[str]) -> tuple[str, str]:
+    """The last parts, where they tell the two apart; of one checkpoint its two forwards."""
+    if len(forwards) > 1:
+        return forwards[0], forwards[1]
     short = Path(other).name, Path(own).name
     return short if short[0] != short[1] and all(short) else (other, own)
 

@@ -44,13 +44,15 @@ def sweep(file: Path, as_json: bool, csv_file: Path | None) -> None:
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.evaluation.recorded.comparison import side_by_side
     from hyocr_core.evaluation.recorded.csv_file import check_comparison_csv, write_comparison_csv
-    from hyocr_core.report.comparison_page import write_comparison_page
+    from hyocr_core.report.comparison_page import check_comparison_page, write_comparison_page
     from hyocr_core.run.sweep import SweepConfig, plan_sweep, run_sweep
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
     if csv_file is not None:
         check_comparison_csv(csv_file)
     config = parse_config(SweepConfig, load_yaml(file), str(file))
+    if (config.output / PAGE).exists():
+        check_comparison_page(config.output / PAGE)
     planned = plan_sweep(config, str(file), tell)
     try:
         with TerminalProgress(stderr_console()) as progress:

@@ -53,9 +53,10 @@ class PagesShown:
 class AsJson(PagesShown):
     """One object at the end."""
 
-    def __init__(self, config: EvalConfig, print_json: Callable[[Any], None]) -> None:
+    def __init__(self, config: EvalConfig, progress: TerminalProgress, print_json: Callable[[Any], None]) -> None:
         super().__init__()
-        self._head = {"model": config.model, "beside": config.baseline, "data": config.data}
+        self._progress = progress
+        self._head = {"model": config.model, "beside": config.rival, "data": config.data}
         self._pages: list[dict[str, Any]] = []
         self._print_json = print_json
 
@@ -70,7 +71,9 @@ class AsJson(PagesShown):
         self._pages.append(row)
 
     def end(self) -> None:
-        self._print_json(self._head | {"pages": self._pages, "unread": self.unread})
+        self._progress.close()
+        if self.read or self.unread:
+            self._print_json(self._head | {"pages": self._pages, "unread": self.unread})
 
 
 class OnTerminal(PagesShown):

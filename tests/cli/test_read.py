@@ -140,6 +140,13 @@ def test_two_checkpoints_stand_beside_each_other(demo: Path, scan: Path, tmp_pat
     assert json.loads(rows.read_text(encoding="utf-8").splitlines()[0])["beside"] == TEXTS[0]
 
 
+def test_both_forwards_of_a_checkpoint_stand_beside_each_other(demo: Path) -> None:
+    result = read(demo, IMAGES / "heldout-0000.png", "--forward", "reference,transformers", "--max-new-tokens", 20)
+    assert result.exit_code == 0, result.output
+    assert "[-" in result.stdout, "the demo was trained with one of them"
+    assert re.sub(r"\[-.*?-\]|\{\+|\+\}", "", result.stdout, flags=re.DOTALL) != ""
+
+
 def test_a_page_that_cannot_be_read_keeps_no_other_from_it(demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pages"
     folder.mkdir()
@@ -183,6 +190,7 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], named: str, demo: Pat
     assert result.stdout == ""
     assert named in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+    assert read(*given, "--json").stdout == ""
 
 
 def test_what_is_wrong_with_a_text_is_said(server: Server, coloured: Path) -> None:
