@@ -141,10 +141,10 @@ def test_two_checkpoints_stand_beside_each_other(demo: Path, scan: Path, tmp_pat
 
 
 def test_both_forwards_of_a_checkpoint_stand_beside_each_other(demo: Path) -> None:
-    result = read(demo, IMAGES / "heldout-0000.png", "--forward", "reference,transformers", "--max-new-tokens", 20)
+    result = read(demo, IMAGES / "heldout-0000.png", "--forward", "reference,transformers", "--max-new-tokens", 3)
     assert result.exit_code == 0, result.output
-    assert "[-" in result.stdout, "the demo was trained with one of them"
-    assert re.sub(r"\[-.*?-\]|\{\+|\+\}", "", result.stdout, flags=re.DOTALL) != ""
+    assert re.findall(r"the text of (.*) is cut at the limit of tokens", result.stderr) == ["reference", "transformers"]
+    assert TEXTS[0].startswith(re.sub(r"\[-.*?-\]|\{\+|\+\}", "", result.stdout).strip()[:3])
 
 
 def test_a_page_that_cannot_be_read_keeps_no_other_from_it(demo: Path, tmp_path: Path) -> None:
