@@ -1,6 +1,7 @@
 """The main job on the demo checkpoint: quantize it to 4 bits with GPTQ, and show that it still reads.
 
-Runs the same `hyocr` commands that a user would, prints each, and ends with one table and the path of the report page.
+Runs the same `hyocr` commands that a user would, prints each, and ends with one table, the path of the report page and
+the verdict.
 The output goes to --output, where that of an earlier run is replaced.
 """
 
@@ -78,6 +79,7 @@ def main(output: Path) -> None:
     console.print()
     console.print(result_table(result, seconds))
     console.print(f"\nHow much smaller, how much worse, where: {checkpoint / 'report' / 'index.html'}", soft_wrap=True)
+    console.print(f"\n{result['verdict']['text']}")
 
 
 if __name__ == "__main__":

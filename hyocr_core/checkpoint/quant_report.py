@@ -94,9 +94,22 @@ class ScoreRecord(FrozenModel):
     tokens_per_second: float
     weight_bytes: int | None = Field(description="size of the weight files")
     agreement: float | None = Field(None, description="fraction of next tokens that are the original's too")
+    agreement_interval: tuple[float, float] | None = Field(None, description="95 %, over pages")
     kl: float | None = Field(None, description="KL(original || this), mean per token in nats")
     identical: int | None = Field(None, description="pages with the very text of the original")
     metrics: dict[str, float] = Field({}, description="of the metrics that were named, by name")
+
+
+Outcome: TypeAlias = Literal["worse", "better", "no measurable loss", "unknown"]
+
+
+class VerdictRecord(FrozenModel):
+    """What an evaluation comes to, never more certain than its pages allow."""
+
+    text: str = Field(description="one or two sentences, without names of pages")
+    outcome: Outcome = Field(description="of the CER beside the baseline's; unknown without either, or on a few pages")
+    smallest_loss: float | None = Field(description="of CER that these pages could have shown, a fraction, if known")
+    warnings: tuple[str, ...] = Field((), description="why the numbers may mean nothing")
 
 
 class EvaluationRecord(FrozenModel):
@@ -117,6 +130,7 @@ class EvaluationRecord(FrozenModel):
     cer_difference: float | None = Field(description="the model's CER less the baseline's")
     cer_difference_interval: tuple[float, float] | None = Field(description="95 %, paired bootstrap over pages")
     metrics: dict[str, MetricRecord] = Field({}, description="the metrics that were named, by name")
+    verdict: VerdictRecord | None = None
 
 
 class GateFigure(FrozenModel):

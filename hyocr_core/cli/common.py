@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from functools import cache, partial
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,8 @@ from hyocr_core.shown import message
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from hyocr_core.checkpoint.quant_report import VerdictRecord
 
 VERBOSE = "verbose"
 COMMAND_LINE = "hyocr_core.command_line"
@@ -42,16 +45,38 @@ def print_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
+def stdout_width() -> int:
+    """Columns of the terminal; of a pipe so many that no row is broken."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+
+
 def print_table(table: Table) -> None:
     """Print a table on stdout: as wide as the terminal; in a pipe one line for each row, without colours."""
     from hyocr_core.terminal.console import PlainConsole
 
-    terminal = sys.stdout.isatty()
-    console = PlainConsole(width=shutil.get_terminal_size().columns if terminal else 10_000)
+    console = PlainConsole(width=stdout_width())
     with console.capture() as capture:
         console.print(table)
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
+
+
+def print_sentences(text: str) -> None:
+    """Print a paragraph on stdout, broken between words where a terminal is narrow."""
+    lines = wrap(message(text, 10_000), stdout_width(), break_long_words=False, break_on_hyphens=False)
+    for line in lines:
+        click.echo(line)
+
+
+def say_verdict(verdict: VerdictRecord, *, err: bool = False) -> None:
+    """Print what an evaluation comes to, and what to beware of; last, since it is what is to be remembered."""
+    say(err=err)
+    if err:
+        say(verdict.text, err=True)
+    else:
+        print_sentences(verdict.text)
+    for warning in verdict.warnings:
+        say(f"warning: {warning}", err=err, colour="yellow")
 
 
 def command_line() -> list[str]:

@@ -3,54 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyocr_core.cli.common import command_line, print_json, print_table, stderr_console, tell, verbose_option
+from hyocr_core.cli.common import (
+    command_line,
+    print_json,
+    print_table,
+    say_verdict,
+    stderr_console,
+    tell,
+    verbose_option,
+)
+from hyocr_core.cli.settings_options import PLUGINS, settings_options
 from hyocr_core.errors import RunError
 from hyocr_core.settings.eval_config import EvalConfig, merge_eval_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pydantic.fields import FieldInfo
+    from collections.abc import Sequence
 
     from hyocr_core.contract.page_source import Record
     from hyocr_core.evaluation.scores.result import EvalResult
-
-FLAGS = {"rounded": "--rtn"}
-"""Options that are not called as their key."""
-
-PLUGINS = tuple(key for key, field in EvalConfig.model_fields.items() if field.default_factory is dict)
-"""Keys that are plugins with options, which options add to."""
-
-TYPES = {int: int, float: float, Path: click.Path(path_type=Path)}
-
-METAVARS = {"gate": "BOUNDS", "metrics": "NAME[:KEY=VALUE]", "backend_options": "NAME:KEY=VALUE"}
-
-
-def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """An option for every key of EvalConfig but the model; what is not given is None, or an empty tuple."""
-    for key, field in reversed(EvalConfig.model_fields.items()):
-        if key != "model":
-            command = click.option(FLAGS.get(key, f"--{key.replace('_', '-')}"), key, **_how(key, field))(command)
-    return command
-
-
-def _how(key: str, field: FieldInfo) -> dict[str, Any]:
-    said = field.description or ""
-    text = f"{said[:1].upper()}{said[1:]}."
-    if field.annotation is bool:
-        return {"is_flag": True, "default": None, "help": text}
-    shown = f"  [default: {field.default}]" if isinstance(field.default, str | int | float) else ""
-    kinds = {field.annotation, *get_args(field.annotation)}
-    return {
-        "help": text + shown,
-        "metavar": METAVARS.get(key),
-        "multiple": key in PLUGINS,
-        "type": next((click_type for kind, click_type in TYPES.items() if kind in kinds), str),
-    }
 
 
 @click.command(
@@ -60,7 +34,7 @@ def _how(key: str, field: FieldInfo) -> dict[str, Any]:
 )
 @click.argument("model", required=False)
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="YAML file; options win over it.")
-@settings_options
+@settings_options(*(key for key in EvalConfig.model_fields if key != "model"))
 @click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
@@ -198,3 +172,5 @@ def _print(result: EvalResult, *, as_json: bool) -> None:
         print_json(result.model_dump(mode="json"))
     else:
         print_table(eval_table(result))
+        if result.verdict is not None:
+            say_verdict(result.verdict)

@@ -21,6 +21,7 @@ from hyocr_core.shown import LONGEST, message, visible
 COMMANDS = {
     "quant": ("hyocr_core.cli.quant:quant", "Quantize a checkpoint."),
     "verify": ("hyocr_core.cli.verify:verify", "Check what was written."),
+    "read": ("hyocr_core.cli.read:read", "Show what a checkpoint reads on your pages."),
     "eval": ("hyocr_core.cli.eval:eval_command", "Measure how well a checkpoint reads."),
     "report": ("hyocr_core.cli.report:report", "Write a page on a checkpoint: how small, how good, where it errs."),
     "compare": ("hyocr_core.cli.compare:compare", "Put several quantizations of one model beside each other."),

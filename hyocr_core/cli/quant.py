@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyocr_core.cli.common import command_line, print_json, print_table, say, stderr_console, tell
+from hyocr_core.cli.common import command_line, print_json, print_table, say, say_verdict, stderr_console, tell
 from hyocr_core.cli.serving_options import NAMES, Asked, print_serving, serving_options
 from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.errors import ConfigError, one_line
@@ -178,6 +178,8 @@ def _run(run: RunConfig, *, resume: bool) -> QuantReport:
     place = published_at(run, report)
     print_report(console, report, place)
     tell(_draw_page(place))
+    if report.evaluation is not None and report.evaluation.verdict is not None:
+        say_verdict(report.evaluation.verdict, err=True)
     return report
 
 

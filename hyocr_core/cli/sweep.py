@@ -6,20 +6,26 @@ from pathlib import Path
 
 import click
 
-from hyocr_core.cli.common import print_json, print_table, stderr_console, tell
+from hyocr_core.cli.common import print_json, stderr_console, tell
+from hyocr_core.cli.compare import csv_option, print_several
 from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import RunError
 from hyocr_core.settings.run_file import load_yaml
+
+PAGE = "index.html"
+"""In the folder of a sweep."""
 
 
 @click.command(epilog="Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
-def sweep(file: Path, as_json: bool) -> None:
-    """Run a small grid of quantizations and print the Pareto front of size against CER.
+@csv_option
+def sweep(file: Path, as_json: bool, csv_file: Path | None) -> None:
+    """Run a small grid of quantizations, and say which one to take.
 
     FILE is YAML. Every combination of an entry's grid is quantized into a folder of the output, and evaluated beside
-    the original. The same command goes on after an interruption, and makes only what is not there yet.
+    the original; index.html beside them compares them, as hyocr compare does. The same command goes on after an
+    interruption, and makes only what is not there yet.
 
     \b
     model: tencent/HunyuanOCR
@@ -37,11 +43,16 @@ def sweep(file: Path, as_json: bool) -> None:
     """
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.evaluation.recorded.comparison import side_by_side
+    from hyocr_core.evaluation.recorded.csv_file import check_comparison_csv, write_comparison_csv
+    from hyocr_core.report.comparison_page import check_comparison_page, write_comparison_page
     from hyocr_core.run.sweep import SweepConfig, plan_sweep, run_sweep
-    from hyocr_core.terminal.comparison_table import several_table
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
+    if csv_file is not None:
+        check_comparison_csv(csv_file)
     config = parse_config(SweepConfig, load_yaml(file), str(file))
+    if (config.output / PAGE).exists():
+        check_comparison_page(config.output / PAGE)
     planned = plan_sweep(config, str(file), tell)
     try:
         with TerminalProgress(stderr_console()) as progress:
@@ -50,10 +61,13 @@ def sweep(file: Path, as_json: bool) -> None:
         raise KeyboardInterrupt("interrupted; the same command goes on where this one stopped") from None
     if outcome.done:
         compared = side_by_side(outcome.done)
+        if csv_file is not None:
+            write_comparison_csv(compared, csv_file)
+        tell(f"page {write_comparison_page(compared, config.output / PAGE)}")
         if as_json:
             print_json(compared.model_dump(mode="json") | {"failed": outcome.failed})
         else:
-            print_table(several_table(compared))
+            print_several(compared)
     if outcome.failed:
         name, why = next(iter(outcome.failed.items()))
         raise RunError(f"{len(outcome.failed)} of {len(planned)} runs failed; the first is {name}: {why}")

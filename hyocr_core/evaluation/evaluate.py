@@ -20,6 +20,7 @@ from hyocr_core.evaluation.reading.kept import keeping
 from hyocr_core.evaluation.reading.memory import reading_bytes
 from hyocr_core.evaluation.reading.participants import Participants, gather
 from hyocr_core.evaluation.reading.read_pages import Read, read_pages
+from hyocr_core.evaluation.scores.conclusion import conclude
 from hyocr_core.evaluation.scores.gate import judge, refuse_more_than_text
 from hyocr_core.evaluation.scores.measures import ChosenMetric, choose_metrics, needs_transcripts
 from hyocr_core.evaluation.scores.rates import normalize
@@ -86,6 +87,7 @@ def evaluated(
         read = read_pages(ready.pages, ready.participants, kept, ready.batch_size, device, progress)
         kept.whole = not read.unread
         result = _result(config, ready, read)
+        result = result.model_copy(update={"verdict": conclude(result)})
         # An evaluation with a hole proves nothing.
         if config.gate is not None and not result.unread:
             result = result.model_copy(update={"gate": judge(config.gate, result)})
@@ -118,7 +120,7 @@ def _prepare(
     elif pages is None:
         check_transcripts(config, found.records)
     participants = gather(config, backends)
-    for line in _notices(participants, config):
+    for line in notices(participants, config):
         progress.say(line)
     batch_size = config.batch_size or BATCH_SIZE
     if pages is None:
@@ -141,7 +143,7 @@ def _fingerprint(config: EvalConfig, ready: _Ready) -> dict[str, Any]:
 
 
 def _result(config: EvalConfig, ready: _Ready, read: Read) -> EvalResult:
-    """What came of it, without a verdict."""
+    """What came of it, but for the verdict and the gate."""
     pages, participants = ready.pages, ready.participants
     asked = _asked([pages.records[index] for index in read.pages], config.seed, ready.metrics)
     return EvalResult(
@@ -243,7 +245,7 @@ def _say_seen(folder: Path, pages: Pages, progress: Progress) -> None:
         progress.say(warning)
 
 
-def _notices(participants: Participants, config: EvalConfig) -> Iterator[str]:
+def notices(participants: Participants, config: EvalConfig) -> Iterator[str]:
     """What is to be known of those who read, a line each."""
     for opened in participants.read_from:
         yield from (f"{opened.source.name}: {line}" for line in passed_over(opened.shape))

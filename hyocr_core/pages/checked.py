@@ -145,15 +145,31 @@ def check_pages(
     max_tokens: int | None = None,
     max_pixels: int | None = None,
 ) -> Pages:
-    """Build every page once; without a processor only open it.
+    """Build every page once, as `look_at_pages`.
+
+    Raises CalibrationError if more than a tenth of them, or all, cannot be used.
+    """
+    progress.start("check pages", len(records))
+    pages = look_at_pages(records, processor, progress, max_tokens=max_tokens, max_pixels=max_pixels)
+    failures = [Failure(name, reason) for name, reason in pages.failures.items()]
+    check_failures(failures, len(records))
+    return pages
+
+
+def look_at_pages(
+    records: Sequence[Record],
+    processor: Any | None,
+    progress: Progress,
+    *,
+    max_tokens: int | None = None,
+    max_pixels: int | None = None,
+) -> Pages:
+    """Build every page once; without a processor only open it. Those that cannot be used are `failures`.
 
     max_tokens: most of a prompt and its answer. max_pixels: those to which the processor was lowered; without one, the
     published limits are.
-    Raises CalibrationError if more than a tenth of them, or all, cannot be used.
     """
     pages = Pages([], [], [], {}, processor, None if max_pixels is None else Resizing.of(processor, max_pixels))
-    failures: list[Failure] = []
-    progress.start("check pages", len(records))
     found: Iterator[_Opened | Sample | Failure]
     if processor is None:
         found = map(partial(_open, resizing=pages.resizing), records)
@@ -162,14 +178,12 @@ def check_pages(
     for record, page in zip(records, found, strict=True):
         progress.step(record.name)
         if isinstance(page, Failure):
-            failures.append(page)
+            pages.failures[page.name] = page.reason
             progress.say(f"left out {page.name}: {page.reason}")
         else:
             pages.add(record, page)
             for line in page.notices:
                 progress.say(line)
-    check_failures(failures, len(records))
-    pages.failures.update((failure.name, failure.reason) for failure in failures)
     return pages
 
 

@@ -19,7 +19,7 @@ from hyocr_core.pages.synthetic import DEFAULT_PAGES, SCHEME
 from hyocr_core.plugin.schemes import installed_sources, open_scheme
 from hyocr_core.shown import message
 
-FORMS = "a folder of images, a JSONL or PDF file, hf:DATASET or synthetic[:N]"
+FORMS = "a folder of images, a JSONL, PDF or image file, hf:DATASET or synthetic[:N]"
 
 
 LONGEST_NAME = 200
@@ -60,7 +60,8 @@ def open_source(spec: str) -> list[Record]:
       `scan.pdf` those of its pages, separated by form feeds.
     - `data.jsonl`: rows of `{"img_path": "page.png", "question": "...", "answer": "..."}`, or chats in the OpenAI or
       Hugging Face form, with the images beside the file.
-    - `scan.pdf`: its pages, rendered; `fax.tif`: those of a TIFF file of several. With transcripts as in a folder.
+    - `page.png`: one page; `scan.pdf`: its pages, rendered; `fax.tif`: those of a TIFF file. With transcripts
+      as in a folder.
     - `hf:OWNER/NAME:train?image=page&text=transcript`: a Hugging Face dataset of the hub, or `hf:FOLDER` on the disk;
       see `hyocr_core.pages.hf_dataset`.
     - `synthetic:64`: rendered text pages. A folder whose name is `synthetic` is given as `./synthetic`.
@@ -190,13 +191,8 @@ def _open_one(spec: str) -> Found:
     needs = image_kinds.lacking(suffix)
     if needs is not None:
         raise CalibrationError(f"{spec}: {needs}")
-    if suffix == pdf.SUFFIX:
+    if suffix == pdf.SUFFIX or suffix in image_kinds.suffixes():
         return Found(read_file(path, path.name))
-    if suffix in image_kinds.suffixes():
-        pages = read_file(path, path.name) if suffix in image_kinds.TIFF_SUFFIXES else []
-        if len(pages) < 2:
-            raise CalibrationError(f"{spec}: is a single image; give {_forms()}")
-        return Found(pages)
     return Found(read_jsonl(path))
 
 

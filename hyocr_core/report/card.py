@@ -17,12 +17,12 @@ from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, GateRecord, QuantReport, ScoreRecord, read_report
 from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.gate import failures
+from hyocr_core.evaluation.scores.numbers import agreed, measured, number, percent, points, signed_span, size, span
 from hyocr_core.formats import TRANSFORMERS
 from hyocr_core.models.known_formats import known_formats, known_runtimes
 from hyocr_core.outside.aliases import check_aliases
 from hyocr_core.outside.regular import read_text
 from hyocr_core.report.example_requests import with_curl, with_openai
-from hyocr_core.report.numbers import measured, number, percent, points, signed_span, size, span
 from hyocr_core.report.text import told
 from hyocr_core.shown import code, markdown, message, visible
 
@@ -151,7 +151,14 @@ def _accuracy(report: QuantReport, name: str) -> str:
     own = f"On your own pages:\n\n```sh\n{measure}\n```"
     if report.evaluation is None:
         return f"Not measured yet. {own}"
-    return "\n\n".join([*_measured(report.evaluation), *_verdict(report), own])
+    return "\n\n".join([*_found(report.evaluation), *_measured(report.evaluation), *_gate(report), own])
+
+
+def _found(numbers: EvaluationRecord) -> Iterator[str]:
+    """What it comes to."""
+    if numbers.verdict is not None:
+        yield markdown(numbers.verdict.text)
+        yield from (f"**Warning**: {markdown(warning)}." for warning in numbers.verdict.warnings)
 
 
 def _measured(numbers: EvaluationRecord) -> Iterator[str]:
@@ -179,7 +186,7 @@ def _scaled(max_pixels: int | None) -> str:
 def _cells(score: ScoreRecord, numbers: EvaluationRecord) -> Iterator[str]:
     yield percent(score.cer)
     yield span(score.cer_interval)
-    yield percent(score.agreement)
+    yield agreed(score.agreement, score.agreement_interval)
     yield number(score.kl, 2)
     yield str(score.loops)
     for name, metric in numbers.metrics.items():
@@ -212,7 +219,7 @@ def _meaning(numbers: EvaluationRecord) -> str:
     )
 
 
-def _verdict(report: QuantReport) -> Iterator[str]:
+def _gate(report: QuantReport) -> Iterator[str]:
     if report.gate is None:
         return
     asked = ",".join(f"{figure.metric}={figure.bound:g}" for figure in report.gate.figures)

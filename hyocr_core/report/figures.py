@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from hyocr_core.evaluation.recorded.comparison import Several
 from hyocr_core.evaluation.recorded.evidence import Evidence
+from hyocr_core.evaluation.scores.numbers import number, percent, points, relative, size
 from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
 from hyocr_core.models.spelling import tower_of
 from hyocr_core.report import plots
 from hyocr_core.report.facts import BlockFacts, LayerFacts
-from hyocr_core.report.numbers import number, percent, points, relative, size
 from hyocr_core.report.plots import Choice, Plot, Row, Span, draw
 
 if TYPE_CHECKING:
@@ -143,12 +144,22 @@ def parts(evidence: Evidence) -> Plot | None:
     return draw("parts", caption, f"{caption} {said}", paint, 70 + 50 * len(rows))
 
 
-def beside(rows: Sequence[Choice]) -> Plot:
+def _choices(several: Several) -> Iterator[Choice]:
+    for row in several.candidates:
+        if row.weight_bytes is None or row.cer is None or row.cer_interval is None:
+            continue
+        low, high = (100 * bound for bound in row.cer_interval)
+        looks = LOOKS["baseline" if row.kind == "baseline" else "model"]
+        yield Choice(row.name, row.weight_bytes / 1e6, 100 * row.cer, low, high, row.front, *looks)
+
+
+def beside(several: Several) -> Plot:
     """Size against CER of several quantizations."""
+    rows = list(_choices(several))
 
     def paint(figure: Figure, _narrow: bool) -> None:
         plots.choices(figure, rows, ("weights, MB", "CER, %"))
 
-    caption = "Size against character error rate; down and to the left is better. Of the filled no other is both."
+    caption = "Size against character error rate; down and to the left is better. Nothing beats the filled."
     said = "; ".join(f"{row.label}: {row.megabytes:.1f} MB, {row.value:.2f} %" for row in rows)
     return draw("beside", caption, f"{caption} {said}", paint, 380)

@@ -6,11 +6,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
+from hyocr_core.checkpoint.quant_report import Outcome
 from hyocr_core.evaluation.recorded.evidence import Evidence
+from hyocr_core.evaluation.scores.numbers import (
+    agreed,
+    count,
+    number,
+    percent,
+    points,
+    relative,
+    seconds,
+    signed_span,
+    size,
+    times,
+)
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, PageResult
 from hyocr_core.models.spelling import tower_of
 from hyocr_core.report.facts import BlockFacts
-from hyocr_core.report.numbers import count, number, percent, points, relative, seconds, signed_span, size, times
 
 CLOSE = 1.5
 """Below so many times the median's a block's error is nothing special."""
@@ -50,12 +62,13 @@ def worse(evidence: Evidence) -> Answer:
     compared, pages = result.comparison, len(result.pages)
     details = tuple(_closeness(result))
     if compared is not None and compared.cer_difference is not None and compared.cer_difference_interval is not None:
-        verdict, tone = _verdict(compared.cer_difference_interval, result.transcribed or pages)
+        outcome = "unknown" if result.verdict is None else result.verdict.outcome
         before = None if result.baseline is None else result.baseline.cer
-        rates = f"CER {percent(before)} before, {percent(result.model.cer)} now. {verdict}"
-        return Answer(question, points(compared.cer_difference), "points of CER", (rates, *details), tone)
+        change = f"{percent(before)} before, {percent(result.model.cer)} now"
+        rates = f"CER {change} (95 % of the difference: {signed_span(compared.cer_difference_interval)})."
+        return Answer(question, points(compared.cer_difference), "points of CER", (rates, *details), _TONES[outcome])
     if compared is not None and compared.agreement is not None:
-        return Answer(question, percent(compared.agreement), "of next tokens agree", details)
+        return Answer(question, _agreed(compared), "of next tokens agree", details)
     if compared is not None:
         return Answer(question, f"{compared.identical_pages} of {pages}", "pages read identically", details)
     return Answer(
@@ -63,20 +76,18 @@ def worse(evidence: Evidence) -> Answer:
     )
 
 
-def _verdict(interval: tuple[float, float], pages: int) -> tuple[str, str]:
-    span = f"95 %: {signed_span(interval)}"
-    if interval[0] > 0:
-        return f"It reads worse ({span}).", "bad"
-    if interval[1] < 0:
-        return f"It reads better ({span}).", "good"
-    return f"On {count(pages, 'page')} that is within chance ({span}).", "good"
+_TONES: dict[Outcome, str] = {"worse": "bad", "better": "good", "no measurable loss": "good", "unknown": "plain"}
+
+
+def _agreed(compared: Comparison) -> str:
+    return agreed(compared.agreement, compared.agreement_interval)
 
 
 def _closeness(result: EvalResult) -> Iterator[str]:
     compared = result.comparison
     if compared is not None:
         identical = f"{compared.identical_pages:,} of {count(len(result.pages), 'page')} read identically"
-        agreement = "" if compared.agreement is None else f", {percent(compared.agreement)} of next tokens agree"
+        agreement = "" if compared.agreement is None else f", {_agreed(compared)} of next tokens agree"
         yield f"{identical}{agreement}."
     rounded: Comparison | None = result.rounded_comparison
     if rounded is not None and rounded.cer_difference is not None:

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import base64
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
+from hyocr_core.checkpoint.durable import writing
 from hyocr_core.checkpoint.output_file import REPORT, check_output
 from hyocr_core.evaluation.recorded.comparison import Several, side_by_side
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
 from hyocr_core.evaluation.recorded.record_folder import Recorded
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import PageResult
-from hyocr_core.outside.home import expanded
 from hyocr_core.outside.regular import read_regular
-from hyocr_core.pages.sources import source_name
-from hyocr_core.report import figures, glance, numbers, text
+from hyocr_core.report import figures, glance
 from hyocr_core.report.diff import Piece, diff, shortened
 from hyocr_core.report.facts import block_facts, layer_facts, own_metric
-from hyocr_core.report.plots import Choice, Plot
-from hyocr_core.shown import visible
+from hyocr_core.report.plots import Plot
+from hyocr_core.report.rendered import MARK, rendered, save_page
 
 FILE_NAME = "index.html"
-TEMPLATES = Path(__file__).with_name("templates")
-MARK = b'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="generator" content="hyocr">'
-"""What every page begins with."""
-
 SHOWN_BLOCKS = 5
 
 
@@ -70,11 +64,10 @@ def write_page(
     else:
         check_output(output, MARK)
     html = render(evidence, side_by_side([folder, *others], cross_runtime=cross_runtime) if others else None)
-    with writing(path):
-        if output is None:
+    if output is None:
+        with writing(path):
             path.parent.mkdir(exist_ok=True)
-        with replacing(expanded(path).resolve()) as partial:
-            save_bytes(partial, html.encode())
+    save_page(html, path)
     return path
 
 
@@ -86,30 +79,7 @@ def check_page(folder: Path) -> None:
 
 def render(evidence: Evidence, several: Several | None = None) -> str:
     """The text of the page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": numbers.percent, "points": numbers.points, "span": numbers.span, "signed_span": numbers.signed_span,
-        "size": numbers.size, "number": numbers.number, "seconds": numbers.seconds,
-        "without_folders": text.without_folders, "model_name": text.checkpoint_name, "marked": text.marked,
-        "relative": numbers.relative, "times": numbers.times, "source_name": source_name, "told": text.told,
-        "measured": numbers.measured, "measured_span": numbers.measured_span,
-        "measured_difference": numbers.measured_difference,
-    }  # fmt: skip
-    return environment.get_template("page.html.j2").render(_context(evidence, several))
-
-
-def _visible(value: Any) -> Any:
-    """What is printed, with unseen characters written out. Markup stays as it is."""
-    return visible(value) if type(value) is str else value
+    return rendered("page.html.j2", _context(evidence, several))
 
 
 def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
@@ -135,6 +105,7 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "further": [each.result for each in evidence.evaluations[1:]],
         "measure": _measure(evidence),
         "several": several,
+        "ours": evidence.name,
     }
 
 
@@ -174,18 +145,9 @@ def _plots(evidence: Evidence, layers: Any, blocks: Any, several: Several | None
             lambda layer: layer.metrics.get("ratio"), log=False,
         ),
         "parts": figures.parts(evidence),
-        "beside": None if several is None else figures.beside(list(_choices(several))),
+        "beside": None if several is None else figures.beside(several),
     }  # fmt: skip
     return {name: plot for name, plot in drawn.items() if plot is not None}
-
-
-def _choices(several: Several) -> Iterator[Choice]:
-    for row in several.candidates:
-        if row.weight_bytes is None or row.cer is None or row.cer_interval is None:
-            continue
-        low, high = (100 * bound for bound in row.cer_interval)
-        looks = figures.LOOKS["baseline" if row.kind == "baseline" else "model"]
-        yield Choice(row.name, row.weight_bytes / 1e6, 100 * row.cer, low, high, row.front, *looks)
 
 
 def _shown(evidence: Evidence, recorded: Recorded, index: int) -> ShownPage:

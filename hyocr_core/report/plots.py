@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -301,6 +301,20 @@ class Choice:
     marker: str
 
 
+def _label_heights(points: Sequence[Choice]) -> Iterator[tuple[Choice, float]]:
+    """From the lowest on, each with the height of its label, which stands clear of those beside it."""
+    width = max(point.megabytes for point in points) - min(point.megabytes for point in points)
+    line = 0.07 * (max(point.high for point in points) - min(point.low for point in points))
+    placed: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda point: point.value):
+        height = point.value
+        for place, other in placed:
+            if abs(place - point.megabytes) <= 0.6 * width and abs(other - height) < line:
+                height = other + line
+        placed = sorted([*placed, (point.megabytes, height)], key=lambda label: label[1])
+        yield point, height
+
+
 def choices(figure: Figure, points: Sequence[Choice], units: tuple[str, str]) -> None:
     """Size against error; those that are on the front are joined and filled."""
     axes = figure.subplots()
@@ -313,9 +327,8 @@ def choices(figure: Figure, points: Sequence[Choice], units: tuple[str, str]) ->
         axes.plot(
             point.megabytes, point.value, color=point.colour, marker=point.marker, markersize=9, markerfacecolor=fill
         )
-        axes.annotate(
-            _short(point.label), (point.megabytes, point.value), (9, 6), textcoords="offset points", fontsize=11
-        )
+    for point, height in _label_heights(points):
+        axes.annotate(_short(point.label), (point.megabytes, height), (9, 6), textcoords="offset points", fontsize=11)
     axes.margins(x=0.2, y=0.15)
     _spread_ticks(axes)
     axes.set_xlabel(units[0])

@@ -18,7 +18,8 @@ from hyocr_core.checkpoint.sealed import seal, unseal
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.contract.page_source import Record
-from hyocr_core.evaluation.reading.early_stop import Decode, as_decoded
+from hyocr_core.evaluation.reading.arriving import Decode
+from hyocr_core.evaluation.reading.early_stop import as_decoded
 from hyocr_core.evaluation.reading.generate import Runner
 from hyocr_core.evaluation.reading.kept import default_state, take_lock
 from hyocr_core.evaluation.scores.loops import cut_loop

@@ -1,56 +1,113 @@
-"""Several quantizations of one model as a table for the terminal."""
+"""Several quantizations of one model as tables for the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from hyocr_core.evaluation.recorded.comparison import Candidate, Several
+from hyocr_core.evaluation.scores.numbers import (
+    agreed,
+    count,
+    measured,
+    number,
+    percent,
+    points,
+    signed_span,
+    size,
+    span,
+)
 from hyocr_core.pages.sources import source_name
-from hyocr_core.report.numbers import count, measured, number, percent, points, signed_span, size, span
+
+Cells = Mapping[str, str]
+"""Title -> text; a title that begins with a blank belongs to the one before."""
+
+_NAME = 24
+"""Characters of a checkpoint's name, at most, where it heads a column."""
 
 
-def several_table(several: Several) -> Table:
-    """One row per checkpoint; of those marked * no other is both smaller and better."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+def several_tables(several: Several, width: int) -> Iterator[Table]:
+    """One row per checkpoint; where that is wider than `width`, a column for each, as many at a time as fit.
+
+    Those marked * are beaten by no other.
+    """
+    rows = [_cells(candidate, several) for candidate in several.candidates]
+    names = [_marked(candidate) for candidate in several.candidates]
+    table = _flat(names, rows)
+    if _width(table) > width:
+        yield from _turned(names, rows, width)
+    else:
+        yield table
+
+
+def heading(several: Several) -> str:
+    """What was read, and what the mark means."""
     pages = f"{count(several.pages, 'page')} of {source_name(several.data)}"
-    table.title = f"{pages}; * no other is smaller and better"
-    table.add_column("", no_wrap=True)
-    table.add_column("checkpoint", overflow="fold")
-    for title in (
-        "method",
-        "size",
-        "CER",
-        "95 %",
-        "to baseline",
-        "95 %",
-        "to best",
-        "95 %",
-        "agreement",
-        "KL",
-        "loops",
-    ):
-        table.add_column(title, justify="left" if title == "method" else "right")
-    for title in ("pages/s", *(metric.title for metric in several.metrics.values())):
-        table.add_column(title, justify="right")
-    table.add_column("runtime")
-    for row in several.candidates:
-        metrics = (measured(row.metrics.get(name), each.unit) for name, each in several.metrics.items())
-        table.add_row("*" if row.front else "", row.name, *_cells(row), *metrics, row.runtime)
+    return f"{pages}; * beaten by no other: smaller and not measurably worse, or better at that size"
+
+
+def _marked(candidate: Candidate) -> str:
+    return f"{'*' if candidate.front else ' '} {candidate.name}"
+
+
+def _flat(names: Sequence[str], rows: Sequence[Cells]) -> Table:
+    table = _table("  checkpoint", *rows[0])
+    for name, cells in zip(names, rows, strict=True):
+        table.add_row(name, *cells.values())
     return table
 
 
-def _cells(row: Candidate) -> tuple[str, ...]:
-    return (
-        ", ".join(filter(None, (row.method, row.format))),
-        size(row.weight_bytes),
-        percent(row.cer),
-        span(row.cer_interval),
-        points(row.cer_difference),
-        signed_span(row.cer_difference_interval),
-        points(row.behind_best),
-        signed_span(row.behind_best_interval),
-        percent(row.agreement),
-        number(row.kl),
-        percent(row.loop_rate),
-        number(row.pages_per_second),
-    )
+def _turned(names: Sequence[str], rows: Sequence[Cells], width: int) -> Iterator[Table]:
+    """Tables of as many checkpoints each as fit, one at least."""
+    start = 0
+    while start < len(rows):
+        end = start + 1
+        table = _columns(names[start:end], rows[start:end])
+        while end < len(rows) and _width(wider := _columns(names[start : end + 1], rows[start : end + 1])) <= width:
+            table, end = wider, end + 1
+        yield table
+        start = end
+
+
+def _columns(names: Sequence[str], rows: Sequence[Cells]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold", max_width=_NAME)
+    for title in rows[0]:
+        table.add_row(title, *(cells[title] for cells in rows))
+    return table
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, title in enumerate(titles):
+        table.add_column(title.strip() if place else title, justify="right" if place else "left", no_wrap=True)
+    return table
+
+
+def _width(table: Table) -> int:
+    console = Console(width=10_000)
+    return Measurement.get(console, console.options, table).maximum
+
+
+def _cells(row: Candidate, several: Several) -> Cells:
+    """What decides first."""
+    cells = {
+        "size": size(row.weight_bytes),
+        "CER": percent(row.cer),
+        "  95 %": span(row.cer_interval),
+        "to baseline": points(row.cer_difference),
+        "  95 % ": signed_span(row.cer_difference_interval),
+        "KL": number(row.kl),
+        "agreement": agreed(row.agreement, row.agreement_interval),
+        "loops": percent(row.loop_rate),
+        "to best": points(row.behind_best),
+        "  95 %  ": signed_span(row.behind_best_interval),
+    }
+    cells |= {metric.title: measured(row.metrics.get(name), metric.unit) for name, metric in several.metrics.items()}
+    method = ", ".join(filter(None, (row.method, row.format)))
+    return cells | {"pages/s": number(row.pages_per_second), "method": method, "runtime": row.runtime}

@@ -10,8 +10,7 @@ from rich.table import Table
 
 from hyocr_core.contract.config import show as quoted
 from hyocr_core.contract.decoding import Decoding
-from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
-from hyocr_core.report.numbers import (
+from hyocr_core.evaluation.scores.numbers import (
     NONE,
     measured,
     measured_difference,
@@ -24,6 +23,7 @@ from hyocr_core.report.numbers import (
     size,
     span,
 )
+from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
 
 
 def eval_table(result: EvalResult) -> Table:
@@ -126,6 +126,7 @@ _CLOSENESS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("identical_pages", "identical pages", str),
     ("tokens", "tokens compared", str),
     ("agreement", "next-token agreement", percent),
+    ("agreement_interval", "  95 % interval", span),
     ("kl", "KL, nats per token", partial(number, digits=2)),
 )
 """The same of a Comparison."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
+from hyocr_core.evaluation.scores.numbers import count, size
 from hyocr_core.models.fitting import Fit, ServingMemory
-from hyocr_core.report.numbers import count, size
 
 
 def memory_table(memory: ServingMemory) -> Table:

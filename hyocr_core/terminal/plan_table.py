@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from hyocr_core.report.numbers import duration, size, times
+from hyocr_core.evaluation.scores.numbers import duration, size, times
 from hyocr_core.run.dry_run import CalibrationPlan, DryRun, PartSize
 
 _UNKNOWN = "unknown"

@@ -59,6 +59,12 @@ class TerminalProgress:
         """Draw no more."""
         self._bars.stop()
 
+    def clear(self) -> None:
+        """Draw no more, and leave nothing of what was drawn."""
+        for task in self._bars.task_ids:
+            self._bars.update(task, visible=False)
+        self.close()
+
     def __enter__(self) -> TerminalProgress:
         self._bars.start()
         return self

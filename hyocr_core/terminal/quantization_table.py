@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, LayerRecord, QuantReport
 from hyocr_core.evaluation.scores.gate import failures
-from hyocr_core.report.numbers import measured, number, percent, seconds, size
+from hyocr_core.evaluation.scores.numbers import agreed, measured, number, percent, seconds, size
 from hyocr_core.report.text import told
 from hyocr_core.shown import message
 
@@ -68,9 +68,10 @@ def _reading(numbers: EvaluationRecord) -> Iterator[str]:
     known = {label: score for label, score in scores.items() if score is not None}
     if numbers.model.cer is not None:
         yield "CER " + ", ".join(f"{label}{percent(score.cer)}" for label, score in known.items())
+    agreement = agreed(numbers.model.agreement, numbers.model.agreement_interval)
     if numbers.model.agreement is not None and numbers.model.kl is not None:
         yield (
-            f"next-token agreement {percent(numbers.model.agreement)}, KL {number(numbers.model.kl, 2)}, "
+            f"next-token agreement {agreement}, KL {number(numbers.model.kl, 2)}, "
             f"{numbers.model.identical} pages identical, {numbers.model.loops} end in a loop"
         )
     for name, metric in numbers.metrics.items():

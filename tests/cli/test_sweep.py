@@ -47,7 +47,7 @@ def refused(grid: dict[str, object], folder: Path) -> str:
 
 def test_a_grid_is_made_compared_and_not_made_again(grid: dict[str, object], tmp_path: Path) -> None:
     file = written(grid, tmp_path)
-    done = sweep(file, "--json")
+    done = sweep(file, "--json", "--csv", str(tmp_path / "sweep.csv"))
     assert done.exit_code == 0, done.output
     compared = json.loads(done.stdout)
     made = [row for row in compared["candidates"] if row["kind"] == "quantized"]
@@ -61,6 +61,14 @@ def test_a_grid_is_made_compared_and_not_made_again(grid: dict[str, object], tmp
     assert sizes[2] == min(sizes)
     assert sizes[2] < sizes[0] < sizes[1]
     assert made[2]["front"]
+    # Four pages choose nothing, and say so on the page too.
+    assert compared["recommendation"] == {"name": None, "text": "4 pages are too few to choose by."}
+    page = tmp_path / "sweep" / "index.html"
+    assert f"page {page}\n" in done.stderr
+    html = page.read_text(encoding="utf-8")
+    assert all(row["name"] in html for row in made)
+    assert "4 pages are too few to choose by." in html
+    assert (tmp_path / "sweep.csv").read_text(encoding="utf-8").count("\n") == 6
     assert compared["failed"] == {}
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").rglob("*.safetensors")}
     assert len(stamps) == 4
@@ -150,6 +158,13 @@ def test_bad_input_is_one_line_before_any_work(
 ) -> None:
     assert named in refused(grid | change, tmp_path)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_page_of_somebody_else_is_refused_before_any_work(grid: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "index.html").write_text("<html>mine")
+    assert "index.html: hyocr did not write what is there" in refused(grid, tmp_path)
+    assert (tmp_path / "sweep" / "index.html").read_text() == "<html>mine"
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -54,11 +54,14 @@ def test_json_is_one_object_on_stdout(tiny: Path, noisy: Path, folder: Path) -> 
         "length_ratio",
         "tokens",
         "agreement",
+        "agreement_interval",
         "kl",
         "metrics",
     }
     assert data["model"]["model"] == str(noisy)
     assert data["baseline"]["model"] == str(tiny)
+    assert data["verdict"]["outcome"] == "unknown"
+    assert data["verdict"]["text"].endswith(" on 4 pages, too few to say what was lost.")
 
 
 def test_table_goes_to_stdout_and_talk_to_stderr(tiny: Path, noisy: Path, folder: Path) -> None:
@@ -68,13 +71,15 @@ def test_table_goes_to_stdout_and_talk_to_stderr(tiny: Path, noisy: Path, folder
         assert word in result.stdout
     assert "read pages" in result.stderr
     assert "read pages" not in result.stdout
+    assert result.stdout.splitlines()[-1].endswith(" on 4 pages, too few to say what was lost.")
 
 
 def test_table_without_baseline_has_one_column(tiny: Path, folder: Path) -> None:
     result = run(tiny, "--data", folder)
     assert result.exit_code == 0, result.output
     assert "exact match" in result.stdout
-    assert "baseline" not in result.stdout
+    assert "baseline" not in result.stdout.splitlines()[1]
+    assert result.stdout.endswith(" on 4 pages; only a baseline can tell what was lost.\n")
 
 
 def test_table_shows_every_measure_and_fits_80_columns(
@@ -93,7 +98,7 @@ def test_table_shows_every_measure_and_fits_80_columns(
         *("peak memory", "identical pages", "next-token agreement"),
     ):
         assert labels.count(label) == 1, label
-    assert labels.count("95 % interval") == 4
+    assert labels.count("95 % interval") == 5
     assert "…" not in text
     for path in (noisy, tiny):
         assert str(path) in "".join(_column(text, 1 if path == noisy else 2)), "a path is folded, not cut"
@@ -192,7 +197,7 @@ def test_csv_without_a_baseline_has_no_columns_for_one(tiny: Path, folder: Path,
         assert run(tiny, "--data", folder, "--csv", path).exit_code == 0
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["name", "reference", "text", "errors", "cer", "wer", "loop"]
+    assert list(rows[0]) == ["name", "reference", "text", "errors", "cer", "wer", "loop", "cut"]
     assert len(rows) == 4
     assert not list(tmp_path.glob(".pages.csv*")), "the file is replaced as a whole"
 

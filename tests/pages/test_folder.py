@@ -59,11 +59,10 @@ def test_thumbnails_in_a_tiff_file_are_no_pages(tmp_path: Path) -> None:
     assert [record.open_image().size for record in records] == [(64, 96)] * 2
 
 
-def test_a_tiff_file_of_several_pages_is_a_source_and_one_of_one_is_not(tmp_path: Path) -> None:
+def test_a_tiff_file_is_a_source(tmp_path: Path) -> None:
     fax = save_tiff(tmp_path / "fax.tif", *COLORS)
     assert [record.name for record in open_source(str(fax))] == ["fax.tif:1", "fax.tif:2", "fax.tif:3"]
-    with pytest.raises(CalibrationError, match="is a single image"):
-        open_source(str(save_tiff(tmp_path / "one.tif", "red")))
+    assert [record.name for record in open_source(str(save_tiff(tmp_path / "one.tif", "red")))] == ["one.tif"]
 
 
 def test_a_row_that_names_a_file_of_several_pages_is_refused(tmp_path: Path) -> None:

@@ -65,13 +65,17 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", ["", "no-such-place", "synthetc", "a.jsonl,", "pages,synthetic:1"])
 def test_an_unknown_source_lists_the_valid_forms(spec: str) -> None:
-    with pytest.raises(CalibrationError, match=r"no such file or folder; give a folder of images, a JSONL or PDF file"):
+    with pytest.raises(CalibrationError, match=r"no such file or folder; give a folder of images, a JSONL, PDF or"):
         open_source(spec)
 
 
-def test_a_single_image_is_no_source(picture: Picture) -> None:
-    with pytest.raises(CalibrationError, match="is a single image"):
-        open_source(str(picture("a.png")))
+def test_a_single_image_is_a_page_with_its_transcript(picture: Picture) -> None:
+    path = picture("a.PNG")
+    (record,) = open_source(str(path))
+    assert (record.name, record.answer) == ("a.PNG", None)
+    path.with_suffix(".txt").write_text("text\n")
+    (record,) = open_source(str(path))
+    assert record.answer == "text"
 
 
 @pytest.mark.parametrize("count", ["", "0", "-3", "many", "1.5", "10001", "9" * 5000, "²"])

@@ -20,6 +20,7 @@ from hyocr_core.checkpoint.quant_report import (
     QuantReport,
 )
 from hyocr_core.evaluation.recorded.record_folder import pages_key
+from hyocr_core.evaluation.scores.conclusion import conclude
 from hyocr_core.evaluation.scores.result import BlockError, Comparison, EvalResult, LayerError, ModelScore, PageResult
 from tests.decoding import decoding
 
@@ -187,7 +188,8 @@ def evaluation(pages: tuple[PageResult, ...] | None = None, **changes: Any) -> E
         "failures": {"broken.png": "/home/someone/secret/broken.png: is no image"},
         "pages": pages,
     }
-    return EvalResult(**values | changes)
+    result = EvalResult(**values | changes)
+    return result if "verdict" in changes else result.model_copy(update={"verdict": conclude(result)})
 
 
 def checkpoint(

@@ -255,10 +255,10 @@ def test_the_card_shows_the_measured_numbers_with_runtime_and_data(measured: Pat
     assert numbers.rounded is not None
     rows = cells(text)
     assert rows[""] == ["CER", "95 % interval", "agreement", "KL", "loops", "weights"]
-    assert rows["original"] == ["0.00 %", "0.00 to 0.00", "–", "–", "0", "9.7 MB"]
+    assert rows["original"] == ["0.00 %", "0.00 to 31.23", "–", "–", "0", "9.7 MB"]
     for label, score in (("rounded to nearest", numbers.rounded), ("this checkpoint", numbers.model)):
         assert score.kl is not None
-        assert rows[label][2:] == ["100.00 %", f"{score.kl:.2g}", "0", "6.2 MB"]
+        assert rows[label][2:] == ["≥ 68.77 %", f"{score.kl:.2g}", "0", "6.2 MB"]
     assert rows["rounded to nearest"][3] != rows["this checkpoint"][3]
     assert "8 pages of heldout.jsonl" in text
     assert "The CER is +0.00 points from the original's" in text

@@ -17,8 +17,9 @@ from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord
 from hyocr_core.errors import CheckpointError, OutputError
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import Comparison
-from hyocr_core.report.page import TEMPLATES, write_page
+from hyocr_core.report.page import write_page
 from hyocr_core.report.plots import Plot
+from hyocr_core.report.rendered import TEMPLATES
 from tests.report import built
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)> $\\frac{ {{ 7*7 }} \u202e\udc80\x00 </svg> &amp; \"'"
@@ -91,7 +92,9 @@ def page(html: str) -> Parsed:
 def test_the_first_screen_answers_how_much_smaller_how_much_worse_and_where(page: Parsed) -> None:
     text = plain(page.text)
     assert "How much smaller? 1.47× smaller 1.93 GB of weights became 1.31 GB." in text
-    assert "How much worse? +0.19 points of CER CER 1.04 % before, 1.23 % now. It reads worse" in text
+    assert "How much worse? +0.19 points of CER CER 1.04 % before, 1.23 % now (95 % of the difference: +0.04" in text
+    verdict = "1.5× smaller (1.93 GB to 1.31 GB), but it reads worse: CER 1.04 % became 1.23 %, +0.19 points"
+    assert text.index(verdict) < text.index("How much smaller?")
     assert "Plain rounding to nearest costs +1.27 points." in text
     assert "99.30 % of next tokens agree" in text
     assert "Where? block 5 of the decoder model.layers.5 is off by 61 %" in text
@@ -261,7 +264,8 @@ def test_an_endpoint_without_sizes_tokens_and_blocks_is_shown(tmp_path: Path) ->
         model=served, baseline=served, comparison=compared, rounded=None, rounded_comparison=None, blocks=(), layers=()
     )
     text = plain(parsed(built.checkpoint(tmp_path / "x", None, result)).text)
-    assert "On 40 pages that is within chance (95 %: −0.10 to +0.10)." in text
+    assert "No measurable loss: " in text
+    assert "(95 %: −0.10 to +0.10)" in text
     assert "By the method’s own measure of its layers (output_error)" in text
     assert "Next-token agreement" not in text
     assert "all weights 1.93 GB 1.31 GB" in text

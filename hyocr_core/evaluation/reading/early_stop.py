@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
 from hyocr_core.contract.decoding import Decoding
+from hyocr_core.evaluation.reading.arriving import ArrivingText, Decode
 from hyocr_core.evaluation.scores.loops import STOP_FROM, STOP_SPAN, STOP_STEP, loop_stop, repeats
 from hyocr_core.evaluation.scores.score import Answer
 
-Decode: TypeAlias = Callable[[Sequence[int]], str]
-"""Makes text of tokens, without special ones."""
-
 STRIDE = 64
 """Tokens between two looks at what is written."""
-
-_BROKEN = "\ufffd"
-"""What a decoder makes of a character whose last bytes are missing; at most three tokens wait for them."""
-_WAITING = 3
 
 
 def as_decoded(answer: Answer, decoding: Decoding) -> Answer:
@@ -35,16 +29,14 @@ class LoopWatch:
     """Follows one answer and says when `loop_stop` finds a loop in it. Every token is decoded once, or a few times."""
 
     def __init__(self, decode: Decode) -> None:
-        self._decode = decode
-        self._waiting: list[int] = []
+        self._text = ArrivingText(decode)
         self._tail = ""
         self._length = 0
         self._look = STOP_FROM
 
     def repeats(self, tokens: Sequence[int]) -> bool:
         """Take the tokens written since the last call; whether the answer repeats itself now."""
-        self._waiting += tokens
-        text = self._take()
+        text = self._text.add(tokens)
         self._length += len(text)
         text = self._tail + text
         while self._look <= self._length:
@@ -54,17 +46,6 @@ class LoopWatch:
             self._look += STOP_STEP
         self._tail = text[-STOP_SPAN:]
         return False
-
-    def _take(self) -> str:
-        """The text of what waits, but for tokens that hold the beginning of a character only."""
-        count = len(self._waiting)
-        for end in range(count, max(count - _WAITING - 1, -1), -1):
-            text = self._decode(self._waiting[:end])
-            if not text.endswith(_BROKEN):
-                self._waiting = self._waiting[end:]
-                return text
-        text, self._waiting = self._decode(self._waiting), []
-        return text
 
 
 class EarlyStop(StoppingCriteria):

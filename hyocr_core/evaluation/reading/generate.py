@@ -6,7 +6,7 @@ A batch holds prompts of the same length with images of the same grid, so that n
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.errors import RunError
-from hyocr_core.evaluation.reading.early_stop import Decode, EarlyStop
+from hyocr_core.evaluation.reading.arriving import Decode, Told
+from hyocr_core.evaluation.reading.early_stop import EarlyStop
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs, embed_prompts
 
 if TYPE_CHECKING:
@@ -85,8 +86,11 @@ class Runner:
         return Prompts(token_ids, embedded.hidden_states, embedded.places)
 
     @torch.inference_mode()
-    def generate(self, prompts: Prompts) -> Written:
-        """The greedy answer to each prompt, end of sequence included unless a limit or a loop cut it."""
+    def generate(self, prompts: Prompts, told: Callable[[str], None] | None = None) -> Written:
+        """The greedy answer to each prompt, end of sequence included unless a limit or a loop cut it.
+
+        told: given the text of the answer to a single prompt, piece by piece as it is written.
+        """
         watch = _Watch(self.folder)
         rows, length = prompts.token_ids.shape
         stop = EarlyStop(length, rows, self._decode)
@@ -98,6 +102,7 @@ class Runner:
             logits_processor=LogitsProcessorList([watch]),
             stopping_criteria=StoppingCriteriaList([stop] if self.decoding.stop_loops else []),
             max_new_tokens=self.room(length),
+            streamer=None if told is None else Told(self._decode, told),
         )
         tokens = [self._until_end(row[: stop.written.get(at)]) for at, row in enumerate(written[:, length:].tolist())]
         return Written(tokens, watch.first_token_at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -81,9 +81,15 @@ class Reader:
         self.runner = Runner(self.model.skeleton, entry.weights.folder, decoding, self._decode)
         self._entry = entry
 
-    def read(self, inputs: Sequence[dict[str, Tensor]], seen: Sequence[tuple[Reader, _Read]] = ()) -> _Read:
+    def read(
+        self,
+        inputs: Sequence[dict[str, Tensor]],
+        seen: Sequence[tuple[Reader, _Read]] = (),
+        told: Callable[[str], None] | None = None,
+    ) -> _Read:
         """Read one batch of pages of one size.
 
+        told: given the text of a single page, piece by piece as it is written.
         seen: the same batch as others have read it. What the same vision tower has seen is not looked at again; the
         time that it took counts for every reader.
         """
@@ -92,7 +98,7 @@ class Reader:
         prompts = self.runner.embed(inputs) if alike is None else alike.prompts
         embedded = time.perf_counter()
         seconds = embedded - started if alike is None else alike.seconds
-        written = self.runner.generate(prompts)
+        written = self.runner.generate(prompts, told)
         answers = tuple(self._answer(tokens) for tokens in written.tokens)
         kept = BatchReading(
             answers=answers,
@@ -130,9 +136,7 @@ def read_batch(
 
     pages: indices of what `inputs` holds. diagnosed: find out, too, where the model departs from the baseline.
     """
-    done: dict[Role, _Read] = {}
-    for role, reader in readers.items():
-        done[role] = reader.read(inputs, [(readers[other], read) for other, read in done.items()])
+    done = _read_by_all(inputs, readers)
     readings = {role: read.kept for role, read in done.items()}
     if "baseline" not in readers:
         return BatchRecord(pages=tuple(pages), readings=readings)
@@ -144,6 +148,25 @@ def read_batch(
         )
         diagnosis = diagnose(baseline, model, inputs, done["baseline"].tokens)
     return BatchRecord(pages=tuple(pages), readings=readings, gaps=_gaps(readers, done), diagnosis=diagnosis)
+
+
+def read_page(
+    inputs: dict[str, Tensor], readers: Mapping[Role, Reader], told: Callable[[str], None] | None
+) -> dict[Role, Answer]:
+    """Let every reader read one page, and measure nothing. told: as in `Reader.read`, of the first reader."""
+    return {role: read.kept.answers[0] for role, read in _read_by_all([inputs], readers, told).items()}
+
+
+def _read_by_all(
+    inputs: Sequence[dict[str, Tensor]],
+    readers: Mapping[Role, Reader],
+    told: Callable[[str], None] | None = None,
+) -> dict[Role, _Read]:
+    done: dict[Role, _Read] = {}
+    for role, reader in readers.items():
+        seen = [(readers[other], read) for other, read in done.items()]
+        done[role] = reader.read(inputs, seen, None if seen else told)
+    return done
 
 
 def _gaps(readers: Mapping[Role, Reader], done: Mapping[Role, _Read]) -> dict[Role, tuple[Gap, ...]]:

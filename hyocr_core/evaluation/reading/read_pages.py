@@ -45,7 +45,7 @@ def read_pages(
 
     Raises RunError when no page is read by everyone, or a runtime fails.
     """
-    readers = _load(participants, device)
+    readers = load_readers(participants, device)
     together = _read_together(pages, readers, kept, batch_size, progress) if readers else []
     alone: dict[Role, list[BatchRecord]] = {}
     unread: dict[int, str] = {}
@@ -73,7 +73,7 @@ def read_pages(
     )
 
 
-def _load(participants: Participants, device: torch.device) -> dict[Role, Reader]:
+def load_readers(participants: Participants, device: torch.device) -> dict[Role, Reader]:
     """Everyone who reads in this process."""
     readers: dict[Role, Reader] = {}
     for role, entry in participants.entries.items():

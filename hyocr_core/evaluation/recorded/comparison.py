@@ -13,8 +13,9 @@ from hyocr_core.checkpoint.quant_report import MetricRecord
 from hyocr_core.contract.config import FrozenModel, show
 from hyocr_core.errors import BadInputError
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
-from hyocr_core.evaluation.recorded.pareto import pareto_front
-from hyocr_core.evaluation.scores.rates import bootstrap_interval
+from hyocr_core.evaluation.recorded.pareto import Contender, pareto_front
+from hyocr_core.evaluation.recorded.recommend import Recommendation, recommend
+from hyocr_core.evaluation.scores.rates import bootstrap_interval, erring_rate
 from hyocr_core.evaluation.scores.result import EvalResult, Interval, ModelScore, Runtime, values
 
 
@@ -34,12 +35,13 @@ class Candidate(FrozenModel):
     behind_best: float | None = Field(description="CER less that of the best quantization; None for the best itself")
     behind_best_interval: Interval | None = Field(description="paired")
     agreement: float | None
+    agreement_interval: Interval | None = None
     kl: float | None
     loop_rate: float
     metrics: dict[str, float] = Field({}, description="of the metrics that were named, by name")
     pages_per_second: float
     tokens_per_second: float
-    front: bool = Field(description="no other is both smaller and better")
+    front: bool = Field(description="no other quantization is smaller without being measurably worse, or better")
 
 
 class Several(FrozenModel):
@@ -49,6 +51,7 @@ class Several(FrozenModel):
     pages: int
     metrics: dict[str, MetricRecord] = Field({}, description="the metrics that some evaluation named, by name")
     candidates: tuple[Candidate, ...]
+    recommendation: Recommendation
 
 
 def side_by_side(folders: Sequence[Path], *, cross_runtime: bool = False) -> Several:
@@ -70,10 +73,20 @@ def side_by_side(folders: Sequence[Path], *, cross_runtime: bool = False) -> Sev
     first = next((result for result in results if result.baseline is not None), None)
     rows = [] if first is None or first.baseline is None else [_baseline(first.baseline)]
     best = min(results, key=lambda result: (result.model.cer is None, result.model.cer))
-    rows += [_candidate(*each, best) for each in zip(names, found, results, strict=True)]
+    quantized = [_candidate(*each, best) for each in zip(names, found, results, strict=True)]
+    contenders = [
+        Contender(row.name, row.weight_bytes or 0, result) for row, result in zip(quantized, results, strict=True)
+    ]
+    front = pareto_front(contenders)
+    rows += [row.model_copy(update={"front": index in front}) for index, row in enumerate(quantized)]
     metrics = {name: metric for result in results for name, metric in result.metrics.items()}
-    candidates = tuple(_with_front(rows))
-    return Several(data=results[0].data, pages=len(results[0].pages), metrics=metrics, candidates=candidates)
+    return Several(
+        data=results[0].data,
+        pages=len(results[0].pages),
+        metrics=metrics,
+        candidates=tuple(rows),
+        recommendation=recommend(contenders),
+    )
 
 
 def _evaluations(found: Sequence[Evidence]) -> list[EvalResult]:
@@ -192,6 +205,7 @@ def _candidate(name: str, evidence: Evidence, result: EvalResult, best: EvalResu
         behind_best=behind,
         behind_best_interval=interval,
         agreement=None if compared is None else compared.agreement,
+        agreement_interval=None if compared is None else compared.agreement_interval,
         kl=None if compared is None else compared.kl,
         front=False,
     )
@@ -201,14 +215,9 @@ def _behind(result: EvalResult, best: EvalResult) -> tuple[float | None, Interva
     """CER less the best one's, on the same pages, with its paired interval."""
     if result.model.cer is None or best.model.cer is None:
         return None, None
-    pairs = list(zip(result.pages, best.pages, strict=True))
-    errors = [(mine.errors or 0) - (other.errors or 0) for mine, other in pairs]
-    sizes = [len(mine.reference or "") for mine, _ in pairs]
-    return result.model.cer - best.model.cer, bootstrap_interval(errors, sizes, seed=result.seed)
-
-
-def _with_front(rows: Sequence[Candidate]) -> list[Candidate]:
-    known = [index for index, row in enumerate(rows) if row.weight_bytes is not None and row.cer is not None]
-    costs = [(float(rows[index].weight_bytes or 0), rows[index].cer or 0.0) for index in known]
-    front = {known[index] for index in pareto_front(costs)}
-    return [row.model_copy(update={"front": index in front}) for index, row in enumerate(rows)]
+    own, theirs = ([page.errors or 0 for page in each.pages] for each in (result, best))
+    sizes = [len(page.reference or "") for page in result.pages]
+    less = [mine - other for mine, other in zip(own, theirs, strict=True)]
+    otherwise = erring_rate([*own, *theirs], [*sizes, *sizes])
+    interval = bootstrap_interval(less, sizes, seed=result.seed, signed=True, otherwise=otherwise)
+    return result.model.cer - best.model.cer, interval

@@ -1,13 +1,15 @@
-"""The pages of an evaluation as a CSV file."""
+"""CSV files: the pages of an evaluation, and several quantizations beside each other."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.checkpoint.output_file import check_output
+from hyocr_core.evaluation.recorded.comparison import Candidate, Several
 from hyocr_core.evaluation.scores.result import EvalResult, PageResult
 from hyocr_core.outside.home import expanded
 from hyocr_core.shown import spreadsheet
@@ -16,7 +18,9 @@ _OF_COMPARISON = ("baseline_", "compared_", "agreeing_", "kl")
 
 
 MARK = b"name,reference,text,errors,"
-"""What such a file begins with."""
+"""What a file of pages begins with."""
+COMPARISON_MARK = b"name,kind,method,format,"
+"""What one of checkpoints begins with."""
 
 
 def check_csv(path: Path) -> None:
@@ -35,6 +39,38 @@ def write_csv(result: EvalResult, path: Path) -> None:
     rows = [_row(page) for page in result.pages]
     known = dict.fromkeys(name for row in rows for name in row)
     columns = [name for name in known if result.baseline is not None or not name.startswith(_OF_COMPARISON)]
+    _write(path, columns, rows)
+
+
+def check_comparison_csv(path: Path) -> None:
+    """Raise OutputError if `path` cannot become such a file."""
+    check_output(path, COMPARISON_MARK)
+
+
+def write_comparison_csv(several: Several, path: Path) -> None:
+    """Write one row for each checkpoint, likewise.
+
+    The columns are the fields of Candidate, both ends of an interval as `cer_low` and `cer_high`, the metrics that were
+    named, and whether it is the one that is recommended.
+    """
+    check_comparison_csv(path)
+    rows = [_comparison_row(each, several) for each in several.candidates]
+    _write(path, list(rows[0]), rows)
+
+
+def _comparison_row(candidate: Candidate, several: Several) -> dict[str, object]:
+    row: dict[str, object] = {}
+    for name, value in candidate.model_dump(exclude={"metrics"}).items():
+        if name.endswith("_interval"):
+            low, high = value or (None, None)
+            row |= {name.replace("_interval", "_low"): low, name.replace("_interval", "_high"): high}
+        else:
+            row[name] = spreadsheet(value) if isinstance(value, str) else value
+    row |= {"recommended": candidate.name == several.recommendation.name}
+    return row | {f"metric_{name}": candidate.metrics.get(name) for name in several.metrics}
+
+
+def _write(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()

@@ -25,6 +25,7 @@ def summarize(result: EvalResult, data: str) -> EvaluationRecord:
         cer_difference=None if compared is None else compared.cer_difference,
         cer_difference_interval=None if compared is None else compared.cer_difference_interval,
         metrics=result.metrics,
+        verdict=result.verdict,
     )
 
 
@@ -41,6 +42,7 @@ def _score(score: ModelScore, compared: Comparison | None, pages: int) -> ScoreR
         tokens_per_second=score.tokens_per_second,
         weight_bytes=score.weight_bytes,
         agreement=None if compared is None else compared.agreement,
+        agreement_interval=None if compared is None else compared.agreement_interval,
         kl=None if compared is None else compared.kl,
         identical=None if compared is None else compared.identical_pages,
         metrics=values(score),

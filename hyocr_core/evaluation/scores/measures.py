@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 from hyocr_core.checkpoint.quant_report import MetricRecord
 from hyocr_core.contract.config import show
 from hyocr_core.contract.metric import Metric
 from hyocr_core.errors import HyocrError, MetricError, one_line
 from hyocr_core.evaluation.scores.error_rates import BUILT_IN
-from hyocr_core.evaluation.scores.rates import bootstrap_interval, micro_rate
+from hyocr_core.evaluation.scores.rates import bootstrap_interval, erring_rate, micro_rate
 from hyocr_core.evaluation.scores.result import Measure
 from hyocr_core.plugin.metrics import MetricEntry, load_metric
 from hyocr_core.settings.eval_config import EvalConfig
@@ -79,15 +80,18 @@ class Measured:
 
     def less(self, other: Measured) -> Measure | None:
         """The difference to the same metric on the same pages as another checkpoint read them, paired."""
-        return self._together([mine - theirs for mine, theirs in zip(self.numbers, other.numbers, strict=True)])
+        less = [mine - theirs for mine, theirs in zip(self.numbers, other.numbers, strict=True)]
+        # Where no page differs: one that does would hardly be worse than those that have errors.
+        otherwise = erring_rate([*self.numbers, *other.numbers], [*self.sizes, *other.sizes])
+        return self._together(less, signed=True, otherwise=otherwise)
 
-    def _together(self, numbers: Sequence[float]) -> Measure | None:
+    def _together(self, numbers: Sequence[float], **how: Any) -> Measure | None:
         if self.metric.together == "sum":
-            low, high = bootstrap_interval(numbers, [1] * len(numbers), seed=self.seed)
+            low, high = bootstrap_interval(numbers, [1] * len(numbers), seed=self.seed, **how)
             return Measure(value=float(sum(numbers)), interval=(low * len(numbers), high * len(numbers)))
         if not any(self.sizes):
             return None
-        interval = bootstrap_interval(numbers, self.sizes, seed=self.seed)
+        interval = bootstrap_interval(numbers, self.sizes, seed=self.seed, **how)
         return Measure(value=micro_rate(numbers, self.sizes), interval=interval)
 
 

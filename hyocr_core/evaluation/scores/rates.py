@@ -12,6 +12,7 @@ from rapidfuzz.distance import Levenshtein
 
 RESAMPLES = 10_000
 _CHUNK = 1 << 20  # indices drawn at once: bounds the memory of a bootstrap over many pages
+_ALIKE = 1e-9  # relative: rates that only rounding tells apart
 
 # Han, kana, their punctuation and full-width forms: scripts that put no space between words, and one block of Unicode
 # after the other. Hangul is not among them, Korean has spaces.
@@ -54,13 +55,27 @@ def micro_rate(errors: Sequence[float], sizes: Sequence[float]) -> float:
     return float(sum(errors) / total)
 
 
+def unseen_share(samples: int, level: float = 0.95) -> float:
+    """The largest share that may be otherwise where none of so many samples is: exact binomial, about 3 / samples."""
+    return float(1 - (1 - level) ** (1 / samples))
+
+
 def bootstrap_interval(
-    errors: ArrayLike, sizes: ArrayLike, *, seed: int, level: float = 0.95, resamples: int = RESAMPLES
+    errors: ArrayLike,
+    sizes: ArrayLike,
+    *,
+    seed: int,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    signed: bool = False,
+    otherwise: float = 1.0,
 ) -> tuple[float, float]:
     """Percentile interval of `micro_rate` under resampling of the samples with replacement (Efron 1979).
 
     errors, sizes: (samples,). With the difference of two models' errors on the same samples as `errors` it is the
-    paired interval of the difference of their rates. Resamples whose sizes sum to 0 have no rate and are left out.
+    paired interval of the difference of their rates; signed: it is such. Resamples whose sizes sum to 0 have no rate
+    and are left out. Where all samples have the same rate, such as 0, resampling sees no spread: then as many samples
+    as may have gone unseen (`unseen_share`) are taken to be off by `otherwise`, which is wholly.
     """
     numerators, denominators = np.asarray(errors, np.float64), np.asarray(sizes, np.float64)
     if numerators.ndim != 1 or numerators.shape != denominators.shape or denominators.sum() <= 0:
@@ -73,5 +88,21 @@ def bootstrap_interval(
         drawn = rng.integers(samples, size=(min(rows, resamples - start), samples))
         totals = denominators[drawn].sum(axis=1)
         rates.append(numerators[drawn].sum(axis=1)[totals > 0] / totals[totals > 0])
-    low, high = np.quantile(np.concatenate(rates), [(1 - level) / 2, (1 + level) / 2])
+    drawn_rates = np.concatenate(rates)
+    if np.ptp(drawn_rates) <= _ALIKE * np.abs(drawn_rates).max():
+        unseen = otherwise * unseen_share(int(np.count_nonzero(denominators)), level)
+        return _unvaried(float(drawn_rates[0]), unseen, signed)
+    low, high = np.quantile(drawn_rates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def erring_rate(errors: Iterable[float], sizes: Iterable[float]) -> float:
+    """The mean rate of the samples that have errors, 1 at most; 1 if none has."""
+    rates = [min(abs(error) / size, 1.0) for error, size in zip(errors, sizes, strict=True) if error and size]
+    return sum(rates) / len(rates) if rates else 1.0
+
+
+def _unvaried(rate: float, unseen: float, signed: bool) -> tuple[float, float]:
+    """The rate, less and more what was not seen; a share stays one."""
+    least, most = (-1.0 if signed else 0.0), 1.0
+    return min(rate, max(rate - unseen, least)), max(rate, min(rate + unseen, most))

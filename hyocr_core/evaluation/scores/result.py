@@ -1,4 +1,4 @@
-"""What an evaluation says. Rates are fractions, not percent; intervals are 95 % bootstrap intervals over pages."""
+"""What an evaluation says. Rates are fractions, not percent; intervals are 95 %, over pages: `bootstrap_interval`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from hyocr_core.checkpoint.quant_report import GateRecord, MetricRecord, System, Task
+from hyocr_core.checkpoint.quant_report import GateRecord, MetricRecord, System, Task, VerdictRecord
 from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.contract.decoding import Decoding
@@ -78,7 +78,8 @@ def values(score: ModelScore) -> dict[str, float]:
 class Comparison(FrozenModel):
     """The model beside the baseline.
 
-    The last three with both forced along the baseline's own greedy answers; None for runtimes that only return text.
+    Tokens, agreement and KL with both forced along the baseline's own greedy answers; None for runtimes that only
+    return text.
     """
 
     cer_difference: float | None = Field(description="the model's CER less the baseline's, on the same pages")
@@ -87,6 +88,7 @@ class Comparison(FrozenModel):
     length_ratio: float | None = Field(description="characters written over the baseline's; None if it wrote none")
     tokens: int | None = Field(description="answer tokens compared, end of sequence included")
     agreement: float | None = Field(description="fraction of these tokens for which both find the same token likeliest")
+    agreement_interval: Interval | None = Field(None, description="over pages")
     kl: float | None = Field(description="KL(baseline || model), mean per token, nats, whole vocabulary")
     metrics: dict[str, Measure] = Field({}, description="the model's less the baseline's, paired")
 
@@ -134,11 +136,13 @@ class PageResult(FrozenModel):
     cer: float | None = None
     wer: float | None = None
     loop: bool = Field(description="ends in a repetition loop")
+    cut: bool = Field(False, description="reached the limit of new tokens")
     baseline_text: str | None = None
     baseline_errors: int | None = None
     baseline_cer: float | None = None
     baseline_wer: float | None = None
     baseline_loop: bool | None = None
+    baseline_cut: bool | None = None
     compared_tokens: int | None = None
     agreeing_tokens: int | None = None
     kl: float | None = Field(None, description="mean per token of this page")
@@ -181,5 +185,6 @@ class EvalResult(FrozenModel):
     left_out: dict[str, str] = Field({}, description="page or file of the source -> why it was not drawn")
     unread: dict[str, str] = Field({}, description="page -> why a runtime gave no answer; it counts nowhere")
     metrics: dict[str, MetricRecord] = Field({}, description="the metrics that were named, by name")
-    gate: GateRecord | None = Field(None, description="the verdict, if one was asked for and every page was read")
+    verdict: VerdictRecord | None = Field(None, description="what it comes to, in words")
+    gate: GateRecord | None = Field(None, description="whether bounds hold, if there are any and every page was read")
     pages: tuple[PageResult, ...]

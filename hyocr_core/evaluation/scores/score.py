@@ -11,7 +11,7 @@ from pydantic import Field
 from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.measures import ChosenMetric, Measured, PageTexts, measure_named, measure_own
 from hyocr_core.evaluation.scores.rates import bootstrap_interval, micro_rate, normalize, words
-from hyocr_core.evaluation.scores.result import Comparison, ModelScore, PageResult, Runtime
+from hyocr_core.evaluation.scores.result import Comparison, Interval, ModelScore, PageResult, Runtime
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,14 @@ def compare(reading: Reading, baseline: Reading, gaps: Sequence[Gap]) -> Compari
         length_ratio=sum(len(text) for text in reading.texts) / written if written else None,
         tokens=tokens or None,
         agreement=sum(gap.agreeing for gap in gaps) / tokens if tokens else None,
+        agreement_interval=_agreement_interval(gaps, reading.own["loops"].seed) if tokens else None,
         kl=sum(gap.kl for gap in gaps) / tokens if tokens else None,
         metrics={name: found for name, found in differences.items() if found is not None},
     )
+
+
+def _agreement_interval(gaps: Sequence[Gap], seed: int) -> Interval:
+    return bootstrap_interval([gap.agreeing for gap in gaps], [gap.tokens for gap in gaps], seed=seed)
 
 
 def page_results(
@@ -201,6 +206,7 @@ def _columns(reading: Reading) -> dict[str, Sequence[object]]:
     columns: dict[str, Sequence[object]] = {
         "text": reading.texts,
         "loop": [bool(number) for number in reading.own["loops"].numbers],
+        "cut": [not answer.ended for answer in reading.answers],
         "metrics": [
             {name: numbers[page] for name, numbers in named.items() if numbers[page] is not None}
             for page in range(count)

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from hyocr_core.evaluation.scores.rates import (
     bootstrap_interval,
     edit_distances,
+    erring_rate,
     micro_rate,
     normalize,
+    unseen_share,
     word_errors,
     words,
 )
@@ -146,8 +148,35 @@ def test_bootstrap_interval_is_seeded_and_does_not_depend_on_chunks(monkeypatch:
 
 
 def test_bootstrap_interval_leaves_out_resamples_of_empty_references_only() -> None:
-    low, high = bootstrap_interval([0, 1], [0, 4], seed=0)
-    assert (low, high) == (0.25, 0.25)
+    low, high = bootstrap_interval([0, 1, 3], [0, 4, 4], seed=0)
+    assert (low, high) == (0.25, 0.75)
+
+
+@given(st.integers(1, 400), st.sampled_from([0, 1, 7]), st.booleans())
+def test_an_interval_is_never_certain_of_what_no_page_shows(pages: int, errors: int, signed: bool) -> None:
+    low, high = bootstrap_interval([errors] * pages, [10] * pages, seed=0, resamples=50, signed=signed)
+    unseen = unseen_share(pages)
+    # So many of a thousand pages otherwise, and a sample as large would miss them once in twenty times.
+    assert (1 - unseen) ** pages == pytest.approx(0.05)
+    assert (low, high) == pytest.approx((max(errors / 10 - unseen, -1 if signed else 0), min(errors / 10 + unseen, 1)))
+
+
+@pytest.mark.parametrize(("pages", "share"), [(1, 0.95), (3, 0.6316), (64, 0.0457), (300, 0.0099)])
+def test_what_none_of_so_many_pages_shows_is_the_rule_of_three(pages: int, share: float) -> None:
+    assert unseen_share(pages) == pytest.approx(share, abs=1e-4)
+
+
+def test_what_would_differ_is_as_wrong_as_what_errs() -> None:
+    assert erring_rate([0, 2, 4, 300], [10, 10, 10, 100]) == pytest.approx((0.2 + 0.4 + 1) / 3)
+    assert erring_rate([0, 0, 5], [10, 10, 0]) == 1
+    low, high = bootstrap_interval([0] * 64, [100] * 64, seed=0, signed=True, otherwise=0.1)
+    assert (low, high) == pytest.approx((-0.00457, 0.00457), abs=1e-5)
+
+
+def test_one_page_says_nothing_of_others() -> None:
+    assert bootstrap_interval([0], [100], seed=0) == pytest.approx((0, 0.95))
+    assert bootstrap_interval([30], [100], seed=0) == pytest.approx((0, 1))
+    assert bootstrap_interval([300], [100], seed=0) == pytest.approx((2.05, 3))
 
 
 @pytest.mark.parametrize(("errors", "sizes"), [([], []), ([1], [0]), ([1, 2], [3])])

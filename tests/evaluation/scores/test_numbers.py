@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hyocr_core.report import numbers
+from hyocr_core.evaluation.scores import numbers
 
 
 def test_numbers() -> None:

@@ -25,6 +25,11 @@ def times(ratio: float | None) -> str:
     return NONE if ratio is None else f"{ratio:.2f}×"
 
 
+def agreed(agreement: float | None, interval: Interval | None) -> str:
+    """The share of next tokens that agree; where all do, the least that may be so of others."""
+    return f"≥{_NBSP}{percent(interval[0])}" if agreement == 1 and interval is not None else percent(agreement)
+
+
 def points(difference: float | None) -> str:
     """The difference of two rates in percentage points, with its sign."""
     return NONE if difference is None else f"{100 * difference:+.2f}".replace("-", "−")

@@ -1,0 +1,53 @@
+"""Pages from templates: text that is foreign stays text, and a page needs nothing beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
+from hyocr_core.evaluation.scores import numbers
+from hyocr_core.outside.home import expanded
+from hyocr_core.pages.sources import source_name
+from hyocr_core.report import text
+from hyocr_core.shown import visible
+
+TEMPLATES = Path(__file__).with_name("templates")
+MARK = b'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="generator" content="hyocr">'
+"""What every page begins with."""
+
+
+def rendered(template: str, context: Mapping[str, Any]) -> str:
+    """The text of a page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": numbers.percent, "agreed": numbers.agreed, "points": numbers.points, "span": numbers.span,
+        "signed_span": numbers.signed_span,
+        "size": numbers.size, "number": numbers.number, "seconds": numbers.seconds,
+        "without_folders": text.without_folders, "model_name": text.checkpoint_name, "marked": text.marked,
+        "relative": numbers.relative, "times": numbers.times, "source_name": source_name, "told": text.told,
+        "measured": numbers.measured, "measured_span": numbers.measured_span,
+        "measured_difference": numbers.measured_difference,
+    }  # fmt: skip
+    return environment.get_template(template).render(context)
+
+
+def save_page(html: str, path: Path) -> None:
+    """Write a page, replacing the file as a whole. Raises RunError when it cannot be written."""
+    with writing(path), replacing(expanded(path).resolve()) as partial:
+        save_bytes(partial, html.encode())
+
+
+def _visible(value: Any) -> Any:
+    """What is printed, with unseen characters written out. Markup stays as it is."""
+    return visible(value) if type(value) is str else value
