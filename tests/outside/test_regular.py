@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from hyocr_core.outside import regular
 from hyocr_core.outside.regular import IrregularFileError, check_folder, open_regular, read_regular, read_text
+from tests.conftest import REPO
 
 
 def pipe(path: Path) -> None:
@@ -54,6 +56,27 @@ def test_a_file_that_becomes_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatc
     monkeypatch.setattr(regular, "check_regular", lambda _path: None)
     with pytest.raises(IrregularFileError, match="a named pipe"):
         open_regular(tmp_path / "x")
+
+
+OPENED_ELSEWHERE = {
+    "doctor/machine.py",  # /proc and /sys
+    "pages/template_renderer.py",  # /proc, in a program of its own
+    "plugin/scaffold.py",  # files of the package
+    "report/example_requests.py",  # the text of an example
+    "runtimes/vllm_runner.py",  # in an interpreter without hyocr, after the folder was looked at
+    "testing/generations.py",
+    "testing/layout.py",
+}
+"""Where the core opens what is its own, or the system's."""
+
+
+def test_nothing_else_opens_files_from_outside() -> None:
+    core = REPO / "hyocr_core"
+    opens = re.compile(r"\.read_(text|bytes)\(|\.open\(\"rb?\"|(?<![.\w])(?<!def )open\(|ModelCard\.load\(")
+    found = {
+        str(path.relative_to(core)) for path in core.rglob("*.py") if opens.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == OPENED_ELSEWHERE
 
 
 def test_other_errors_are_the_usual_ones(tmp_path: Path) -> None:
