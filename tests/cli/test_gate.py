@@ -52,7 +52,9 @@ def test_a_gate_that_holds_is_exit_code_0_and_the_page_is_drawn(quant: Quant, tm
     text = " ".join(result.stderr.split())
     assert "read 8 pages of heldout.jsonl" in text
     assert "gate held" in text
-    assert last_line(result) == f"report {tmp_path / 'out' / 'report' / 'index.html'}"
+    assert f"\nreport {tmp_path / 'out' / 'report' / 'index.html'}\n" in result.stderr
+    # The verdict is what is to be remembered.
+    assert last_line(result) == report["evaluation"]["verdict"]["text"]
     assert (tmp_path / "out" / "report" / "index.html").is_file()
 
 

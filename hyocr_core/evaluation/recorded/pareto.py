@@ -51,9 +51,11 @@ def by_size(mine: Contender, other: Contender) -> int:
 
 def by_cer(mine: Contender, other: Contender) -> int:
     """-1 if this makes fewer errors, 1 if it makes more, 0 if these pages cannot tell."""
-    pairs = list(zip(mine.result.pages, other.result.pages, strict=True))
-    if any(page.errors is None for pair in pairs for page in pair):
-        return 0
+    pairs = [
+        (own, theirs)
+        for own, theirs in zip(mine.result.pages, other.result.pages, strict=True)
+        if own.errors is not None and theirs.errors is not None
+    ]
     less = [(own.errors or 0) - (theirs.errors or 0) for own, theirs in pairs]
     return _side(less, [len(own.reference or "") for own, _ in pairs], mine.result.seed)
 

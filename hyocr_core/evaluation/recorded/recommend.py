@@ -8,7 +8,7 @@ from pydantic import Field
 
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.evaluation.recorded.pareto import Contender, by_cer, by_kl, by_size
-from hyocr_core.evaluation.scores.conclusion import FEWEST, conclude
+from hyocr_core.evaluation.scores.conclusion import FEWEST, conclude, judged_pages
 from hyocr_core.evaluation.scores.numbers import agreed, count, number, points, signed_span, size
 from hyocr_core.evaluation.scores.result import Comparison
 
@@ -27,7 +27,7 @@ class Recommendation(FrozenModel):
 
 def recommend(contenders: Sequence[Contender]) -> Recommendation:
     """The smallest that loses nothing measurable; of equal sizes the one that is closest to the baseline by KL."""
-    pages = len(contenders[0].result.pages)
+    pages = judged_pages(contenders[0].result)
     if pages < FEWEST:
         return Recommendation(name=None, text=f"{pages} pages are too few to choose by.")
     good, none = _REASONS[all(each.result.model.cer is not None for each in contenders)]
@@ -111,4 +111,4 @@ def _doubt(chosen: Contender) -> Iterator[str]:
     verdict = conclude(chosen.result)
     if verdict.outcome == "no measurable loss" and verdict.smallest_loss is not None:
         loss = number(100 * verdict.smallest_loss, 2)
-        yield f"These {count(len(chosen.result.pages), 'page')} cannot show less than {loss} points"
+        yield f"These {count(judged_pages(chosen.result), 'page')} cannot show less than {loss} points"

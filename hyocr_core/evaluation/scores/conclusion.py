@@ -62,7 +62,7 @@ def _smaller(result: EvalResult) -> str:
 
 def _found(result: EvalResult) -> tuple[Outcome, str]:
     """What was lost, and how to say it."""
-    compared, pages = result.comparison, len(result.pages)
+    compared = result.comparison
     if compared is None:
         return "unknown", _alone(result)
     if unusable(result, "baseline").most:
@@ -70,12 +70,15 @@ def _found(result: EvalResult) -> tuple[Outcome, str]:
     if compared.cer_difference is None or compared.cer_difference_interval is None:
         return "unknown", _without_transcripts(compared, result)
     difference = f"CER {_before(result)}{percent(result.model.cer)}, {points(compared.cer_difference)} points"
+    pages = judged_pages(result)
     if pages < FEWEST:
         return "unknown", f"{difference} on {count(pages, 'page')}, too few to say what was lost"
     changed = _changed(result)
     outcome = _outcome(compared.cer_difference_interval, changed)
     if not changed:
-        as_before = "read as before" if compared.identical_pages == pages else "have as many errors as before"
+        as_before = (
+            "read as before" if compared.identical_pages == len(result.pages) else "have as many errors as before"
+        )
         difference = f"all {count(pages, 'page')} {as_before}"
     else:
         few = "" if changed >= FEWEST else f", on {count(changed, 'page')} alone"
@@ -93,13 +96,18 @@ def _outcome(interval: Interval, changed: int) -> Outcome:
     return "worse" if interval[0] > 0 else "better"
 
 
+def judged_pages(result: EvalResult) -> int:
+    """The pages that the CER is of: those with a transcript; all where there are none."""
+    return sum(page.reference is not None for page in result.pages) or len(result.pages)
+
+
 def _changed(result: EvalResult) -> int:
     """The pages with more errors than the baseline's, or fewer."""
     return sum(page.errors != page.baseline_errors for page in result.pages)
 
 
 def _alone(result: EvalResult) -> str:
-    pages = count(len(result.pages), "page")
+    pages = count(judged_pages(result), "page")
     if result.model.cer is None:
         return f"{pages} read; neither transcripts nor a baseline say how well"
     read = f"CER {percent(result.model.cer)} (95 %: {span(result.model.cer_interval)}) on {pages}"
@@ -143,7 +151,7 @@ def _smallest_loss(result: EvalResult) -> float | None:
 
 def _power(result: EvalResult, outcome: Outcome) -> Iterator[str]:
     """What these pages could have shown, and how many would show more."""
-    pages, loss = len(result.pages), _smallest_loss(result)
+    pages, loss = judged_pages(result), _smallest_loss(result)
     if outcome != "no measurable loss" or loss is None:
         return
     if not _changed(result):

@@ -121,6 +121,15 @@ def test_errors_on_a_few_pages_are_no_loss_whatever_the_bootstrap_says() -> None
         assert (", on 4 pages alone." in verdict.text) == (differing == 4)
 
 
+def test_only_pages_with_a_transcript_judge() -> None:
+    read = pages(8, errors=1)
+    half = tuple(
+        page.model_copy(update={"reference": None, "errors": None, "baseline_errors": None}) for page in read[:3]
+    )
+    result = evaluated(read).model_copy(update={"pages": (*half, *read[3:])})
+    assert " on 5 pages, too few to say what was lost." in conclude(result).text
+
+
 def test_three_tokens_that_agree_are_no_certainty() -> None:
     result = without_transcripts(evaluated(pages(1)), tokens=3, agreement=1.0, agreement_interval=(0.05, 1.0))
     verdict = conclude(result)
