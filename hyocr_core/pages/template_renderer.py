@@ -41,7 +41,10 @@ def main() -> None:
 
 
 def _limit_memory(more: int) -> None:
-    taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return  # macOS keeps no such limit; that of time holds there, too
+    taken = int(statm.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     most = taken + more if hard == resource.RLIM_INFINITY else min(taken + more, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))
