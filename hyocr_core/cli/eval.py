@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyocr_core.cli import completion
 from hyocr_core.cli.common import (
     command_line,
     print_json,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     params=[verbose_option()],
     epilog="Exit codes: 0 done, 1 the run or the gate failed, 2 bad input, 130 interrupted.",
 )
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=completion.paths)
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="YAML file; options win over it.")
 @settings_options(*(key for key in EvalConfig.model_fields if key != "model"))
 @click.option(

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import click
@@ -49,6 +50,15 @@ class LazyGroup(click.Group):
         if VERBOSE not in (parameter.name for parameter in command.params):
             command.params.append(verbose_option())
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; one that is misspelt is refused with what may be meant."""
+        meant = get_close_matches(args[0], COMMANDS, n=1)
+        if args[0] not in COMMANDS and meant:
+            ctx.fail(f"No such command '{args[0]}'. (Did you mean '{meant[0]}'?)")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands from `COMMANDS`, so that `hyocr --help` imports none."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from hyocr_core.cli import completion
 from hyocr_core.cli.common import print_json, print_table, say, tell
 from hyocr_core.plugin.entry_points import fault_of
 from hyocr_core.plugin.registry import MethodEntry, installed_methods, load_method
@@ -49,7 +50,7 @@ def methods(context: click.Context, as_json: bool) -> None:
 
 
 @methods.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.methods)
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show the options of a method: key, type, default, meaning.

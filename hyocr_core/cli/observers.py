@@ -7,6 +7,7 @@ from inspect import getdoc
 
 import click
 
+from hyocr_core.cli import completion
 from hyocr_core.cli.common import print_json
 from hyocr_core.cli.methods import print_rows, schema_rows
 from hyocr_core.plugin.entry_points import fault_of
@@ -16,7 +17,7 @@ NO_OBSERVERS = "no observer is installed, not even those of hyocr-core: install 
 
 
 @click.command(epilog="Exit codes: 0 done, 1 an observer is broken, 2 bad input.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.observers)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout; of NAME its JSON Schema.")
 @click.pass_context
 def observers(context: click.Context, name: str | None, as_json: bool) -> None:

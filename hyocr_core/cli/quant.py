@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyocr_core.cli import completion
 from hyocr_core.cli.common import command_line, print_json, print_table, say, say_verdict, stderr_console, tell
 from hyocr_core.cli.serving_options import NAMES, Asked, print_serving, serving_options
 from hyocr_core.contract.backend import FORWARDS
@@ -24,15 +25,24 @@ if TYPE_CHECKING:
     "input, 130 interrupted."
 )
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="YAML file; flags win over it.")
-@click.option("--method", help="Quantization method; `hyocr methods` lists them.")
+@click.option("--method", shell_complete=completion.methods, help="Quantization method; `hyocr methods` lists them.")
 @click.option(
     "--model",
+    shell_complete=completion.paths,
     help="Checkpoint folder, or a model on the Hugging Face hub: tencent/HunyuanOCR, a folder in it as in "
     "tencent/HunyuanOCR/v1.0, either with @REVISION, or its URL.",
 )
 @click.option("--revision", help="Commit, branch or tag of a model on the hub.  [default: the newest]")
-@click.option("--output", help="Folder to write; new or empty.")
-@click.option("-o", "--option", "overrides", multiple=True, metavar="KEY=VALUE", help="Option of the method.")
+@click.option("--output", shell_complete=completion.paths, help="Folder to write; new or empty.")
+@click.option(
+    "-o",
+    "--option",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=completion.method_options,
+    help="Option of the method.",
+)
 @click.option(
     "--override",
     "layers",
@@ -43,11 +53,14 @@ if TYPE_CHECKING:
 @click.option("--format", "format_", help="Checkpoint format; short for -o format=...")
 @click.option(
     "--calib",
+    shell_complete=completion.paths,
     help="Pages: a folder of images and PDFs, a JSONL or PDF file, hf:DATASET[:SPLIT][?image=COL&text=COL&prompt=COL], "
     "synthetic[:N], or several joined by commas.  [default: synthetic]",
 )
 @click.option(
-    "--task", help="Official prompt for pages without a question, such as table or table:en.  [default: doc_parse]"
+    "--task",
+    shell_complete=completion.tasks,
+    help="Official prompt for pages without a question, such as table or table:en.  [default: doc_parse]",
 )
 @click.option("--system", help="System message of all pages; none may then bring its own.  [default: an empty one]")
 @click.option(
@@ -73,13 +86,17 @@ if TYPE_CHECKING:
 @click.option("--keep-head", is_flag=True, default=None, help="Keep a head on disk that is a copy of the embedding.")
 @click.option("--allow-degraded", is_flag=True, default=None, help="Exit 0 even if a layer fell back.")
 @click.option(
-    "--eval", metavar="SOURCE", help="Read these pages with the finished checkpoint and the original; as --calib."
+    "--eval",
+    metavar="SOURCE",
+    shell_complete=completion.paths,
+    help="Read these pages with the finished checkpoint and the original; as --calib.",
 )
 @click.option("--eval-samples", type=int, metavar="N", help="Pages to draw from --eval.  [default: all]")
 @click.option(
     "--metrics",
     multiple=True,
     metavar="NAME[:KEY=VALUE]",
+    shell_complete=completion.metrics,
     help="Measure further metrics on the pages of --eval: NAME,NAME, or one with an option.",
 )
 @click.option(
@@ -103,6 +120,7 @@ if TYPE_CHECKING:
     "observers",
     multiple=True,
     metavar="NAME[:KEY=VALUE]",
+    shell_complete=completion.observers,
     help="Run an observer beside the hooks; `hyocr observers` lists them. Again for another, or another option.",
 )
 @click.option("--resume", is_flag=True, help="Go on after the last whole block of an interrupted run.")

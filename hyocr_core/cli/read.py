@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyocr_core.cli import completion
 from hyocr_core.cli.common import print_json, print_table, stderr_console, tell
 from hyocr_core.cli.settings_options import PLUGINS, settings_options
 from hyocr_core.errors import CalibrationError, RunError
@@ -30,9 +31,14 @@ KEYS = (
 
 
 @click.command(epilog="Exit codes: 0 done, 1 a page was not read, 2 bad input, 130 interrupted.")
-@click.argument("model")
-@click.argument("pages", metavar="PAGES")
-@click.option("--beside", metavar="OTHER", help="Read with this checkpoint too, and mark what differs.")
+@click.argument("model", shell_complete=completion.paths)
+@click.argument("pages", metavar="PAGES", shell_complete=completion.paths)
+@click.option(
+    "--beside",
+    metavar="OTHER",
+    shell_complete=completion.paths,
+    help="Read with this checkpoint too, and mark what differs.",
+)
 @settings_options(*KEYS)
 @click.option("--json", "as_json", is_flag=True, help="Print what was read as JSON on stdout.")
 @click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
+from hyocr_core.cli import completion
 from hyocr_core.settings.eval_config import EvalConfig
 
 if TYPE_CHECKING:
@@ -24,6 +25,14 @@ PLUGINS = tuple(key for key, field in EvalConfig.model_fields.items() if field.d
 TYPES = {int: int, float: float, Path: click.Path(path_type=Path)}
 
 METAVARS = {"gate": "BOUNDS", "metrics": "NAME[:KEY=VALUE]", "backend_options": "NAME:KEY=VALUE"}
+
+
+OFFERED = {
+    "task": completion.tasks,
+    "metrics": completion.metrics,
+    **dict.fromkeys(("data", "baseline"), completion.paths),
+}
+"""What a shell offers."""
 
 
 def settings_options(*keys: str) -> Callable[[Command], Command]:
@@ -49,5 +58,6 @@ def _how(key: str, field: FieldInfo) -> dict[str, Any]:
         "help": text + shown,
         "metavar": METAVARS.get(key),
         "multiple": key in PLUGINS,
+        "shell_complete": OFFERED.get(key),
         "type": next((click_type for kind, click_type in TYPES.items() if kind in kinds), str),
     }
