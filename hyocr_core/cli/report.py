@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hyocr_core.cli.common import say
+from hyocr_core.cli.common import print_json, say
 
 
 @click.command(epilog="Exit codes: 0 done, 1 the page cannot be written, 2 bad input.")
@@ -25,7 +25,10 @@ from hyocr_core.cli.common import say
     type=click.Path(path_type=Path, dir_okay=False),
     help="File to write.  [default: report/index.html in the checkpoint]",
 )
-def report(checkpoint: Path, others: tuple[Path, ...], cross_runtime: bool, output: Path | None) -> None:
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print where the page is, and what it tells of, as JSON on stdout."
+)
+def report(checkpoint: Path, others: tuple[Path, ...], cross_runtime: bool, output: Path | None, as_json: bool) -> None:
     """Write the report of a checkpoint: how much smaller, how much worse, where.
 
     CHECKPOINT is a folder that `hyocr quant` wrote. The page stands alone: it needs no network, no script and no file
@@ -36,6 +39,13 @@ def report(checkpoint: Path, others: tuple[Path, ...], cross_runtime: bool, outp
     hyocr report HunyuanOCR-int4 --compare HunyuanOCR-fp8
     """
     # Imported here, for a quick --help.
+    from hyocr_core.evaluation.recorded.evidence import gather
     from hyocr_core.report.page import write_page
 
-    say(write_page(checkpoint, others, output=output, cross_runtime=cross_runtime))
+    page = write_page(checkpoint, others, output=output, cross_runtime=cross_runtime)
+    if not as_json:
+        say(page)
+        return
+    evidence = gather(checkpoint)
+    results = [each.result.model_dump(mode="json") for each in evidence.evaluations]
+    print_json({"page": str(page), "report": evidence.report.model_dump(mode="json"), "evaluations": results})

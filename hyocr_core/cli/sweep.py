@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hyocr_core.cli.common import print_json, stderr_console, tell
 from hyocr_core.cli.compare import csv_option, print_several
+from hyocr_core.cli.methods import print_rows
 from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import RunError
 from hyocr_core.settings.run_file import load_yaml
+
+if TYPE_CHECKING:
+    from hyocr_core.run.sweep import Planned
 
 PAGE = "index.html"
 """In the folder of a sweep."""
@@ -18,9 +24,10 @@ PAGE = "index.html"
 
 @click.command(epilog="Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
+@click.option("--dry-run", is_flag=True, help="List the runs, and which of them are there already; make none.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison, or the list, as JSON on stdout.")
 @csv_option
-def sweep(file: Path, as_json: bool, csv_file: Path | None) -> None:
+def sweep(file: Path, dry_run: bool, as_json: bool, csv_file: Path | None) -> None:
     """Run a small grid of quantizations, and say which one to take.
 
     FILE is YAML. Every combination of an entry's grid is quantized into a folder of the output, and evaluated beside
@@ -54,6 +61,9 @@ def sweep(file: Path, as_json: bool, csv_file: Path | None) -> None:
     if (config.output / PAGE).exists():
         check_comparison_page(config.output / PAGE)
     planned = plan_sweep(config, str(file), tell)
+    if dry_run:
+        _print_plan(planned, as_json=as_json)
+        return
     try:
         with TerminalProgress(stderr_console()) as progress:
             outcome = run_sweep(planned, progress)
@@ -71,3 +81,17 @@ def sweep(file: Path, as_json: bool, csv_file: Path | None) -> None:
     if outcome.failed:
         name, why = next(iter(outcome.failed.items()))
         raise RunError(f"{len(outcome.failed)} of {len(planned)} runs failed; the first is {name}: {why}")
+
+
+def _print_plan(planned: Sequence[Planned], *, as_json: bool) -> None:
+    if as_json:
+        keys = {"method", "options", "output"}
+        print_json(
+            [
+                {"name": each.name, "done": each.done} | each.run.model_dump(include=keys, mode="json")
+                for each in planned
+            ]
+        )
+        return
+    rows = [(each.name, each.run.method, "done" if each.done else "to do", str(each.run.output)) for each in planned]
+    print_rows(("run", "method", "state", "folder"), rows)

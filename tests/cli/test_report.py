@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ def test_the_path_of_the_page_is_all_on_stdout(folder: Path) -> None:
     assert (folder / "report" / "index.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+def test_json_has_all_that_the_page_tells_of(folder: Path) -> None:
+    found = json.loads(run(folder, "--json").stdout)
+    assert found["page"] == f"{folder}/report/index.html"
+    assert found["report"] == json.loads((folder / "hyocr_report.json").read_text(encoding="utf-8"))
+    assert [len(each["pages"]) for each in found["evaluations"]] == [4]
+
+
 def test_others_stand_beside_it_in_a_file_of_choice(folder: Path, tmp_path: Path) -> None:
     others = [built.checkpoint(tmp_path / name, None, built.evaluation(built.some_pages(4))) for name in ("fp8", "awq")]
     result = run(folder, "--compare", others[0], "--compare", others[1], "--output", tmp_path / "page.html")
@@ -40,7 +48,7 @@ def test_others_stand_beside_it_in_a_file_of_choice(folder: Path, tmp_path: Path
     ("damage", "word"),
     [
         (lambda folder: (folder / "hyocr_report.json").unlink(), "has no hyocr_report.json"),
-        (lambda folder: (folder / "hyocr_report.json").write_text("{"), "not JSON"),
+        (lambda folder: (folder / "hyocr_report.json").write_text("{"), "cannot be read as JSON"),
         (lambda folder: built.recorded(folder).write_text('{"schema_version": 1}'), "evaluate again"),
     ],
 )

@@ -47,6 +47,10 @@ def refused(grid: dict[str, object], folder: Path) -> str:
 
 def test_a_grid_is_made_compared_and_not_made_again(grid: dict[str, object], tmp_path: Path) -> None:
     file = written(grid, tmp_path)
+    planned = json.loads(sweep(file, "--dry-run", "--json").stdout)
+    assert not (tmp_path / "sweep").exists()
+    assert [each["done"] for each in planned] == [False] * 4
+    assert planned[1]["options"] == {"group_size": 64, "ignore": ["model.layers.0"]}
     done = sweep(file, "--json", "--csv", str(tmp_path / "sweep.csv"))
     assert done.exit_code == 0, done.output
     compared = json.loads(done.stdout)
@@ -57,6 +61,8 @@ def test_a_grid_is_made_compared_and_not_made_again(grid: dict[str, object], tmp
         "rtn-group_size=128-ignore=none",
         "rtn-group_size=128-ignore=model.layers.0",
     ]
+    assert [row["name"] for row in made] == [each["name"] for each in planned]
+    assert sweep(file, "--dry-run").stdout.count(" done ") == 4
     sizes = [row["weight_bytes"] for row in made]
     assert sizes[2] == min(sizes)
     assert sizes[2] < sizes[0] < sizes[1]
