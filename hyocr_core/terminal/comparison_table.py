@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from hyocr_core.evaluation.scores.numbers import (
     span,
 )
 from hyocr_core.pages.sources import source_name
+from hyocr_core.terminal.console import PlainConsole
 
 Cells = Mapping[str, str]
 """Title -> text; a title that begins with a blank belongs to the one before."""
@@ -90,7 +90,7 @@ def _table(*titles: str) -> Table:
 
 
 def _width(table: Table) -> int:
-    console = Console(width=10_000)
+    console = PlainConsole(width=10_000)
     return Measurement.get(console, console.options, table).maximum
 
 

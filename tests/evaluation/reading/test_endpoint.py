@@ -233,7 +233,7 @@ def test_the_same_prompt_gives_no_warning(server: Server, folder: Path, tiny: Pa
     server.reply = lambda page, _: (200, completion(f"text {page}", prompt=sample.prompt_tokens))
     result = read(server, folder, model=tiny)
     assert result.exit_code == 0
-    assert "warning" not in result.stderr
+    assert "tokens of the prompt" not in result.stderr
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else(
