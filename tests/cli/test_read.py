@@ -259,9 +259,11 @@ def test_ctrl_c_leaves_what_was_read(demo: Path, scan: Path, tmp_path: Path, mon
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from hyocr_core.evaluation.reading.arriving import Told
 from hyocr_core.cli.main import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background of a shell ignores
 
 put = Told.put
 def slowly(self, value):
