@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
@@ -61,7 +62,8 @@ def read_folder(folder: Path) -> Found:
     left_out = {name: _why(path) for name, path in others.items()}
     if not pages:
         problem = f"{folder}: no image in this folder; looked for {' '.join(sorted(readable))}"
-        raise CalibrationError("; ".join([problem, *files_lines(left_out)]))
+        # One reason alone, since all of them may be more than a line holds.
+        raise CalibrationError("; ".join([problem, *islice(files_lines(left_out), 1)]))
     return Found([record for name, path in pages.items() for record in read_file(path, name)], left_out)
 
 

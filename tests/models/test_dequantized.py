@@ -79,7 +79,7 @@ def test_weights_get_the_dtype_that_config_json_names(
 def test_a_quantization_config_that_is_none_is_refused(by_another: Path) -> None:
     config = json.loads((by_another / "config.json").read_text())
     (by_another / "config.json").write_text(json.dumps(config | {"quantization_config": ["gptq"]}))
-    with pytest.raises(CheckpointError, match=r"copy: config.json: quantization_config must be an object"):
+    with pytest.raises(CheckpointError, match=r"copy/config.json: quantization_config must be an object"):
         DequantizedCheckpoint(CheckpointReader(by_another))
 
 
