@@ -15,6 +15,7 @@ from PIL import Image
 
 from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.cli.main import main
+from hyocr_core.evaluation.parts.tables import Teds, TedsStructure
 from hyocr_core.evaluation.recorded.record_folder import load_evaluation
 from hyocr_core.evaluation.scores.error_rates import BUILT_IN
 from hyocr_core.evaluation.scores.rates import bootstrap_interval
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from tests.conftest import PluginFolder
 
 pytestmark = pytest.mark.needs_methods
+
+PARTS = {"teds": Teds, "teds-structure": TedsStructure}
+"""Those that come with hyocr and are measured where they are named."""
 
 WORDS = ["alpha beta gamma", "to be or", "x", "one two"]
 
@@ -62,7 +66,7 @@ def plain(text: str) -> str:
 
 def test_those_of_the_core_are_registered() -> None:
     ours = {entry.name: load_metric(entry.selector).cls for entry in installed_metrics()}
-    assert ours == {name: type(metric) for name, metric in BUILT_IN.items()}
+    assert ours == {name: type(metric) for name, metric in BUILT_IN.items()} | PARTS
 
 
 def test_a_metric_of_another_distribution_is_everywhere(

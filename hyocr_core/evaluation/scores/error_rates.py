@@ -1,4 +1,4 @@
-"""The metrics that come with hyocr, and are part of every evaluation."""
+"""The metrics that are part of every evaluation."""
 
 from __future__ import annotations
 

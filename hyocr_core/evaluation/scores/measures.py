@@ -96,7 +96,7 @@ class Measured:
 
 
 def choose_metrics(config: EvalConfig) -> dict[str, ChosenMetric]:
-    """Start the metrics that an evaluation names beside those that come with hyocr, by what the user calls them.
+    """Start the metrics that an evaluation names beside those of every evaluation, by what the user calls them.
 
     Raises MetricError or ConfigError for one that is unknown, broken or has wrong options.
     """
@@ -105,10 +105,12 @@ def choose_metrics(config: EvalConfig) -> dict[str, ChosenMetric]:
     for name, options in named.items():
         loaded = load_metric(name)
         settings = loaded.config(options)
-        if loaded.entry.distribution == OWN:
+        if loaded.entry.distribution == OWN and loaded.entry.name in BUILT_IN:
             continue
         try:
             chosen[name] = ChosenMetric(loaded.entry, loaded.cls(settings))
+        except MetricError as error:
+            raise MetricError(f"{loaded.entry}: {error}") from error
         except (Exception, SystemExit) as error:
             raise MetricError(f"{loaded.entry}: cannot start: {one_line(error, named=True)}") from error
     return chosen
@@ -125,7 +127,7 @@ def needs_transcripts(config: EvalConfig) -> bool:
 
 
 def measure_own(pages: PageTexts) -> dict[str, Measured]:
-    """What the metrics that come with hyocr say; those that need transcripts of the pages that have one, if any."""
+    """What the metrics of every evaluation say; those that need transcripts of the pages that have one, if any."""
     found = {name: _measure(metric, f"metric {name}", pages) for name, metric in BUILT_IN.items()}
     return {name: measured for name, measured in found.items() if measured is not None}
 
@@ -145,6 +147,8 @@ def _measure(metric: Metric, who: str, pages: PageTexts) -> Measured | None:
         where, reference = f"{who}: {name}", known or ""
         try:
             number, size = metric.page(text, reference), metric.size(reference)
+        except MetricError as error:
+            raise MetricError(f"{where}: {error}") from error
         except HyocrError:
             raise
         except (Exception, SystemExit) as error:

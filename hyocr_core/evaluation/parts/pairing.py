@@ -1,0 +1,43 @@
+"""Which part of what was read belongs to which part of the transcript, and the libraries that such metrics need."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyocr_core.errors import MetricError
+
+MOST = 1000
+"""Parts of one kind on a page that are paired: the matrix of 1000 times 1000 takes a moment, one of 50,000 the memory."""
+
+
+def library(name: str) -> Any:
+    """A module of the extra `documents`. Raises MetricError, with the command that installs it, where it is missing."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MetricError(f"needs {name.partition('.')[0]}: pip install 'hyocr-core[documents]'") from error
+
+
+def cheapest_pairs(costs: NDArray[Any]) -> list[tuple[int, int]]:
+    """The pairs of a row and a column, each in one pair at most, of the smallest sum (Hungarian algorithm).
+
+    costs: (rows, columns), at most MOST of each. There are as many pairs as the shorter side has.
+    """
+    if not costs.size:
+        return []
+    rows, columns = library("scipy.optimize").linear_sum_assignment(costs)
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def most_pairs(may: NDArray[np.bool_]) -> int:
+    """How many pairs of a row and a column there can be at once, where only those that are True may be."""
+    return sum(bool(may[pair]) for pair in cheapest_pairs(~may))
+
+
+def f1(hits: int, expected: int, found: int) -> float:
+    """The harmonic mean of precision and recall; 1 where nothing is expected and nothing found."""
+    return 2 * hits / (expected + found) if expected + found else 1.0
