@@ -15,6 +15,11 @@ from PIL import Image
 
 from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.cli.main import main
+from hyocr_core.evaluation.parts.blocks import ReadingOrder, TextBlocks
+from hyocr_core.evaluation.parts.extraction import FieldF1, ValidJson
+from hyocr_core.evaluation.parts.formulas import FormulaDistance, FormulaExact
+from hyocr_core.evaluation.parts.outline import OutlineF1
+from hyocr_core.evaluation.parts.spotting import SpottingF1
 from hyocr_core.evaluation.parts.tables import Teds, TedsStructure
 from hyocr_core.evaluation.recorded.record_folder import load_evaluation
 from hyocr_core.evaluation.scores.error_rates import BUILT_IN
@@ -30,7 +35,18 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.needs_methods
 
-PARTS = {"teds": Teds, "teds-structure": TedsStructure}
+PARTS = {
+    "teds": Teds,
+    "teds-structure": TedsStructure,
+    "formula": FormulaDistance,
+    "formula-exact": FormulaExact,
+    "text-blocks": TextBlocks,
+    "reading-order": ReadingOrder,
+    "spotting-f1": SpottingF1,
+    "field-f1": FieldF1,
+    "valid-json": ValidJson,
+    "outline-f1": OutlineF1,
+}
 """Those that come with hyocr and are measured where they are named."""
 
 WORDS = ["alpha beta gamma", "to be or", "x", "one two"]

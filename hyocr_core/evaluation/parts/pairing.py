@@ -33,6 +33,11 @@ def cheapest_pairs(costs: NDArray[Any]) -> list[tuple[int, int]]:
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
+def moved(rows: int, columns: int) -> NDArray[np.int64]:
+    """(rows, columns): how many places lie between those of a pair, squared: least in sum where none cross."""
+    return np.subtract.outer(np.arange(rows), np.arange(columns)) ** 2
+
+
 def most_pairs(may: NDArray[np.bool_]) -> int:
     """How many pairs of a row and a column there can be at once, where only those that are True may be."""
     return sum(bool(may[pair]) for pair in cheapest_pairs(~may))
