@@ -22,7 +22,7 @@ from hyocr_core.evaluation.reading.participants import Participants, gather
 from hyocr_core.evaluation.reading.read_pages import Read, read_pages
 from hyocr_core.evaluation.scores.conclusion import conclude
 from hyocr_core.evaluation.scores.gate import judge, refuse_more_than_text
-from hyocr_core.evaluation.scores.measures import ChosenMetric, choose_metrics, needs_transcripts
+from hyocr_core.evaluation.scores.measures import ChosenMetric, check_sizes, choose_metrics, needs_transcripts
 from hyocr_core.evaluation.scores.rates import normalize
 from hyocr_core.evaluation.scores.result import EvalResult, Role
 from hyocr_core.evaluation.scores.score import Asked, compare, measure, page_results, score
@@ -119,6 +119,7 @@ def _prepare(
         found = draw_records(config, progress.say)
     elif pages is None:
         check_transcripts(config, found.records)
+    check_sizes(metrics, ((record.name, record.answer) for record in found.records))
     participants = gather(config, backends)
     for line in notices(participants, config):
         progress.say(line)

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -339,3 +340,49 @@ def test_a_metric_that_needs_transcripts_is_refused_where_there_are_none(
     data = json.loads(evaluated(tiny, folder, "--baseline", tiny, "--metrics", "quiet", "--json").stdout)
     assert [page["metrics"]["quiet"] for page in data["pages"]] == [len(page["text"]) for page in data["pages"]]
     assert data["model"]["cer"] is None
+
+
+TABLE = "<table><tr><td>a</td><td>b</td></tr></table>"
+
+
+@pytest.fixture
+def parts_installed() -> None:
+    """The libraries of the extra `documents`."""
+    for library in ("apted", "lxml", "scipy"):
+        pytest.importorskip(library)
+
+
+def test_metrics_of_parts_are_measured_where_they_are_named(
+    parts_installed: None, tiny: Path, by_rtn: Path, folder: Path
+) -> None:
+    for page in (1, 3):
+        (folder / f"{page}.txt").write_text(TABLE, encoding="utf-8")
+    given = ("--baseline", tiny, "--metrics", "teds,formula", "--gate", "teds=1,valid-json=0", "--json")
+    data = json.loads(evaluated(by_rtn, folder, *given).stdout)
+    assert data["metrics"].keys() == {"teds", "formula", "valid-json"}
+    assert data["metrics"]["teds"]["distribution"] == "hyocr-core"
+    assert data["model"]["metrics"].keys() == {"teds"}, "no page has a formula, or JSON"
+    assert [page["metrics"].get("teds") for page in data["pages"]] == [None, 0, None, 0]
+    assert "teds" not in json.loads(evaluated(by_rtn, folder, "--json").stdout)["metrics"]
+
+
+def test_a_transcript_that_a_metric_cannot_use_is_refused_before_reading(
+    parts_installed: None, tiny: Path, folder: Path
+) -> None:
+    (folder / "2.txt").write_text("<table>words", encoding="utf-8")
+    result = evaluated(tiny, folder, "--metrics", "teds")
+    line = refusal(result)
+    assert line.startswith("metric teds (hyocr-core ")
+    assert "2.png: its transcript has a table without a row: mend it" in line
+    again = evaluated(tiny, folder)
+    assert again.exit_code == 0, again.output
+    assert "kept from an interrupted run" not in again.stderr
+
+
+def test_a_metric_whose_library_is_missing_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, folder: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "apted", None)
+    line = refusal(evaluated(tiny, folder, "--metrics", "teds"))
+    assert line.startswith("metric teds (hyocr-core ")
+    assert line.endswith(": needs apted: pip install 'hyocr-core[documents]'")

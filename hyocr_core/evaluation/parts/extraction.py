@@ -14,8 +14,8 @@ class FieldF1(Metric):
     """F1 of the fields of JSON, each a value and the keys that lead to it; a mean over the pages.
 
     A value is right if it is the same text but for white space; the order of keys and of items does not matter. What is
-    cut off scores by its whole fields; JSON in a code fence or among words counts; what is broken otherwise has no
-    field. A page whose transcript does not begin as JSON does not count. At most 10,000 values of an answer are
+    cut off, or lacks a comma, scores by the fields before; JSON in a code fence or among words counts; what is broken
+    otherwise has no field. A page whose transcript does not begin as JSON does not count. At most 10,000 values of an answer are
     looked at.
     """
 

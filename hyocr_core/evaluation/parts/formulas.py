@@ -34,7 +34,7 @@ class FormulaDistance(Metric):
         library("scipy.optimize")
 
     def page(self, text: str, reference: str) -> float:
-        """The sum of the distances of the transcript's formulas; those that are too many make it proportionally worse."""
+        """The sum of the distances of the transcript's formulas; with too many read it is worse in proportion."""
         expected, found = _tokens(reference), _tokens(text)
         most = max(len(expected), len(found), 1)
         paired = paired_distances(expected, found)
@@ -53,7 +53,7 @@ class FormulaExact(FormulaDistance):
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
 
     def page(self, text: str, reference: str) -> float:
-        """How many of the transcript's formulas; those that are too many make it proportionally less."""
+        """How many of the transcript's formulas; with too many read it is less in proportion."""
         expected, found = _tokens(reference), _tokens(text)
         right = paired_distances(expected, found).count(0)
         return right * len(expected) / max(len(expected), len(found), 1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hyocr_core.evaluation.parts.pairing import library
@@ -22,11 +23,11 @@ class Cell:
     content: tuple[str, ...] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Table:
     """The rows of a table, each its cells, from left to right."""
 
-    rows: list[tuple[Cell, ...]] = field(default_factory=list)
+    rows: Sequence[tuple[Cell, ...]] = ()
 
     @property
     def nodes(self) -> int:

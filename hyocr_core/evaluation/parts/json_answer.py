@@ -22,16 +22,16 @@ def whole_json(text: str) -> Any:
     """The object or list that a text is, but for a code fence around it; None if it is neither."""
     fenced = _FENCE.fullmatch(text.strip())
     try:
-        value = parse_json(fenced[1] if fenced else text)
+        value = parse_json(_bytes(fenced[1] if fenced else text))
     except ValueError:
         return None
     return value if isinstance(value, dict | list) else None
 
 
 def find_json(text: str) -> Any:
-    """The first object or list in a text, as much of it as is there if it is cut off; None if there is none.
+    """The first object or list in a text; None if there is none.
 
-    One that is broken elsewhere than at its end is none.
+    Of one that is cut off, or lacks a comma, it is what stands before. One with a value or a key that is none is none.
     """
     begin = _BEGIN.search(text)
     if begin is None:
@@ -40,7 +40,7 @@ def find_json(text: str) -> Any:
     last = max(body.rfind("}"), body.rfind("]")) + 1
     for part, cut in ((body[:last], False), (body, True)):
         try:
-            return from_json(part, allow_inf_nan=False, allow_partial=cut)
+            return from_json(_bytes(part), allow_inf_nan=False, allow_partial=cut)
         except ValueError:
             continue
     return None
@@ -56,7 +56,7 @@ def transcript_json(reference: str) -> Any:
     if not _BEGIN.match(body):
         return None
     try:
-        return parse_json(body)
+        return parse_json(_bytes(body))
     except ValueError as error:
         raise MetricError(f"its transcript begins as JSON and is none: {error}") from error
 
@@ -77,6 +77,11 @@ def fields(value: Any) -> Iterator[tuple[str, ...]]:
         else:
             count += 1
             yield (*keys, _text(value))
+
+
+def _bytes(text: str) -> bytes:
+    """Halves of characters, which the parser has no error for, as question marks."""
+    return text.encode(errors="replace")
 
 
 def _text(value: Any) -> str:

@@ -57,8 +57,8 @@ _SAME = {
 def find_formulas(text: str) -> list[str]:
     """The formulas of a text, in their order, without their delimiters.
 
-    These are `$$`, `$`, `\\[`, `\\(` and environments such as `equation`. A text that has none, and no paragraphs, but a
-    command of LaTeX is one formula as a whole: so the model answers where it is asked for a formula alone.
+    These are `$$`, `$`, `\\[`, `\\(` and environments such as `equation`. A text that has none, and no paragraphs,
+    but a command of LaTeX is one formula as a whole: so the model answers where it is asked for a formula alone.
     """
     found = ["".join(filter(None, match.group(*_BODIES))) for match in _FORMULA.finditer(text)]
     if found:
@@ -82,11 +82,11 @@ def latex_tokens(formula: str) -> list[str]:
 def _without_idle_braces(tokens: Sequence[str]) -> list[str]:
     kept: list[str] = []
     opened: list[int] = []
-    for token in tokens:
-        kept.append(token)
-        if token == "{":
+    for part in tokens:
+        kept.append(part)
+        if part == "{":
             opened.append(len(kept) - 1)
-        elif token == "}" and opened:
+        elif part == "}" and opened:
             start = opened.pop()
             if len(kept) - start == 3:
                 kept[start:] = [kept[start + 1]]

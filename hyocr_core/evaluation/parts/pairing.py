@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hyocr_core.errors import MetricError
 
 MOST = 1000
-"""Parts of one kind on a page that are paired: the matrix of 1000 times 1000 takes a moment, one of 50,000 the memory."""
+"""Parts of one kind on a page that are paired: for 1000 by 1000 it takes a moment, for 50,000 all memory."""
 
 
 def library(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,8 +32,8 @@ class Line:
 def spotted_lines(text: str) -> list[Line]:
     """The lines of an answer, in both forms that the model writes: JSON, and `text(x1,y1),(x2,y2)` one after another.
 
-    Never raises: of an array that is cut off, the lines before count; an element without a text and four numbers is
-    none, nor is a text without both corners. Corners may come in any order.
+    Never raises: of an array that is cut off or lacks a comma, the lines before count; an element
+    without a text and four numbers is none, nor is a text without both corners. Corners may come in any order.
     """
     found = find_json(text)
     if isinstance(found, list):
@@ -47,7 +46,7 @@ def spotted_lines(text: str) -> list[Line]:
 
 
 class SpottingF1(Metric):
-    """F1 of spotted lines, a mean over the pages: boxes that overlap by half (IoU of 0.5 or more) and have the same text.
+    """F1 of spotted lines, a mean over the pages: boxes that overlap by half (IoU from 0.5 on), with the same text.
 
     The pairs are as many as there can be at once. Text is compared after `normalize`, without white space at its ends.
     Both must be in the same units, as the model's are: 0 to 1000. A page without a spotted line does not count. Broken
@@ -70,7 +69,9 @@ class SpottingF1(Metric):
             return 0.0
         some, others = expected[:MOST], found[:MOST]
         names: dict[str, int] = {}
-        same = np.equal.outer(*([names.setdefault(line.text, len(names)) for line in lines] for lines in (some, others)))
+        same = np.equal.outer(
+            *([names.setdefault(line.text, len(names)) for line in lines] for lines in (some, others))
+        )
         return f1(most_pairs(same & (overlaps(some, others) >= _OVERLAP)), len(expected), len(found))
 
     def size(self, reference: str) -> float:
@@ -84,7 +85,8 @@ def overlaps(some: Sequence[Line], others: Sequence[Line]) -> NDArray[np.float64
     sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
     both = sides.clip(min=0).prod(axis=-1)
     union = (one[..., 2:] - one[..., :2]).prod(axis=-1) + (other[..., 2:] - other[..., :2]).prod(axis=-1) - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    shares: NDArray[np.float64] = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    return shares
 
 
 def _from_json(value: object) -> Line | None:
@@ -97,8 +99,7 @@ def _from_json(value: object) -> Line | None:
 
 
 def _is_place(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and abs(value) <= _FARTHEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _FARTHEST
 
 
 def _line(text: str, corners: Sequence[float]) -> Line:

@@ -17,6 +17,8 @@ _LARGEST = 400
 _LONGEST = 1 << 28
 """Characters of one table times those of the other, likewise."""
 
+_EMPTY = Cell()
+
 Row = tuple[Cell, ...]
 _Part = TypeVar("_Part", bound=Hashable)
 
@@ -26,7 +28,7 @@ class _Node:
     """A node as `apted` takes it: a table (no tag), a row or a cell."""
 
     tag: str = ""
-    cell: Cell = Cell()
+    cell: Cell = _EMPTY
     children: tuple[_Node, ...] = ()
 
 

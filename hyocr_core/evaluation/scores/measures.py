@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -138,6 +139,17 @@ def measure_named(metrics: Mapping[str, ChosenMetric], pages: PageTexts) -> dict
     return {name: measured for name, measured in found.items() if measured is not None}
 
 
+def check_sizes(metrics: Mapping[str, ChosenMetric], transcripts: Iterable[tuple[str, str | None]]) -> None:
+    """Refuse transcripts that a metric cannot use before anything is read. transcripts: of each page, by its name.
+
+    Raises MetricError naming metric, distribution and page.
+    """
+    for name, known in transcripts:
+        for chosen in metrics.values():
+            if known is not None:
+                _size(chosen.metric, f"{chosen.entry}: {name}", known)
+
+
 def _measure(metric: Metric, who: str, pages: PageTexts) -> Measured | None:
     places: list[int] = []
     numbers, sizes = [], []
@@ -145,20 +157,33 @@ def _measure(metric: Metric, who: str, pages: PageTexts) -> Measured | None:
         if metric.needs_reference and known is None:
             continue
         where, reference = f"{who}: {name}", known or ""
-        try:
-            number, size = metric.page(text, reference), metric.size(reference)
-        except MetricError as error:
-            raise MetricError(f"{where}: {error}") from error
-        except HyocrError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise MetricError(f"{where}: {one_line(error, named=True)}") from error
         places.append(place)
+        with _blamed(where):
+            number = metric.page(text, reference)
         numbers.append(_number(number, f"{where}: its number"))
-        sizes.append(_number(size, f"{where}: its size"))
-        if sizes[-1] < 0:
-            raise MetricError(f"{where}: its size is {sizes[-1]:g}; a page counts 0 times or more")
+        sizes.append(_size(metric, where, reference))
     return Measured(metric, places, numbers, sizes, pages.seed) if places else None
+
+
+def _size(metric: Metric, where: str, reference: str) -> float:
+    with _blamed(where):
+        size = metric.size(reference)
+    if _number(size, f"{where}: its size") < 0:
+        raise MetricError(f"{where}: its size is {size:g}; a page counts 0 times or more")
+    return float(size)
+
+
+@contextmanager
+def _blamed(where: str) -> Iterator[None]:
+    """Whatever a metric raises, as a MetricError that says where."""
+    try:
+        yield
+    except MetricError as error:
+        raise MetricError(f"{where}: {error}") from error
+    except HyocrError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise MetricError(f"{where}: {one_line(error, named=True)}") from error
 
 
 def _number(value: object, where: str) -> float:

@@ -88,7 +88,9 @@ def test_a_page_without_tables_does_not_count(metric: Teds) -> None:
     assert (metric.page(WHOLE, "text"), metric.size("text")) == (0, 0)
 
 
-@pytest.mark.parametrize("reference", ["<table></table>", "<table>words", f"{WHOLE}<table><caption>x</caption></table>"])
+@pytest.mark.parametrize(
+    "reference", ["<table></table>", "<table>words", f"{WHOLE}<table><caption>x</caption></table>"]
+)
 def test_a_transcript_with_a_table_that_is_none_is_refused(metric: Teds, reference: str) -> None:
     with pytest.raises(MetricError, match="its transcript has a table without a row"):
         metric.size(reference)

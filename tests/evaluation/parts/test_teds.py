@@ -10,6 +10,7 @@ import pytest
 
 from hyocr_core.evaluation.parts.html_tables import Cell, Table
 from hyocr_core.evaluation.parts.teds import aligned_distance, teds, tree_distance
+from tests.evaluation.parts.oracles import normalized
 
 pytest.importorskip("apted")
 
@@ -21,20 +22,11 @@ def tree(table: Table) -> Tree:
     return (("table", Cell()), rows)
 
 
-def levenshtein(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    row = list(range(len(other) + 1))
-    for i, mine in enumerate(one, 1):
-        before, row[0] = row[0], i
-        for j, theirs in enumerate(other, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (mine != theirs))
-    return row[-1]
-
-
 def change(one: tuple[str, Cell], other: tuple[str, Cell]) -> float:
     (tag, cell), (other_tag, new) = one, other
     if tag != other_tag or (cell.columns, cell.rows) != (new.columns, new.rows):
         return 1.0
-    return levenshtein(cell.content, new.content) / max(len(cell.content), len(new.content), 1)
+    return normalized(cell.content, new.content)
 
 
 @cache
@@ -81,7 +73,7 @@ def changed(table: Table, draw: random.Random) -> Table:
 
 @pytest.mark.parametrize("seed", range(200))
 def test_it_is_that_of_a_plain_recursion(seed: int) -> None:
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311
     one = random_table(draw)
     other = random_table(draw) if seed % 2 else changed(one, draw)
     least = forest_distance((tree(one),), (tree(other),))
