@@ -118,8 +118,7 @@ def _prepare(
     if found is None:
         found = draw_records(config, progress.say)
     elif pages is None:
-        check_transcripts(config, found.records)
-    check_sizes(metrics, ((record.name, record.answer) for record in found.records))
+        check_transcripts(config, metrics, found.records)
     participants = gather(config, backends)
     for line in notices(participants, config):
         progress.say(line)
@@ -186,9 +185,10 @@ def _check_memory(participants: Participants, pages: Pages, batch_size: int, dev
 def draw_records(config: EvalConfig, say: Callable[[str], None]) -> Found:
     """The pages of an evaluation, after everything else that can be refused without a checkpoint.
 
-    Raises CalibrationError for a source that cannot be used, or lacks transcripts.
+    Raises CalibrationError for a source that cannot be used, or lacks transcripts, MetricError for a transcript that a
+    metric cannot use.
     """
-    _choose(config)
+    metrics, _ = _choose(config)
     found = draw_pages(
         config.data,
         config.task,
@@ -198,12 +198,16 @@ def draw_records(config: EvalConfig, say: Callable[[str], None]) -> Found:
         keep_duplicates=config.keep_duplicates,
         say=say,
     )
-    check_transcripts(config, found.records)
+    check_transcripts(config, metrics, found.records)
     return found
 
 
-def check_transcripts(config: EvalConfig, records: Sequence[Record]) -> None:
-    """Raise CalibrationError when no page has a transcript and something needs one, or when all are empty."""
+def check_transcripts(config: EvalConfig, metrics: Mapping[str, ChosenMetric], records: Sequence[Record]) -> None:
+    """Refuse transcripts that cannot be used.
+
+    Raises CalibrationError when no page has one and something needs one, or when all are empty, MetricError for one
+    that a metric cannot use.
+    """
     required = config.rival is None or needs_transcripts(config)
     if required and records and all(record.answer is None for record in records):
         raise CalibrationError(
@@ -211,6 +215,7 @@ def check_transcripts(config: EvalConfig, records: Sequence[Record]) -> None:
             "agreement and KL with a --baseline none"
         )
     _refuse_empty(records)
+    check_sizes(metrics, ((record.name, record.answer) for record in records))
 
 
 def _choose(config: EvalConfig) -> tuple[dict[str, ChosenMetric], dict[Role, ChosenBackend]]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.cli.main import main
-from hyocr_core.evaluation.parts.blocks import ReadingOrder, TextBlocks
+from hyocr_core.evaluation.parts.text_blocks import ReadingOrder, TextBlocks
 from hyocr_core.evaluation.parts.extraction import FieldF1, ValidJson
 from hyocr_core.evaluation.parts.formulas import FormulaDistance, FormulaExact
 from hyocr_core.evaluation.parts.outline import OutlineF1
@@ -357,8 +357,10 @@ def test_metrics_of_parts_are_measured_where_they_are_named(
 ) -> None:
     for page in (1, 3):
         (folder / f"{page}.txt").write_text(TABLE, encoding="utf-8")
-    given = ("--baseline", tiny, "--metrics", "teds,formula", "--gate", "teds=1,valid-json=0", "--json")
-    data = json.loads(evaluated(by_rtn, folder, *given).stdout)
+    given = ("--baseline", tiny, "--metrics", "teds,formula,valid-json", "--gate", "teds=1", "--json")
+    shown = evaluated(by_rtn, folder, *given)
+    assert shown.exit_code == 0, shown.output
+    data = json.loads(shown.stdout)
     assert data["metrics"].keys() == {"teds", "formula", "valid-json"}
     assert data["metrics"]["teds"]["distribution"] == "hyocr-core"
     assert data["model"]["metrics"].keys() == {"teds"}, "no page has a formula, or JSON"

@@ -1,1 +1,1 @@
-"""Metrics by part of a document: tables, formulas, blocks of text, spotted lines, fields and outline"""
+"""Metrics by part of a document: tables, formulas, blocks of text, spotted lines, fields and outline."""

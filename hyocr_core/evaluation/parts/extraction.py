@@ -13,10 +13,10 @@ from hyocr_core.evaluation.parts.pairing import f1
 class FieldF1(Metric):
     """F1 of the fields of JSON, each a value and the keys that lead to it; a mean over the pages.
 
-    A value is right if it is the same text but for white space; the order of keys and of items does not matter. What is
-    cut off, or lacks a comma, scores by the fields before; JSON in a code fence or among words counts; what is broken
-    otherwise has no field. A page whose transcript does not begin as JSON does not count. At most 10,000 values of an answer are
-    looked at.
+    A value is right if it is the same text but for white space; the order of keys and of items does not matter. A page
+    whose transcript does not begin as JSON does not count. JSON in a code fence or among words counts. What is cut off,
+    or lacks a comma, scores by the fields before; what is broken otherwise has no field. The cost is bounded: at most
+    10,000 values of an answer are looked at.
     """
 
     api_version: ClassVar[int] = 1

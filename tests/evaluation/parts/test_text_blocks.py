@@ -7,7 +7,7 @@ import random
 import pytest
 
 from hyocr_core.contract.metric import MetricConfig
-from hyocr_core.evaluation.parts.blocks import ReadingOrder, TextBlocks, text_blocks
+from hyocr_core.evaluation.parts.text_blocks import ReadingOrder, TextBlocks, text_blocks
 from tests.evaluation.parts.oracles import levenshtein, matchings, normalized
 
 pytest.importorskip("scipy")
