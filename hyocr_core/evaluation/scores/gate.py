@@ -46,7 +46,9 @@ def judge(gate: Gate, result: EvalResult) -> GateRecord:
         own = name in OWN_BOUNDS
         value = _OWN[name](result, result.baseline, result.comparison) if own else _worse(name, result, result.baseline)
         if value is None:
-            why = f"the runtime {result.model.runtime} gives" if own else "pages without transcripts give"
+            named = not own and name.removeprefix("hyocr-core:") not in _FIELDS
+            lacking = "pages whose transcripts have no such part give" if named else "pages without transcripts give"
+            why = f"the runtime {result.model.runtime} gives" if own else lacking
             raise BadInputError(f"gate: {why} no {name}; leave it out")
         value = float(f"{value:.{_DIGITS}g}")
         passed = value >= bound if name in AT_LEAST else value <= bound
