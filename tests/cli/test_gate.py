@@ -100,7 +100,7 @@ def test_a_file_may_hold_the_gate_and_a_flag_wins(quant: Quant, heldout: str, tm
     [
         (
             ["--eval", "HELDOUT", "--gate", "speed=3"],
-            "speed: unknown key; valid keys: cer, edit-distance, exact, loops, wer, ",
+            "speed: unknown key; valid keys: cer, edit-distance, exact, field-f1, ",
         ),
         (["--eval", "HELDOUT", "--gate", "cer=much"], "cer = 'much': should be a valid number"),
         (["--gate", "cer=1"], "gate needs eval"),
