@@ -62,8 +62,9 @@ def test_the_process_is_left_as_it_was_and_nothing_is_printed(
     demo: Path, calib: str, heldout: str, tmp_path: Path
 ) -> None:
     code = STATE + (
-        # sympy, which torch imports late, adds a filter for its own warnings.
-        "import sympy, transformers\n"
+        # What torch and transformers import late: sympy and scipy add filters, the model's modules a variable of the
+        # environment.
+        "import scipy.optimize, sympy, transformers.models.hunyuan_vl.modeling_hunyuan_vl\n"
         "from hyocr_core import evaluate, quantize, verify\n"
         "demo, calib, heldout = sys.argv[1:]\n"
         "before, filters = state(), list(warnings.filters)\n"
