@@ -85,8 +85,8 @@ def test_time_ends_it_where_the_signal_is_ignored_and_blocked(
 
 def test_an_end_that_nobody_asked_for_is_said(renderer: Renderer) -> None:
     renderer.render("", MESSAGES, {})
-    [own] = [child for child in psutil.Process().children() if str(rendering._PROGRAM) in child.cmdline()[-2:]][-1:]
-    own.kill()
+    assert renderer._process is not None
+    renderer._process.kill()
     with pytest.raises(UnboundedError, match=r"^ends the process that renders it \(SIGKILL\)$"):
         renderer.render("", MESSAGES, {})
     assert renderer.render("{{ 1 + 1 }}", MESSAGES, {}) == "2"
