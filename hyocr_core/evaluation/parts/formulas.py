@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from hyocr_core.contract.metric import Metric
 from hyocr_core.evaluation.parts.latex import find_formulas, latex_tokens
-from hyocr_core.evaluation.parts.pairing import MOST, cheapest_pairs, library, moved
+from hyocr_core.evaluation.parts.pairing import MOST, PairingMetric, cheapest_pairs, moved
 
 _PER_PLACE = 1e-9  # of the distance: decides only between formulas that are equally near
 
 
-class FormulaDistance(Metric):
+class FormulaDistance(PairingMetric):
     """Edit distance of LaTeX formulas over the longer one, in tokens after `latex_tokens`; a mean over the formulas.
 
     Formulas are paired to the smallest sum. One that was not read has distance 1, and so has one that was read and is
@@ -25,13 +24,7 @@ class FormulaDistance(Metric):
     and their places is not. The cost is bounded: no more than 1000 formulas of a page are paired.
     """
 
-    api_version: ClassVar[int] = 1
     title: ClassVar[str] = "formulas (edit distance)"
-    unit: ClassVar[str] = "%"
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        library("scipy.optimize")
 
     def page(self, text: str, reference: str) -> float:
         """The sum of the distances of the transcript's formulas; with too many read it is worse in proportion."""
@@ -48,7 +41,6 @@ class FormulaDistance(Metric):
 class FormulaExact(FormulaDistance):
     """Formulas whose tokens after `latex_tokens` are those of the transcript, paired as for their distance."""
 
-    api_version: ClassVar[int] = 1
     title: ClassVar[str] = "formulas without any error"
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
 

@@ -20,9 +20,8 @@ _PATHS = 10_000
 
 def whole_json(text: str) -> Any:
     """The object or list that a text is, but for a code fence around it; None if it is neither."""
-    fenced = _FENCE.fullmatch(text.strip())
     try:
-        value = parse_json(_bytes(fenced[1] if fenced else text))
+        value = parse_json(_bytes(_unfenced(text)))
     except ValueError:
         return None
     return value if isinstance(value, dict | list) else None
@@ -51,8 +50,7 @@ def transcript_json(reference: str) -> Any:
 
     Raises MetricError for one that does, and is none.
     """
-    fenced = _FENCE.fullmatch(reference.strip())
-    body = (fenced[1] if fenced else reference).strip()
+    body = _unfenced(reference).strip()
     if not _BEGIN.match(body):
         return None
     try:
@@ -77,6 +75,12 @@ def fields(value: Any) -> Iterator[tuple[str, ...]]:
         else:
             count += 1
             yield (*keys, _text(value))
+
+
+def _unfenced(text: str) -> str:
+    """What a code fence around all of a text holds; without one, the text."""
+    fenced = _FENCE.fullmatch(text.strip())
+    return fenced[1] if fenced else text
 
 
 def _bytes(text: str) -> bytes:

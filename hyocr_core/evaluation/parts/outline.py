@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from hyocr_core.contract.metric import Metric
-from hyocr_core.evaluation.parts.pairing import MOST, f1, library, most_pairs
+from hyocr_core.evaluation.parts.pairing import MOST, PairingMetric, f1, library, most_pairs
 from hyocr_core.evaluation.scores.rates import normalize
 
 _ALIKE = 0.5
@@ -45,7 +44,7 @@ def outline(text: str) -> list[Entry]:
     return entries
 
 
-class OutlineF1(Metric):
+class OutlineF1(PairingMetric):
     """F1 of headings, by their level, and items of lists, by their kind and depth; a mean over the pages.
 
     One is right if its text is at least half that of one in the transcript; the pairs are as many as there can be at
@@ -54,15 +53,9 @@ class OutlineF1(Metric):
     and items the others are wrong.
     """
 
-    api_version: ClassVar[int] = 1
     title: ClassVar[str] = "headings and lists (F1)"
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
-    unit: ClassVar[str] = "%"
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        for name in ("markdown_it", "scipy.optimize"):
-            library(name)
+    libraries: ClassVar[tuple[str, ...]] = ("markdown_it", "scipy.optimize")
 
     def page(self, text: str, reference: str) -> float:
         expected, found = outline(reference), outline(text)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hyocr_core.contract.metric import Metric
 from hyocr_core.errors import MetricError
 
 MOST = 1000
@@ -20,6 +21,19 @@ def library(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise MetricError(f"needs {name.partition('.')[0]}: pip install 'hyocr-core[documents]'") from error
+
+
+class PairingMetric(Metric):
+    """A metric that pairs parts. It does not start where a library of the extra `documents` is missing."""
+
+    api_version: ClassVar[int] = 1
+    unit: ClassVar[str] = "%"
+    libraries: ClassVar[tuple[str, ...]] = ("scipy.optimize",)
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        for name in self.libraries:
+            library(name)
 
 
 def cheapest_pairs(costs: NDArray[Any]) -> list[tuple[int, int]]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyocr_core.contract.metric import Metric
 from hyocr_core.evaluation.parts.json_answer import find_json
-from hyocr_core.evaluation.parts.pairing import MOST, f1, library, most_pairs
+from hyocr_core.evaluation.parts.pairing import MOST, PairingMetric, f1, most_pairs
 from hyocr_core.evaluation.scores.rates import normalize
 
 _POINT = r"\(\s?(\d{1,6}(?:\.\d{1,6})?)\s?,\s?(\d{1,6}(?:\.\d{1,6})?)\s?\)"
@@ -45,7 +44,7 @@ def spotted_lines(text: str) -> list[Line]:
     return lines
 
 
-class SpottingF1(Metric):
+class SpottingF1(PairingMetric):
     """F1 of spotted lines, a mean over the pages: boxes that overlap by half (IoU from 0.5 on), with the same text.
 
     The pairs are as many as there can be at once. Text is compared after `normalize`, without white space at its ends.
@@ -54,14 +53,8 @@ class SpottingF1(Metric):
     the others are wrong.
     """
 
-    api_version: ClassVar[int] = 1
     title: ClassVar[str] = "spotted lines (F1)"
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
-    unit: ClassVar[str] = "%"
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        library("scipy.optimize")
 
     def page(self, text: str, reference: str) -> float:
         expected, found = spotted_lines(reference), spotted_lines(text)

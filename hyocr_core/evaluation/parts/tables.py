@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from hyocr_core.contract.metric import Metric
 from hyocr_core.errors import MetricError
 from hyocr_core.evaluation.parts.html_tables import Table, find_tables
-from hyocr_core.evaluation.parts.pairing import MOST, cheapest_pairs, library, moved
+from hyocr_core.evaluation.parts.pairing import MOST, PairingMetric, cheapest_pairs, moved
 from hyocr_core.evaluation.parts.teds import teds
 
 
-class Teds(Metric):
+class Teds(PairingMetric):
     """TEDS of HTML tables (Zhong et al. 2020), a mean over the tables of the transcripts.
 
     Tables are paired by their text. One that was not read scores 0; where more were read than are there, the page's
@@ -26,15 +25,9 @@ class Teds(Metric):
     lower bound (`tree_distance`), and no more than 1000 tables of a page are paired.
     """
 
-    api_version: ClassVar[int] = 1
     title: ClassVar[str] = "tables (TEDS)"
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
-    unit: ClassVar[str] = "%"
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        for name in ("apted", "lxml.html", "scipy.optimize"):
-            library(name)
+    libraries: ClassVar[tuple[str, ...]] = ("apted", "lxml.html", "scipy.optimize")
 
     def page(self, text: str, reference: str) -> float:
         """The sum of the scores of the transcript's tables."""
@@ -54,7 +47,6 @@ class Teds(Metric):
 class TedsStructure(Teds):
     """TEDS-S: the same of rows, cells and their spans alone, whatever is written in them."""
 
-    api_version: ClassVar[int] = 1
     title: ClassVar[str] = "structure of tables (TEDS-S)"
 
     def alike(self, expected: Table, found: Table) -> float:

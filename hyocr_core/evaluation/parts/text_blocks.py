@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from hyocr_core.contract.metric import Metric
-from hyocr_core.evaluation.parts.pairing import MOST, cheapest_pairs, library, moved
+from hyocr_core.evaluation.parts.pairing import MOST, PairingMetric, cheapest_pairs, moved
 from hyocr_core.evaluation.scores.rates import normalize
 
 _TABLE = re.compile(r"<table\b.*?(?:</table>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -46,25 +45,13 @@ def paired_blocks(expected: Sequence[str], found: Sequence[str]) -> list[tuple[i
     return cheapest_pairs(saved * (places.max() * min(saved.shape) + 1.0) + places)
 
 
-class _Blocks(Metric):
-    """What both metrics of blocks need."""
-
-    api_version: ClassVar[int] = 1
-    unit: ClassVar[str] = "%"
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        library("scipy.optimize")
-
-
-class TextBlocks(_Blocks):
+class TextBlocks(PairingMetric):
     """Character error rate of blocks of text after pairing them, so that their order is forgiven.
 
     Blocks are those of `text_blocks`. One that was not read, and one that is not there, is an error for each of its
     characters. A page without blocks does not count. Broken markup is a part of its block's text.
     """
 
-    api_version: ClassVar[int] = 1
     title: ClassVar[str] = "text blocks (edit distance)"
 
     def page(self, text: str, reference: str) -> float:
@@ -80,7 +67,7 @@ class TextBlocks(_Blocks):
         return sum(map(len, text_blocks(reference)))
 
 
-class ReadingOrder(_Blocks):
+class ReadingOrder(PairingMetric):
     """Edit distance between the order of the blocks and that in which they were read, over their number, 0 to 1.
 
     Blocks are paired as for the text; those that share less than half of their text count as not read. One that was not
@@ -88,7 +75,6 @@ class ReadingOrder(_Blocks):
     part of its block's text.
     """
 
-    api_version: ClassVar[int] = 1
     title: ClassVar[str] = "reading order (edit distance)"
 
     def page(self, text: str, reference: str) -> float:
