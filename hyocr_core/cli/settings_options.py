@@ -26,7 +26,6 @@ TYPES = {int: int, float: float, Path: click.Path(path_type=Path)}
 
 METAVARS = {"gate": "BOUNDS", "metrics": "NAME[:KEY=VALUE]", "backend_options": "NAME:KEY=VALUE"}
 
-
 OFFERED = {
     "task": completion.tasks,
     "metrics": completion.metrics,

@@ -165,10 +165,10 @@ def walk_columns(
         targets = torch.addmm(errors[start:stop], feedback[start:stop, :start], errors[:start])
         with one_thread():
             for k in range(start, stop):
-                nearest = k - (k - start) % COLUMNS_AT_ONCE
-                if k == nearest:
-                    part = slice(k - start, k - start + COLUMNS_AT_ONCE)
-                    targets[part].addmm_(feedback[start:stop][part, start:k], errors[start:k])
+                first = k - (k - start) % COLUMNS_AT_ONCE
+                if k == first:
+                    end = min(k + COLUMNS_AT_ONCE, stop)
+                    targets[k - start : end - start].addmm_(feedback[k:end, start:k], errors[start:k])
                 target = targets[k - start]
-                target.addmv_(errors[nearest:k].T, feedback[k, nearest:k])
+                target.addmv_(errors[first:k].T, feedback[k, first:k])
                 settle(channels[k], target, errors[k])

@@ -46,10 +46,7 @@ def judge(gate: Gate, result: EvalResult) -> GateRecord:
         own = name in OWN_BOUNDS
         value = _OWN[name](result, result.baseline, result.comparison) if own else _worse(name, result, result.baseline)
         if value is None:
-            named = not own and name.removeprefix("hyocr-core:") not in _FIELDS
-            lacking = "pages whose transcripts have no such part give" if named else "pages without transcripts give"
-            why = f"the runtime {result.model.runtime} gives" if own else lacking
-            raise BadInputError(f"gate: {why} no {name}; leave it out")
+            raise BadInputError(f"gate: {_giving_none(name, result)} no {name}; leave it out")
         value = float(f"{value:.{_DIGITS}g}")
         passed = value >= bound if name in AT_LEAST else value <= bound
         figures.append(GateFigure(metric=name, bound=bound, value=value, passed=passed))
@@ -59,6 +56,15 @@ def judge(gate: Gate, result: EvalResult) -> GateRecord:
 def failures(record: GateRecord) -> str:
     """Every figure that failed with its bound: `cer 1.2 > 0.5, agreement 0.93 < 0.98`."""
     return ", ".join(_compared(figure) for figure in record.figures if not figure.passed)
+
+
+def _giving_none(name: str, result: EvalResult) -> str:
+    """What it is that has no figure for a bound."""
+    if name in OWN_BOUNDS:
+        return f"the runtime {result.model.runtime} gives"
+    if name.removeprefix("hyocr-core:") in _FIELDS:
+        return "pages without transcripts give"
+    return "pages whose transcripts have no such part give"
 
 
 def _compared(figure: GateFigure) -> str:
