@@ -5,7 +5,7 @@
 #   P       the plugin for `make alone`
 #   KILLS   how often `make soak` kills
 #   MINUTES how long `make fuzz` goes on
-#   ARGS    more arguments for pytest (test, alone, clients), the benchmark (bench), the soak or the fuzzers, such as --seed 1
+#   ARGS    more arguments for pytest (test, alone, clients, every), the benchmark (bench), the soak or the fuzzers, such as --seed 1
 
 PYTHON ?= python3.11
 TORCH ?= torch==2.13.0
@@ -32,7 +32,7 @@ PARALLEL := -n auto --maxprocesses 4
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test lint fix docs bench alone clients soak fuzz peers release-check clean
+.PHONY: help demo test lint fix docs bench alone clients every soak fuzz peers release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -44,6 +44,7 @@ help:
 	@echo 'make bench         seconds and memory of a job on a checkpoint of the published 1B shape'
 	@echo 'make alone P=gptq  the tests of one plugin, with only hyocr-core and that plugin installed'
 	@echo 'make clients       load quantized checkpoints in vLLM (CPU) and Transformers'
+	@echo 'make every         all tests, with the clients and those that only a release waits for'
 	@echo 'make soak          kill runs of every kind, resume them and compare, KILLS=60 times'
 	@echo 'make fuzz          break all that commands read, for MINUTES=10, and see how they end'
 	@echo 'make peers         environments of the tools that benchmarks/quality.py compares with'
@@ -73,6 +74,9 @@ docs: .venv/dev.stamp
 
 bench: .venv/run.stamp $(BENCH_MODEL)/config.json
 	$(BIN)/python benchmarks/quantize.py $(BENCH_MODEL) $(ARGS)
+
+every: .venv/dev.stamp .venv-vllm/run.stamp
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) --dist loadfile -m '' $(ARGS)
 
 alone: .venv-alone-$(P)/run.stamp
 	.venv-alone-$(P)/bin/pytest plugins/$(P)/tests $(ARGS)

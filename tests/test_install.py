@@ -75,7 +75,9 @@ def test_every_plugin_of_the_repository_is_tried() -> None:
     assert {*OFFERS, "vllm"} == {path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml")}
 
 
-@pytest.mark.parametrize("plugin", OFFERS)
+@pytest.mark.parametrize(
+    "plugin", [name if name == "gptq" else pytest.param(name, marks=pytest.mark.release) for name in OFFERS]
+)
 def test_a_plugin_comes_passes_its_tests_is_upgraded_and_goes(
     plugin: str, environment: Environment, tmp_path: Path
 ) -> None:

@@ -14,6 +14,8 @@ from transformers import CompressedTensorsConfig, HunYuanVLForConditionalGenerat
 from hyocr_core.models.load import load_model
 
 if TYPE_CHECKING:
+    from _pytest.mark.structures import ParameterSet
+
     from tests.clients.conftest import Answer, Quantize, ReadWithTransformers, ReadWithVllm, RunVllm
 
 CPU = torch.device("cpu")
@@ -22,14 +24,16 @@ Case = tuple[str, ...]
 """A method and its options; those of single layers as LAYERS:KEY=VALUE."""
 
 INTEGERS: list[Case] = [
-    ("gptq", "group_size=128"),
     ("gptq", "group_size=32", "desc_act=true"),
-    ("gptq", "group_size=-1"),
-    ("gptq", "format=compressed-tensors"),
-    ("gptq", "group_size=64", "sym=false", "format=compressed-tensors"),
     ("gptq", "group_size=64", "quant_vit=true"),
     ("gptq", "format=compressed-tensors", "*.down_proj:group_size=32"),
     ("awq", "group_size=128"),
+]
+MORE_INTEGERS: list[Case] = [
+    ("gptq", "group_size=128"),
+    ("gptq", "group_size=-1"),
+    ("gptq", "format=compressed-tensors"),
+    ("gptq", "group_size=64", "sym=false", "format=compressed-tensors"),
     ("awq", "group_size=32", "format=compressed-tensors"),
     ("awq", "group_size=64", "zero_point=false"),
 ]
@@ -42,19 +46,26 @@ ONE_SCALE: list[Case] = [
     ("fp8", "format=fp8"),
     ("fp8", "activation_scheme=dynamic", "format=fp8"),
 ]
+OF_FP8 = [DYNAMIC[1], ONE_SCALE[0]]
 """One scale per weight: vLLM's CPU build lacks the kernel, which the runner emulates."""
 
 COMPRESSED: list[Case] = [
-    ("gptq", "format=compressed-tensors"),
     ("gptq", "group_size=64", "sym=false", "format=compressed-tensors"),
-    ("gptq", "bits=8", "format=compressed-tensors"),
     ("gptq", "format=compressed-tensors", "model.layers.0:bits=8"),
     ("awq", "group_size=64", "zero_point=false"),
-    ("awq", "bits=8"),
     ("fp8",),
+]
+WITH_ZEROS = COMPRESSED[0]
+MORE_COMPRESSED: list[Case] = [
+    ("gptq", "format=compressed-tensors"),
+    ("gptq", "bits=8", "format=compressed-tensors"),
+    ("awq", "bits=8"),
     ("fp8", "activation_scheme=dynamic"),
 ]
-WITH_ZEROS = COMPRESSED[1]
+
+
+def for_release(cases: list[Case]) -> list[ParameterSet]:
+    return [pytest.param(case, marks=pytest.mark.release) for case in cases]
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ def noise(demo: Path, read_with_vllm: ReadWithVllm, bf16: list[Answer]) -> Dista
     return distance(read_with_vllm(demo), bf16)
 
 
-@pytest.mark.parametrize("case", INTEGERS, ids="-".join)
+@pytest.mark.parametrize("case", [*INTEGERS, *for_release(MORE_INTEGERS)], ids="-".join)
 def test_vllm_reads_as_transformers_on_unpacked_weights(
     case: Case,
     quantize: Quantize,
@@ -123,7 +134,7 @@ def test_vllm_reads_as_transformers_on_unpacked_weights(
     assert distance(found, bf16).mean > 3 * noise.mean
 
 
-@pytest.mark.parametrize("case", [*DYNAMIC, *ONE_SCALE], ids="-".join)
+@pytest.mark.parametrize("case", [*OF_FP8, *for_release([*DYNAMIC[:1], *ONE_SCALE[1:]])], ids="-".join)
 def test_vllm_reads_fp8_as_transformers_with_emulated_activations(
     case: Case, quantize: Quantize, read_with_vllm: ReadWithVllm, read_with_transformers: ReadWithTransformers
 ) -> None:
@@ -154,7 +165,7 @@ def test_vllm_keeps_an_fp8_cache_with_the_scales_of_the_checkpoint(
     assert all((a.logprobs[0] != b.logprobs[0]).any() for a, b in zip(plain, cached, strict=True))
 
 
-@pytest.mark.parametrize("case", COMPRESSED, ids="-".join)
+@pytest.mark.parametrize("case", [*COMPRESSED, *for_release(MORE_COMPRESSED)], ids="-".join)
 def test_transformers_loads_compressed_tensors(
     case: Case, quantize: Quantize, read_with_transformers: ReadWithTransformers, bf16: list[Answer]
 ) -> None:
@@ -170,6 +181,7 @@ def test_transformers_loads_compressed_tensors(
     assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(
     ("case", "emulate_fp8", "message"),
     [

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 PAGES, AT_ONCE = 32, 8
 WIDTHS = (256, 288, 320, 384)
-CASES = [(), ("gptq", "group_size=128"), ("fp8", "activation_scheme=dynamic")]
+CASES = [
+    pytest.param(("gptq", "group_size=128"), id="int4"),
+    pytest.param((), id="bf16", marks=pytest.mark.release),
+    pytest.param(("fp8", "activation_scheme=dynamic"), id="fp8", marks=pytest.mark.release),
+]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +65,7 @@ def unsound_python(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) 
     return script
 
 
-@pytest.mark.parametrize("case", CASES, ids=["bf16", "int4", "fp8"])
+@pytest.mark.parametrize("case", CASES)
 def test_pages_of_four_sizes_read_at_once_as_one_by_one(
     case: tuple[str, ...],
     demo: Path,

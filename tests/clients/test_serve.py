@@ -118,7 +118,13 @@ def blocks(card: str, kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("case", [(), ("gptq", "group_size=128")], ids=["bf16", "int4"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(("gptq", "group_size=128"), id="int4"),
+        pytest.param((), id="bf16", marks=pytest.mark.release),
+    ],
+)
 def test_a_running_server_reads_as_vllm_in_a_process_of_its_own(
     case: tuple[str, ...],
     demo: Path,

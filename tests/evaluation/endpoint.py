@@ -8,6 +8,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -82,7 +83,11 @@ class Server:
             which, together = list(self._lines).index(line), self._lines[line] % 2 == 0
         if together:
             self._met.wait(60)
-        return self.trial(which, len(TEXTS) if together else 1)
+        reply = self.trial(which, len(TEXTS) if together else 1)
+        if reply[0] != HTTPStatus.OK:
+            # The client gives up, and its next trial begins anew.
+            self._lines.clear()
+        return reply
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
