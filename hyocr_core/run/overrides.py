@@ -9,7 +9,8 @@ from hyocr_core.contract.config import Fallback, MethodConfig
 from hyocr_core.errors import ConfigError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.plugin.method import Method
-from hyocr_core.run.plan import Plan, matches
+from hyocr_core.run.plan import Plan
+from hyocr_core.settings.recipe import matches
 
 Overrides = Mapping[str, Mapping[str, Any]]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.errors import ConfigError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
+from hyocr_core.settings.recipe import matches
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,3 @@ def _matched(memory_names: Mapping[str, str], patterns: Iterable[str]) -> set[st
 def ignored_by(patterns: Iterable[str], *names: str) -> str | None:
     """The first pattern that matches one of the names, whole or as a parent module."""
     return next((pattern for pattern in patterns if any(matches(pattern, name) for name in names)), None)
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether a name or glob means this module, or a parent of it."""
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")

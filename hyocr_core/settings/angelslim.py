@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.outside.home import expanded
+from hyocr_core.plugin.registry import installed_methods
 
 REFERENCE_KEYS = ("compression", "global")
 """A file with one of these at its top is the reference's."""
@@ -33,6 +34,16 @@ _GLOBS = frozenset("*?[")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _AS_DATASET = ":test?prompt=query&text=label"
 """What the reference reads of a dataset, beside the column `image`; of a list of answers the first."""
+
+
+def our_method(name: str) -> tuple[str, Mapping[str, str]]:
+    """Our name in the place of the reference's, and the options that its name stands for; another name as it is.
+
+    A plugin that has the very name goes first.
+    """
+    if name not in METHODS or any(entry.name == name for entry in installed_methods()):
+        return name, {}
+    return METHODS[name]
 
 
 class QuantMethod(FrozenModel):

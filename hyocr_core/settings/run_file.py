@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hyocr_core.contract.config import parse_config, show
-from hyocr_core.errors import ConfigError, one_line
-from hyocr_core.outside.aliases import check_aliases
-from hyocr_core.outside.json_text import levels
-from hyocr_core.outside.regular import read_text
-from hyocr_core.plugin.registry import installed_methods
-from hyocr_core.settings.angelslim import METHODS, is_reference, translate
+from hyocr_core.errors import ConfigError
+from hyocr_core.settings.angelslim import is_reference, our_method, translate
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.shared import plugins_by_name
+from hyocr_core.settings.yaml_file import parse_yaml, read_yaml
 
-_MOST_BYTES = 1 << 20
-"""Of a YAML file: reading one takes a second."""
 _PLUGIN = re.compile(r"(?P<name>[^=]+?)(:(?P<option>[^:=]+=.*))?", re.DOTALL)
 
 
@@ -71,12 +64,8 @@ def merge_run_config(
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; raises ConfigError with the line for bad syntax, duplicate keys, tags and non-mappings."""
-    try:
-        data = _parse_yaml(read_text(path, most=_MOST_BYTES), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+    """Read a YAML mapping; raises ConfigError as `read_yaml`, and for what is no mapping."""
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: line 1: must be a mapping of keys to values, not {show(data)}")
     return data
@@ -92,7 +81,7 @@ def parse_override(text: str, flag: str = "-o") -> tuple[str, Any]:
     if not equals or not all(key.split(".")):
         raise ConfigError(f"{flag} {text}: write key=value, such as -o group_size=64")
     # A glob such as `*.q_proj` would be an alias in YAML, where it means nothing on its own.
-    return key, value if value.startswith("*") else _parse_yaml(value, f"{flag} {text}")
+    return key, value if value.startswith("*") else parse_yaml(value, f"{flag} {text}")
 
 
 def with_plugins(given: Any, arguments: Sequence[str], flag: str) -> Any:
@@ -129,14 +118,10 @@ def _with_layers(given: Any, arguments: Sequence[str]) -> Any:
 
 
 def _name_method(data: dict[str, Any]) -> Mapping[str, str]:
-    """Put our name in the place of the reference's, and return the options that its name stands for.
-
-    A plugin that has the very name goes first.
-    """
-    name = data.get("method")
-    if not isinstance(name, str) or name not in METHODS or any(entry.name == name for entry in installed_methods()):
+    """Put our name in the place of the reference's, and return the options that its name stands for."""
+    if not isinstance(data.get("method"), str):
         return {}
-    data["method"], fixed = METHODS[name]
+    data["method"], fixed = our_method(data["method"])
     return fixed
 
 
@@ -158,35 +143,3 @@ def _set_option(options: Any, override: str) -> None:
     if not isinstance(options, dict):
         raise ConfigError(f"-o {override}: {'.'.join(['options', *parents])} is not a mapping")
     options[last] = value
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    # Imported here because `hyocr quant --help` needs no YAML and should come at once.
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError
-
-    try:
-        check_aliases(text)
-        value = YAML(typ="safe", pure=True).load(io.StringIO(text))
-        _check_texts(value)
-        return value
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problem = _first_line(error.problem or "")
-        hint = "; quote a value that begins with *" if "undefined alias" in problem else ""
-        raise ConfigError(f"{where}: line {line}: {problem}{hint}") from error
-    except Exception as error:  # what the library raises on odd YAML is no closed set
-        reason = "nested too deeply" if isinstance(error, RecursionError) else _first_line(one_line(error))
-        raise ConfigError(f"{where}: is not valid YAML: {reason}") from error
-
-
-def _check_texts(value: Any) -> None:
-    """Raise ValueError for what no path, name or prompt can hold, and for a value that is nested too deeply."""
-    for level in levels(value):
-        for text in level:
-            if isinstance(text, str) and any(mark == "\0" or unicodedata.category(mark) == "Cs" for mark in text):
-                raise ValueError(f"{show(text)} holds a character that no text can hold")
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
