@@ -28,7 +28,7 @@ def quantize(run: RunConfig, *, resume: bool = False, progress: Progress | None 
 def quantize(
     *,
     model: str,
-    method: str,
+    method: str | None = None,
     output: str | Path,
     options: dict[str, Any] | None = None,
     resume: bool = False,
@@ -42,7 +42,7 @@ def quantize(
 ) -> QuantReport:
     """Quantize a checkpoint and publish it, as `hyocr quant` does.
 
-    run, or its fields as settings: model, method, output, options, calib, num_samples, eval, gate and so on.
+    run, or its fields as settings: model, method or recipe, output, options, calib, num_samples, eval, gate and so on.
     resume: go on after the last whole block of an interrupted run.
     progress: told of every phase and step; None tells nobody.
     Returns the report: `degraded` are layers that fell back, `gate.accepted` is false when the gate failed, both of

@@ -31,6 +31,11 @@ class MethodRecord(FrozenModel):
     version: str
     config: dict[str, Any]
 
+    @property
+    def selector(self) -> str:
+        """As a run names it."""
+        return f"{self.distribution}:{self.name}"
+
 
 class ModelRecord(FrozenModel):
     source: str = Field(description="hub id, or the folder's name: never a local path")
@@ -64,10 +69,11 @@ class CalibrationRecord(FrozenModel):
 class LayerRecord(FrozenModel):
     name: str
     shape: tuple[int, int]
+    method: str | None = Field(None, description="distribution:name of the method, where it is not the main one")
     seconds: float
     metrics: dict[str, float]
     degraded: str | None
-    options: dict[str, Any] = Field({}, description="options of the method that this layer does not share with the run")
+    options: dict[str, Any] = Field({}, description="options of the method in which this layer differs from its record")
 
 
 class MetricRecord(FrozenModel):
@@ -162,7 +168,8 @@ class QuantReport(FrozenModel):
 
     schema_version: int = 2
     hyocr: str
-    method: MethodRecord
+    method: MethodRecord = Field(description="the one at work, of several the main one")
+    further: tuple[MethodRecord, ...] = Field((), description="the other methods of a recipe")
     model: ModelRecord
     calibration: CalibrationRecord | None
     ignored: tuple[str, ...]
@@ -187,6 +194,20 @@ class QuantReport(FrozenModel):
     evaluation: EvaluationRecord | None = None
     gate: GateRecord | None = None
     observers: tuple[ObserverRecord, ...] = ()
+
+    @property
+    def methods(self) -> tuple[MethodRecord, ...]:
+        """All that were at work, the main one first."""
+        return (self.method, *self.further)
+
+    @property
+    def title(self) -> str:
+        """The methods in words."""
+        return " + ".join(method.name for method in self.methods)
+
+    def method_of(self, layer: LayerRecord) -> MethodRecord:
+        """The one that quantized a layer."""
+        return next((method for method in self.further if method.selector == layer.method), self.method)
 
     @property
     def degraded(self) -> tuple[LayerRecord, ...]:

@@ -27,6 +27,18 @@ if TYPE_CHECKING:
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="YAML file; flags win over it.")
 @click.option("--method", shell_complete=completion.methods, help="Quantization method; `hyocr methods` lists them.")
 @click.option(
+    "--vision",
+    metavar="METHOD",
+    shell_complete=completion.methods,
+    help="Another method for the vision tower, such as fp8_dynamic.  [default: it stays as it is]",
+)
+@click.option(
+    "--recipe",
+    metavar="FILE|NAME",
+    shell_complete=completion.paths,
+    help="Rules of which method quantizes which linears, instead of --method.",
+)
+@click.option(
     "--model",
     shell_complete=completion.paths,
     help="Checkpoint folder, or a model on the Hugging Face hub: tencent/HunyuanOCR, a folder in it as in "

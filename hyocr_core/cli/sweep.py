@@ -93,5 +93,7 @@ def _print_plan(planned: Sequence[Planned], *, as_json: bool) -> None:
             ]
         )
         return
-    rows = [(each.name, each.run.method, "done" if each.done else "to do", str(each.run.output)) for each in planned]
+    rows = [
+        (each.name, each.run.method or "", "done" if each.done else "to do", str(each.run.output)) for each in planned
+    ]
     print_rows(("run", "method", "state", "folder"), rows)

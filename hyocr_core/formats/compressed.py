@@ -6,7 +6,7 @@ Imports no torch.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from hyocr_core.contract.types import QuantizedNames
@@ -48,7 +48,7 @@ class CompressedFormat(Format):
     def quantization_config(self, names: QuantizedNames) -> dict[str, Any]:
         """Return what config.json says: one group for every linear, and the name of every unquantized one."""
         groups = {"group_0": {"targets": [EVERY], **self.config_group()}}
-        return _whole(self.group_format, groups, self.shared_settings(), names)
+        return whole_config(self.group_format, groups, self.shared_settings(), names.ignored)
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -78,7 +78,21 @@ def checkpoint_config(layers: Mapping[str, Format], names: QuantizedNames) -> di
         # By their names: of a group for all linears beside one for some, vLLM takes the first for fused ones.
         groups[f"group_{index}"] = {"targets": targets, "format": written.group_format, **written.config_group()}
     kinds = {group["format"] for group in groups.values()}
-    return _whole(kinds.pop() if len(kinds) == 1 else MIXED, groups, _shared_settings(members), names)
+    return whole_config(kinds.pop() if len(kinds) == 1 else MIXED, groups, _shared_settings(members), names.ignored)
+
+
+def whole_config(
+    kind: str, groups: Mapping[str, Any], settings: Mapping[str, Any], ignored: Iterable[str]
+) -> dict[str, Any]:
+    """Return a quantization_config. kind: `format` of the whole. settings: beside the groups, for all of them."""
+    return {
+        "quant_method": METHOD,
+        "format": kind,
+        "quantization_status": "compressed",
+        "ignore": list(ignored),
+        "config_groups": dict(groups),
+        **settings,
+    }
 
 
 def read_groups(config: Mapping[str, Any]) -> Iterator[tuple[Any, tuple[str, ...], dict[str, Any]]]:
@@ -116,14 +130,3 @@ def _shared_settings(members: Mapping[Format, list[str]]) -> dict[str, Any]:
                 f"{name}: {', '.join(settings)} holds for all layers of {METHOD}, and this one is without"
             )
     return settings
-
-
-def _whole(kind: str, groups: Mapping[str, Any], settings: Mapping[str, Any], names: QuantizedNames) -> dict[str, Any]:
-    return {
-        "quant_method": METHOD,
-        "format": kind,
-        "quantization_status": "compressed",
-        "ignore": list(names.ignored),
-        "config_groups": dict(groups),
-        **settings,
-    }

@@ -20,7 +20,7 @@ from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.types import Batch, Block, Kind, LayerSpec
 from hyocr_core.errors import CheckpointError, one_line
 from hyocr_core.models.spelling import BLOCKS, EMBEDDING, NORM, VISION, memory_name, published_name
-from hyocr_core.models.wiring import DECODER, MERGER, Place, smoothing_of
+from hyocr_core.models.wiring import DECODER, MERGER, Link, Place, smoothing_of
 from hyocr_core.models.wiring import VISION as VISION_LAYER
 from hyocr_core.pages.older_transformers import one_tensor, recompose_in_rotary
 from hyocr_core.runtimes.forward import set_forward
@@ -266,6 +266,18 @@ class HunYuanVL:
         names = self.parameter_names(place)
         linears = {path for group in place.wiring.groups for path in group}
         return [names[f"{link.source}.weight"] for link in place.wiring.links if link.source not in linears]
+
+    def smoothed_linears(self, place: Place) -> list[tuple[str, tuple[str, ...]]]:
+        """On-disk names of the linears that scales can be folded into, each with those of the linears it feeds."""
+        linears = {path for group in place.wiring.groups for path in group}
+        return [
+            (self.disk_module(f"{place.path}.{link.source}"), self._targets(place, link))
+            for link in place.wiring.links
+            if link.source in linears
+        ]
+
+    def _targets(self, place: Place, link: Link) -> tuple[str, ...]:
+        return tuple(self.disk_module(f"{place.path}.{target}") for target in link.targets)
 
     @contextmanager
     def front(self, *, vision: bool = True) -> Iterator[None]:

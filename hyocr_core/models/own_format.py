@@ -13,6 +13,7 @@ from hyocr_core.contract.types import LayerSpec
 from hyocr_core.errors import BadInputError, CheckpointError, HyocrError
 from hyocr_core.formats import ANY_BITS, Bound
 from hyocr_core.plugin.registry import load_method
+from hyocr_core.plugin.reported import reported_methods
 
 
 class OwnFormat:
@@ -25,12 +26,10 @@ class OwnFormat:
     bound: Bound = ANY_BITS
 
     def __init__(self, report: QuantReport, dtype: torch.dtype) -> None:
-        self.method = load_method(f"{report.method.distribution}:{report.method.name}")
+        self.method = load_method(report.method.selector)
         self._dtype = dtype
         self.shapes = {layer.name: layer.shape for layer in report.layers}
-        self._configs = {
-            layer.name: self.method.config(report.method.config | layer.options) for layer in report.layers
-        }
+        self._configs = {name: found.config for name, found in reported_methods(report).items()}
 
     def unpack(self, layer: str, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the weight (N, K) of a linear, by on-disk name, in the dtype that the method gives it."""

@@ -6,7 +6,7 @@ answering from memory, and is left at the linear whose input is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -115,4 +115,19 @@ def lone_group(block: Block, group: tuple[str, ...]) -> Block:
     cached = {name: module for name, module in block.cached.items() if name in group}
     return replace(
         block, layers=layers, groups=(group,), run=run, smoothing=(), cached=cached, configs=configs, of_group=True
+    )
+
+
+def part_of_block(block: Block, names: Collection[str]) -> Block:
+    """A block as a method sees it that quantizes these of its layers only; scales move between those alone."""
+    layers = {name: layer for name, layer in block.layers.items() if name in names}
+    groups = (tuple(name for name in group if name in names) for group in block.groups)
+    others = block.layers.keys() - layers.keys()
+    smoothing = (one for one in block.smoothing if others.isdisjoint((one.name, *one.targets)))
+    return replace(
+        block,
+        layers=layers,
+        groups=tuple(group for group in groups if group),
+        smoothing=tuple(smoothing),
+        configs={name: config for name, config in block.configs.items() if name in names},
     )

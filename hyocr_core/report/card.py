@@ -23,6 +23,7 @@ from hyocr_core.models.known_formats import known_formats, known_runtimes
 from hyocr_core.outside.aliases import check_aliases
 from hyocr_core.outside.regular import read_text
 from hyocr_core.report.example_requests import with_curl, with_openai
+from hyocr_core.report.kinds import kinds_of
 from hyocr_core.report.text import told
 from hyocr_core.shown import code, markdown, message, visible
 
@@ -70,7 +71,7 @@ def model_card(
         base_model=base_model,
         base_model_relation=base_model and "quantized",
         library_name="transformers",
-        tags=["hyocr", "ocr", report.method.name, str(quantization_config["quant_method"])],
+        tags=["hyocr", "ocr", *(method.name for method in report.methods), str(quantization_config["quant_method"])],
         **_carried(base_card),
     )
     card = ModelCard.from_template(
@@ -88,7 +89,8 @@ def model_card(
         after=size(report.weight_bytes_after),
         ratio=f"{report.weight_bytes_before / report.weight_bytes_after:.2f}",
         asked=report.calibration and markdown(_scaled(report.calibration.max_pixels) + told(report.calibration)),
-        options=json.dumps(report.method.config, indent=2),
+        options={method.name: json.dumps(method.config, indent=2) for method in report.methods},
+        kinds=kinds_of(report),
         accuracy=_accuracy(report, name),
         runtimes=known_runtimes(quantization_config, _shapes(report)),
         curl=with_curl(shown, penalty),

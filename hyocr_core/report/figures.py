@@ -24,7 +24,7 @@ LOOKS = {"baseline": (plots.BASELINE, "s"), "rounded": (plots.ROUNDED, "D"), "mo
 
 def labels(evidence: Evidence) -> dict[str, str]:
     """How the page calls the checkpoints of an evaluation."""
-    return {"baseline": "baseline", "rounded": "round to nearest", "model": evidence.report.method.name}
+    return {"baseline": "baseline", "rounded": "round to nearest", "model": evidence.report.title}
 
 
 def scores(result: EvalResult) -> dict[str, ModelScore]:

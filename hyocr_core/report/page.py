@@ -20,6 +20,7 @@ from hyocr_core.outside.regular import read_regular
 from hyocr_core.report import figures, glance
 from hyocr_core.report.diff import Piece, diff, shortened
 from hyocr_core.report.facts import block_facts, layer_facts, own_metric
+from hyocr_core.report.kinds import kinds_of
 from hyocr_core.report.plots import Plot
 from hyocr_core.report.rendered import MARK, rendered, save_page
 
@@ -106,6 +107,7 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "measure": _measure(evidence),
         "several": several,
         "ours": evidence.name,
+        "kinds": kinds_of(report),
     }
 
 

@@ -23,7 +23,8 @@ from hyocr_core.models.stages import lone_group
 from hyocr_core.models.wiring import Place
 from hyocr_core.run.job import Job
 from hyocr_core.run.run_record import BlockRecord, RunJournal
-from hyocr_core.run.streams import BlockBatches, Forward, GroupBatches, StagedStream, Streams, propagate
+from hyocr_core.run.shares import Share, in_block
+from hyocr_core.run.streams import BlockBatches, Forward, GroupBatches, OwnBatches, StagedStream, Streams, propagate
 from hyocr_core.run.trusted import check_same, is_done
 
 
@@ -90,7 +91,7 @@ def quantize_blocks(
 
 
 def _with_options(job: Job, block: Block) -> Block:
-    return replace(block, configs={name: job.options[name] for name in block.layers})
+    return replace(block, configs={name: job.share(name).options[name] for name in block.layers})
 
 
 def _copied(block: Block, streams: Streams | None) -> nn.Module | None:
@@ -100,36 +101,44 @@ def _copied(block: Block, streams: Streams | None) -> nn.Module | None:
 
 def _quantize_block(job: Job, worked: Worked, streams: Streams | None) -> Paths:
     """Quantize one block in memory; return how the samples go on through it."""
-    block = worked.block
-    if streams is not None and block.layers and job.method.spec.inputs == "group":
-        return _quantize_in_stages(job, worked, streams)
-    stats: dict[str, Stats] | None = None
-    if streams is not None and block.layers:
+    block, stats = worked.block, dict[str, Stats]()
+    shares = in_block(job.shares, block.layers)
+    whole = [share for share in shares if share.method.spec.inputs == "block"]
+    if streams is not None and whole:
         with job.watch.phase("calibrate"):
-            before = _left_alone(job, worked)
-            stats = _learn(job, block, BlockBatches(streams, _telling(job, block, "calibrate")))
-            after = _left_alone(job, worked)
+            before = _left_alone(job, worked, whole)
+            for share in whole:
+                batches = BlockBatches(streams, _telling(job, block, "calibrate"))
+                stats |= _learn(job, share, share.of_block(block), batches)
+            after = _left_alone(job, worked, whole)
             changed = {name: after[name] for name in after if not torch.equal(after[name], before[name])}
             worked.tensors |= changed
             worked.rescaled = tuple(changed)
+    if streams is not None and len(whole) < len(shares):
+        return _quantize_in_stages(job, worked, streams, stats)
     for group in block.groups:
         _quantize_group(job, worked, group, stats)
     return _whole(job, worked)
 
 
-def _quantize_in_stages(job: Job, worked: Worked, streams: Streams) -> Paths:
-    """Quantize a block group by group, each seeing what the groups before it make of the samples by then."""
+def _quantize_in_stages(job: Job, worked: Worked, streams: Streams, stats: dict[str, Stats]) -> Paths:
+    """Quantize a block group by group, each seeing what the groups before it make of the samples by then.
+
+    stats: of the layers whose methods have seen the whole block.
+    """
     block, paths = worked.block, job.model.linear_paths(worked.place)
     quantized = StagedStream(block.module, worked.place, paths, streams.quantized)
     reference = None
     if streams.reference is not None and worked.original is not None:
         reference = StagedStream(worked.original, worked.place, paths, streams.reference)
     for group in block.groups:
+        share = job.share(group[0])
         with job.watch.phase("calibrate"):
             for stream in filter(None, (quantized, reference)):
                 stream.enter(group, _telling(job, block, "forward"))
-            batches = GroupBatches(streams.quantized, quantized, reference, _telling(job, block, "calibrate"))
-            stats = _learn(job, lone_group(block, group), batches)
+            if share.method.spec.inputs == "group":
+                batches = GroupBatches(streams.quantized, quantized, reference, _telling(job, block, "calibrate"))
+                stats = stats | _learn(job, share, lone_group(block, group), batches)
         _quantize_group(job, worked, group, stats)
         _emulate(job, worked, group)
     return Paths(quantized.finish, None if reference is None else reference.finish)
@@ -143,19 +152,25 @@ def _whole(job: Job, worked: Worked) -> Paths:
     return Paths(lambda _index, batch: worked.block.run(batch), reference)
 
 
-def _learn(job: Job, block: Block, batches: Batches) -> dict[str, Stats]:
-    config = job.options[block.groups[0][0]] if block.of_group else job.config
-    collected = job.method.calibrate(block, batches, config)
-    return job.method.settle(block, batches, values_of(collected), config, job.run.seed)
+def _learn(job: Job, share: Share, block: Block, batches: Batches) -> dict[str, Stats]:
+    """What the method needs of the samples, by layer; nothing where its options say that they need none."""
+    layers = block.layers
+    if not share.learns_from(layers):
+        return {}
+    own = OwnBatches(batches, weighted=share.balances_tokens(layers), referenced=share.follows_reference(layers))
+    first, *others = (share.options[name] for name in layers)
+    config = first if all(other == first for other in others) else share.config
+    collected = share.method.calibrate(block, own, config)
+    return share.method.settle(block, own, values_of(collected), config, job.run.seed)
 
 
 def _telling(job: Job, block: Block, what: str) -> Callable[[str], None]:
     return lambda name: job.progress.detail(f"{block.name}: {what} {name}")
 
 
-def _left_alone(job: Job, worked: Worked) -> dict[str, Tensor]:
-    """Copies of the parameters that are not to be quantized, by on-disk name, if the method may rescale them."""
-    if not job.method.spec.rescales_block:
+def _left_alone(job: Job, worked: Worked, shares: Sequence[Share]) -> dict[str, Tensor]:
+    """Copies of the parameters that are not to be quantized, by on-disk name, if a method may rescale them."""
+    if not any(share.method.spec.rescales_block for share in shares):
         return {}
     quantized = {f"{name}.weight" for name in worked.block.layers}
     names = job.model.parameter_names(worked.place)
@@ -166,20 +181,22 @@ def _left_alone(job: Job, worked: Worked) -> dict[str, Tensor]:
     }
 
 
-def _quantize_group(job: Job, worked: Worked, group: tuple[str, ...], stats: dict[str, Stats] | None) -> None:
+def _quantize_group(job: Job, worked: Worked, group: tuple[str, ...], stats: dict[str, Stats]) -> None:
     """Quantize layers that share an input; note their packed tensors, and put their weights into the block."""
-    block, config = worked.block, job.options[group[0]]
+    block, share = worked.block, job.share(group[0])
+    method, config = share.method, share.options[group[0]]
     with job.watch.phase("quantize"):
         job.progress.detail(f"quantize {', '.join(group)}")
         layers = [Layer(name, block.layers[name].weight.detach()) for name in group]
         start = time.perf_counter()
-        results = job.method.quantize_group(layers, stats, config, job.run.seed)
+        known = stats if group[0] in stats else None
+        results = method.quantize_group(layers, known, config, job.run.seed)
         seconds = (time.perf_counter() - start) / len(layers)
         for result in results:
-            packed = job.method.pack_exactly(result, config)
+            packed = method.pack_exactly(result, config)
             written = None if worked.formats is None else worked.formats.of(result.name)
             if written is not None:
-                job.method.check_stored(result, packed, written)
+                method.check_stored(result, packed, written)
             worked.tensors |= {stored_name(result.name, local): value for local, value in packed.items()}
             block.layers[result.name].weight.data = result.dequantized
             worked.records.append(_record(job, result, seconds))
@@ -188,13 +205,15 @@ def _quantize_group(job: Job, worked: Worked, group: tuple[str, ...], stats: dic
 def _record(job: Job, result: QuantizedLayer, seconds: float) -> LayerRecord:
     if result.degraded is not None:
         job.progress.say(f"{result.name}: degraded, {result.degraded}")
+    share = job.share(result.name)
     return LayerRecord(
         name=result.name,
+        method=None if share is job.main else share.record.selector,
         shape=job.plan.quantized[result.name],
         seconds=seconds,
         metrics=dict(result.metrics),
         degraded=result.degraded,
-        options=job.options_of_its_own(result.name),
+        options=share.options_of_its_own(result.name),
     )
 
 
@@ -217,7 +236,7 @@ def _restore(job: Job, worked: Worked, stage: StagedCheckpoint) -> None:
     for name, names in packed.items():
         local = local_names({stored: tensors[stored].to(job.model.device) for stored in names})
         spec = LayerSpec(name, job.plan.quantized[name], block.layers[name].weight.dtype)
-        block.layers[name].weight.data = job.method.unpack(local, spec, block.configs[name])
+        block.layers[name].weight.data = job.share(name).method.unpack(local, spec, block.configs[name])
     rescaled = tensors.keys() - {name for names in packed.values() for name in names}
     for name, disk in job.model.parameter_names(worked.place).items():
         if disk in rescaled:
@@ -235,6 +254,7 @@ def _carry_on(job: Job, worked: Worked, paths: Paths, streams: Streams) -> None:
 
 def _emulate(job: Job, worked: Worked, layers: tuple[str, ...]) -> None:
     """Let layers of the block see their inputs as the runtime's kernels do."""
-    linears = {name: worked.block.layers[name] for name in layers}
-    for handle in emulate_inputs(linears, worked.tensors, job.method, worked.block.configs):
-        worked.hooks.callback(handle.remove)
+    for share in in_block(job.shares, layers):
+        linears = {name: worked.block.layers[name] for name in layers if name in share.options}
+        for handle in emulate_inputs(linears, worked.tensors, share.method, worked.block.configs):
+            worked.hooks.callback(handle.remove)

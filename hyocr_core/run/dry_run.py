@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from hyocr_core.checkpoint.quant_report import MethodRecord
 from hyocr_core.checkpoint.space import free_disk
 from hyocr_core.checkpoint.writer import check_target
 from hyocr_core.contract.config import FrozenModel
@@ -129,7 +130,8 @@ class DryRun(FrozenModel):
     schema_version: int = 2
     method: str
     provided_by: str = Field(description="distribution and version")
-    options: dict[str, Any]
+    options: dict[str, Any] = Field(description="of the method, of several the main one")
+    further: tuple[MethodRecord, ...] = Field((), description="the other methods of a recipe")
     model: str
     output: str
     linears: tuple[LinearsPlan, ...]
@@ -182,9 +184,10 @@ def plan_run(
         left_out={} if job.drawn.calibration is None else job.drawn.calibration.left_out,
     )
     return DryRun(
-        method=job.method.spec.name,
-        provided_by=job.method.entry.source,
-        options=job.config.model_dump(mode="json"),
+        method=job.title,
+        provided_by=", ".join(dict.fromkeys(share.method.entry.source for share in job.shares)),
+        options=job.main.config.model_dump(mode="json"),
+        further=tuple(share.record for share in job.shares[1:]),
         model=job.source.name,
         output=str(run.output),
         linears=tuple(_linears(job, formats)),
@@ -212,7 +215,7 @@ def _serving(job: Job, formats: StoredFormats | None, load: ServedLoad, limit: i
         after = [_after(job, names, formats) for names in parts(job.model).values()]
         known = [size for size in after if size is not None]
         if len(known) < len(after):
-            raise CheckpointError(f"hyocr does not know the format that {job.method.spec.name} writes")
+            raise CheckpointError(f"hyocr does not know the format that {job.title} writes")
         processor = job.processor or load_processor(job.source.folder)
     except CheckpointError as error:
         if limit is None:
@@ -315,7 +318,10 @@ def _parts(job: Job) -> Iterator[tuple[str, str]]:
 
 
 def _why_left(job: Job, name: str) -> str:
-    pattern = ignored_by(job.config.ignore, name, job.model.memory_names[name])
+    if name in job.left:
+        return job.left[name]
+    config = job.main.config
+    pattern = ignored_by(config.ignore, name, job.model.memory_names[name])
     if pattern is not None:
         return f"ignored by {pattern}"
     if name in job.fallbacks:
@@ -323,7 +329,7 @@ def _why_left(job: Job, name: str) -> str:
     if any(name in group for place in job.model.decoder_blocks for group in job.model.groups(place)):
         return "keep_ends keeps the outer blocks"
     if name != HEAD:
-        return f"runtimes misread it in format {job.config.format}" if job.config.quant_vit else "quant_vit is false"
+        return f"runtimes misread it in format {config.format}" if config.quant_vit else "quant_vit is false"
     return "no method quantizes the head" if name in job.model.linears else "shares the embedding's weight"
 
 
@@ -352,6 +358,10 @@ def _after(job: Job, names: Iterable[str], formats: StoredFormats | None) -> int
     return total
 
 
+def _searches(job: Job) -> bool:
+    return any(share.method.spec.rescales_block for share in job.shares)
+
+
 def _time(job: Job, sizes: Sequence[Size], reading: float) -> TimePlan:
     """From operations counted and a speed measured, to a range that says what it does not know."""
     total = sum(info.nbytes for info in job.reader.tensors.values())
@@ -367,7 +377,7 @@ def _time(job: Job, sizes: Sequence[Size], reading: float) -> TimePlan:
         return TimePlan(seconds=(low + total / fast, high + total / slow + START_SECONDS), how=how)
     work = forward_work(job, sizes)
     forward = work.matmul / speed.matmul + work.attention / speed.attention
-    factors = FORWARD_FACTORS[0], SEARCH_FACTOR if job.method.spec.rescales_block else FORWARD_FACTORS[1]
+    factors = FORWARD_FACTORS[0], SEARCH_FACTOR if _searches(job) else FORWARD_FACTORS[1]
     how = (
         f"{(work.matmul + work.attention) / 1e12:.2g} TFLOP of forward passes at "
         f"{(work.matmul + work.attention) / forward / 1e12:.2g} TFLOP/s, measured now; "

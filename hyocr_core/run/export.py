@@ -19,12 +19,12 @@ def export_files(job: Job, stage: StagedCheckpoint) -> dict[str, str]:
 
     What an interrupted export left is made anew. Raises MethodError for a method that writes elsewhere.
     """
-    if not job.method.implements("export"):
+    if not job.main.method.implements("export"):
         return {}
     folder = stage.folder / "export"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     job.progress.detail("export")
     with job.watch.phase("export"):
-        job.method.export(stage.checkpoint, folder, job.config)
+        job.main.method.export(stage.checkpoint, folder, job.main.config)
     return stage.take_files(folder, WRITTEN_LATER)

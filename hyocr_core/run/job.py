@@ -11,7 +11,7 @@ from hyocr_core.checkpoint.quant_report import ObserverRecord, exceptions
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import ResolvedModel, resolve_model
 from hyocr_core.checkpoint.space import check_disk, required_disk
-from hyocr_core.contract.config import Fallback, MethodConfig, WeightedConfig
+from hyocr_core.contract.config import Fallback, MethodConfig
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError
@@ -27,13 +27,15 @@ from hyocr_core.pages.found import Found
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.prompts import task_prompt
 from hyocr_core.pages.sources import draw_pages
-from hyocr_core.plugin.registry import Method, load_method
 from hyocr_core.plugin.watch import Chosen, choose_observers
 from hyocr_core.progress import Progress
 from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory, size
+from hyocr_core.run.assignment import assign, choose_methods
 from hyocr_core.run.embedding import sample_size
-from hyocr_core.run.overrides import Overrides, by_options, differences, layer_options
-from hyocr_core.run.plan import Plan, leave, make_plan
+from hyocr_core.run.overrides import Overrides, layer_options
+from hyocr_core.run.plan import Plan
+from hyocr_core.run.shares import Share, share_of, title
+from hyocr_core.run.written import written_config
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.shared import as_asked
 
@@ -67,19 +69,20 @@ class Drawn:
 class Job:
     """One run.
 
+    shares: what each method quantizes, the main one first.
     original: the checkpoint's weights, as they are; copies: see `tied_copies`; reader: without them.
-    options: of each layer, by on-disk name. fallbacks: of the linears that the options cannot hold, those of `options`
-    and those that stay as they are. quantization_config: what config.json will say. records: what to calibrate
+    fallbacks: of the linears that the options cannot hold, those that are quantized all the same and those that stay as
+    they are. left: linears that a rule leaves as they are -> why. quantization_config: what config.json will say.
+    records: what to calibrate
     on, empty when these options need none; without answers until the model has written its own, if it is to.
     observers: those to run beside the hooks; observed: what became of them. prepared: tensors that the method replaced;
     config_changes: what it adds to config.json.
     """
 
     run: RunConfig
-    method: Method
-    config: MethodConfig
-    options: Mapping[str, MethodConfig]
+    shares: tuple[Share, ...]
     fallbacks: Mapping[str, Fallback]
+    left: Mapping[str, str]
     source: ResolvedModel
     original: CheckpointReader
     copies: Mapping[str, str]
@@ -97,16 +100,36 @@ class Job:
     prepared: tuple[str, ...] = ()
     config_changes: dict[str, Any] = field(default_factory=dict)
 
-    def options_of_its_own(self, layer: str) -> dict[str, Any]:
-        """The options that a layer does not share with the run."""
-        return differences(self.options[layer], self.config)
+    @property
+    def main(self) -> Share:
+        """What the main method quantizes."""
+        return self.shares[0]
+
+    @property
+    def title(self) -> str:
+        """The methods in words."""
+        return title(self.shares)
+
+    def share(self, layer: str) -> Share:
+        """The share that holds a linear to quantize."""
+        return share_of(self.shares, layer)
+
+    @property
+    def options(self) -> dict[str, MethodConfig]:
+        """Those that hold for each layer to quantize, by on-disk name, in model order."""
+        return {name: self.share(name).options[name] for name in self.plan.quantized}
 
     def set_options(self, overrides: Overrides) -> None:
-        """Let these options of layers hold; raises ConfigError when the method or its format cannot do so."""
-        self.options, found = layer_options(self.method, self.run.options, overrides, self.model, self.plan)
-        left = {name: fallback for name, fallback in self.fallbacks.items() if name not in self.options}
+        """Let these options of layers hold; raises ConfigError when the method or its format cannot do so.
+
+        Only of a method that has the checkpoint to itself.
+        """
+        [share] = self.shares
+        options, found = layer_options(share.method, share.given, overrides, self.model, self.plan)
+        self.shares = (replace(share, options=options),)
+        left = {name: fallback for name, fallback in self.fallbacks.items() if name not in options}
         self.fallbacks = left | found
-        self.quantization_config = written_config(self.method, self.config, self.options, self.model, self.plan)
+        self.quantization_config = written_config(self.shares, self.model, self.plan)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -132,14 +155,20 @@ class Job:
         return own_penalty(self.source.folder, self.model.config.text_config)
 
     @property
+    def quantizes_vision(self) -> bool:
+        """Whether linears of the vision tower are quantized too."""
+        vision = {name for place in self.model.vision_blocks for group in self.model.groups(place) for name in group}
+        return not vision.isdisjoint(self.plan.quantized)
+
+    @property
     def follows_reference(self) -> bool:
         """Whether the samples also go the full-precision path."""
-        return self.method.spec.reference_inputs and any(own.needs_reference for own in self.options.values())
+        return any(share.follows_reference(share.options) for share in self.shares)
 
     @property
     def balances_tokens(self) -> bool:
-        """Whether the method is to count some tokens for more than others."""
-        return isinstance(self.config, WeightedConfig) and self.config.weighting == "balanced"
+        """Whether a method is to count some tokens for more than others."""
+        return any(share.balances_tokens(share.options) for share in self.shares)
 
 
 @dataclass(frozen=True)
@@ -158,9 +187,8 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
     drawn = drawn or Drawn()
     if run.task is not None:
         task_prompt(run.task)
-    method = load_method(run.method)
+    chosen = choose_methods(run)
     observers = choose_observers(run.observers)
-    config = method.config(run.options)
     source = resolve_model(run.model, run.revision)
     reader = CheckpointReader(source.folder)
     quantization = reader.config.get("quantization_config")
@@ -176,18 +204,14 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
     if copies or model.computed:
         _say_copies(reader, copies, run, progress)
         model = HunYuanVL(reader.without(copies), device, run.forward)
-    plan = make_plan(
-        model, config.ignore, keep_ends=config.keep_ends, quant_vit=config.quant_vit, misread=config.misread
-    )
-    options, fallbacks = layer_options(method, run.options, run.overrides, model, plan)
-    plan = leave(plan, model, {name for name, fallback in fallbacks.items() if fallback.options is None})
-    options = {name: options[name] for name in plan.quantized}
+    assigned = assign(chosen, run, model)
+    shares, plan, fallbacks = assigned.shares, assigned.plan, assigned.fallbacks
     for line in exceptions({name: fallback.why for name, fallback in fallbacks.items()}, plan.quantized):
         progress.say(line)
-    quantization_config = written_config(method, config, options, model, plan)
+    quantization_config = written_config(shares, model, plan)
     records: Sequence[Record] = ()
     processor = None
-    if method.spec.needs_calibration and config.needs_calibration:
+    if any(share.learns_from(share.options) for share in shares):
         if run.calib == "synthetic":
             progress.say("no --calib given: calibrating on rendered text pages, your own pages would serve better")
         if drawn.calibration is None:
@@ -196,10 +220,9 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
         processor = load_processor(source.folder, run.max_pixels)
     job = Job(
         run=run,
-        method=method,
-        config=config,
-        options=options,
+        shares=shares,
         fallbacks=fallbacks,
+        left=assigned.left,
         source=source,
         original=reader,
         copies=copies,
@@ -218,15 +241,6 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
     if job.lacks_answers or run.eval is not None:
         _ = job.decoding
     return job
-
-
-def written_config(
-    method: Method, config: MethodConfig, options: Mapping[str, MethodConfig], model: HunYuanVL, plan: Plan
-) -> dict[str, Any]:
-    """What config.json will say, once the method has accepted every layer with its options; raises ConfigError."""
-    for own, names in by_options(options):
-        method.check_layers({name: plan.quantized[name] for name in names}, own)
-    return method.checkpoint_config(plan.names, {model.memory_names[name]: options[name] for name in options}, config)
 
 
 def _say_copies(reader: CheckpointReader, copies: Mapping[str, str], run: RunConfig, progress: Progress) -> None:
@@ -271,9 +285,9 @@ def estimate(job: Job, largest: tuple[int, int] | None = None) -> Needs:
     seen = max(shapes.prepared(patches), shapes.vision(patches))
     read = shapes.decoder(tokens, pages=0)
     front = sum(info.nbytes for info in job.reader.tensors.values()) - linears + seen if job.records else 0
-    blocks = job.model.vision_blocks + job.model.decoder_blocks if job.config.quant_vit else job.model.decoder_blocks
+    blocks = job.model.vision_blocks + job.model.decoder_blocks if job.quantizes_vision else job.model.decoder_blocks
     block = 6 * linears // len(blocks) + (0 if job.run.spill else activations)
-    block += max(read, seen if job.config.quant_vit else 0)
+    block += max(read, seen if job.quantizes_vision else 0)
     whole = _generating_bytes(job, shapes, tokens) + max(seen, read) if job.lacks_answers else 0
     return Needs(RUNTIME_BYTES + max(front, block, whole), on_disk)
 
@@ -281,7 +295,7 @@ def estimate(job: Job, largest: tuple[int, int] | None = None) -> Needs:
 def _activation_bytes(job: Job, tokens: int, patches: int) -> int:
     """Of all samples at the input of a block, for a method that sees groups also inside it, on each path."""
     sizes = tokens * _token_values(job, job.model.decoder_blocks, job.model.config.text_config.hidden_size)
-    if job.config.quant_vit:
+    if job.quantizes_vision:
         width = job.model.config.vision_config.hidden_size
         sizes += patches * _token_values(job, job.model.vision_blocks, width)
     streams = 2 if job.follows_reference else 1
@@ -290,7 +304,7 @@ def _activation_bytes(job: Job, tokens: int, patches: int) -> int:
 
 def _token_values(job: Job, places: Sequence[Place], hidden_size: int) -> int:
     """Values of one token that a sample has in a block of these at most."""
-    if job.method.spec.inputs == "block":
+    if all(share.method.spec.inputs == "block" for share in job.shares):
         return hidden_size
     widest = max(job.model.linears[name][1] for place in places for group in job.model.groups(place) for name in group)
     return int(hidden_size * (1 + max(len(place.wiring.last) for place in places)) + widest)
@@ -315,15 +329,16 @@ def check_resources(job: Job) -> Needs:
 
 def check_norms(job: Job) -> None:
     """Raise CheckpointError for a norm that a method which rescales could fold no scale into; reads norms only."""
-    if not job.method.spec.rescales_block:
+    rescaling = [share for share in job.shares if share.method.spec.rescales_block]
+    if not rescaling:
         return
-    places = (*(job.model.vision_blocks if job.config.quant_vit else ()), *job.model.decoder_blocks)
+    places = (*(job.model.vision_blocks if job.quantizes_vision else ()), *job.model.decoder_blocks)
     names = [name for place in places for name in job.model.smoothed_norms(place)]
     for name, weight in job.reader.read(names).items():
         zeros = (weight == 0).nonzero().flatten().tolist()
         if zeros:
             shard = job.source.folder / job.reader.tensors[name].shard
             raise CheckpointError(
-                f"{shard}: {name} is zero in channel {zeros[0]}, so that {job.method.spec.name} cannot fold a scale "
+                f"{shard}: {name} is zero in channel {zeros[0]}, so that {title(rescaling)} cannot fold a scale "
                 "into it; use a method that does not rescale, or mend the checkpoint"
             )

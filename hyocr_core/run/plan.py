@@ -45,15 +45,11 @@ def make_plan(
             _check_whole(group, ignored)
     names = [name for place in places for group in model.groups(place) for name in group]
     memory = model.memory_names
-    return _plan_of(model, [name for name in names if name not in ignored and memory[name] not in misread])
+    return plan_of(model, [name for name in names if name not in ignored and memory[name] not in misread])
 
 
-def leave(plan: Plan, model: HunYuanVL, names: Collection[str]) -> Plan:
-    """The same without these linears; raises ConfigError when none is left to quantize."""
-    return _plan_of(model, [name for name in plan.quantized if name not in names]) if names else plan
-
-
-def _plan_of(model: HunYuanVL, names: Collection[str]) -> Plan:
+def plan_of(model: HunYuanVL, names: Collection[str]) -> Plan:
+    """The plan that quantizes these linears; raises ConfigError when there are none."""
     quantized = {name: model.linears[name] for name in names}
     if not quantized:
         raise ConfigError("ignore: no layer is left to quantize")

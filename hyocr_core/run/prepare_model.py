@@ -59,7 +59,8 @@ class ModelView:
     def _opened(self, place: Place, index: int) -> Iterator[Block]:
         job = self._job
         with job.model.block(place, index, job.model.linears) as block:
-            yield replace(block, configs={name: job.options.get(name, job.config) for name in block.layers})
+            configs = {name: job.main.options.get(name, job.main.config) for name in block.layers}
+            yield replace(block, configs=configs)
 
 
 def prepare_model(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable[[], Batches]) -> None:
@@ -68,7 +69,7 @@ def prepare_model(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed:
     embed: brings the samples to the input of the decoder. Raises MethodError when replaced tensors change what the
     model predicts.
     """
-    if not job.method.implements("prepare"):
+    if not job.main.method.implements("prepare"):
         return
     prepared = journal.record.prepared
     lost = prepared is not None and bool(prepared.tensors) and not stage.part_path(PREPARED).is_file()
@@ -90,7 +91,7 @@ def prepare_model(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed:
 
 def _ask(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable[[], Batches]) -> PreparedRecord:
     job.progress.start("prepare", 1)
-    found = job.method.prepare(ModelView(job), embed() if job.records else (), job.config, job.run.seed)
+    found = job.main.method.prepare(ModelView(job), embed() if job.records else (), job.main.config, job.run.seed)
     _set_options(job, found.overrides)
     sha256 = None
     if found.tensors:
@@ -98,7 +99,7 @@ def _ask(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable
         sha256 = stage.add_part(PREPARED, found.tensors)
     if journal.record.prepared is not None:
         check_same(stage.part_path(PREPARED), journal.record.prepared.sha256, sha256)
-    if found.tensors or job.config.quant_vit:
+    if found.tensors or job.quantizes_vision:
         _forget_samples(stage, journal)
     prepared = PreparedRecord(
         overrides={pattern: dict(options) for pattern, options in found.overrides.items()},
@@ -118,7 +119,7 @@ def _set_options(job: Job, prepared: Overrides) -> None:
     try:
         job.set_options({**given, **{pattern: own for pattern, own in prepared.items() if pattern not in given}})
     except ConfigError as error:
-        raise MethodError(f"{job.method.entry.at('prepare')}: {error}") from error
+        raise MethodError(f"{job.main.method.entry.at('prepare')}: {error}") from error
 
 
 def _with(job: Job, tensors: Mapping[str, Tensor]) -> HunYuanVL:
@@ -144,6 +145,6 @@ def _check_output(job: Job, found: Prepared) -> None:
     # Written so that NaN is refused too.
     if not change <= PREPARED_CHANGE:
         raise MethodError(
-            f"{job.method.entry.at('prepare')}: the tensors that it replaced change the model's predictions by "
+            f"{job.main.method.entry.at('prepare')}: the tensors that it replaced change the model's predictions by "
             f"{change:.1%} on {record.name}; it must compute the same"
         )

@@ -12,7 +12,6 @@ from hyocr_core._version import __version__
 from hyocr_core.checkpoint.quant_report import (
     FILE_NAME,
     CalibrationRecord,
-    MethodRecord,
     ModelRecord,
     QuantReport,
     read_report,
@@ -135,12 +134,8 @@ def _build(job: Job, done: Quantized) -> QuantReport:
     files |= export_files(job, done.stage)
     return QuantReport(
         hyocr=__version__,
-        method=MethodRecord(
-            name=job.method.spec.name,
-            distribution=job.method.entry.distribution,
-            version=job.method.entry.version,
-            config=job.config.model_dump(mode="json"),
-        ),
+        method=job.main.record,
+        further=tuple(share.record for share in job.shares[1:]),
         model=ModelRecord(
             source=job.source.repo_id or job.source.folder.resolve().name,
             revision=job.source.revision,

@@ -51,7 +51,7 @@ def quantize(
         watching(job.observers, job.progress.say) as watch,
         StagedCheckpoint.open(run.output, resume=resume) as stage,
     ):
-        job.method = replace(job.method, watch=watch)
+        job.shares = tuple(replace(share, method=replace(share.method, watch=watch)) for share in job.shares)
         with job.watch.phase("check"):
             sources = _check_weights(job)
         journal = _open_journal(job, stage, sources, resume=resume)
@@ -76,11 +76,10 @@ def _check_weights(job: Job) -> Unchanged:
 
 def _open_journal(job: Job, stage: StagedCheckpoint, sources: Unchanged, *, resume: bool) -> RunJournal:
     """The journal of this run; a resumed one must have the same fingerprint, or the bytes would differ."""
-    spec, entry = job.method.spec, job.method.entry
     fingerprint = {
-        "method": {"name": spec.name, "distribution": entry.distribution, "version": entry.version},
-        "options": job.config.model_dump(mode="json"),
+        "methods": [share.record.model_dump(mode="json") for share in job.shares],
         "overrides": job.run.overrides,
+        "rules": job.run.model_dump(mode="json", include={"recipe", "vision"}),
         "model": sources.digests,
         "calibration": job.run.model_dump(include=CALIBRATION),
         "decoding": job.decoding.model_dump() if job.lacks_answers else None,
@@ -109,7 +108,7 @@ def _quantize_towers(job: Job, stage: StagedCheckpoint, journal: RunJournal) -> 
     """Quantize the vision tower, if asked to, and the decoder; return the samples that calibrated them."""
     towers = Towers(job, stage, journal)
     prepare_model(job, stage, journal, towers.full_precision_batches)
-    features = towers.quantize_vision() if job.config.quant_vit else None
+    features = towers.quantize_vision() if job.quantizes_vision else None
     if not job.records:
         quantize_blocks(job, stage, journal, job.model.decoder_blocks, None)
         return None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hyocr_core.checkpoint.durable import writing
 from hyocr_core.checkpoint.shards import iterate_shard, scan_shard
-from hyocr_core.contract.types import Batch, Block
+from hyocr_core.contract.types import Batch, Batches, Block
 from hyocr_core.errors import RunError
 from hyocr_core.kit.checks import is_finite
 from hyocr_core.models.stages import StagedBlock, Standing
@@ -148,3 +148,23 @@ class GroupBatches:
 def _moved(standing: Standing, device: torch.device) -> Standing:
     inputs = None if standing.inputs is None else standing.inputs.to(device)
     return Standing(inputs, {path: output.to(device) for path, output in standing.known.items()})
+
+
+@dataclass(frozen=True)
+class OwnBatches:
+    """The samples as one of several methods sees them: without what only another one asked for."""
+
+    batches: Batches
+    weighted: bool
+    referenced: bool
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            yield replace(
+                batch,
+                weights=batch.weights if self.weighted else None,
+                reference=batch.reference if self.referenced else None,
+            )

@@ -64,7 +64,7 @@ class Towers:
         folders = {QUANTIZED: samples.folder}
         if REFERENCE in self._streams:
             # Where the vision tower stays as it is, both paths begin alike.
-            apart = self.job.config.quant_vit
+            apart = self.job.quantizes_vision
             reference = None if features is None else features.reference
             folders[REFERENCE] = self._embed(REFERENCE, reference).folder if apart else samples.folder
         if self.journal.record.embedded is None:

@@ -58,7 +58,7 @@ def forward_work(job: Job, sizes: Sequence[Size]) -> Workload:
     tower = _parameters(job, [name for place in job.model.vision_blocks for name in _linears(job, place)])
     tokens, patches = (sum(size.tokens for size in sizes), sum(size.patches for size in sizes))
     squares = sum(size.tokens**2 for size in sizes), sum(size.patches**2 for size in sizes)
-    vision_passes = PASSES if job.config.quant_vit else 1
+    vision_passes = PASSES if job.quantizes_vision else 1
     text_width = text.num_hidden_layers * text.num_attention_heads * text.head_dim
     vision_width = vision.num_hidden_layers * vision.hidden_size
     return Workload(

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
+from hyocr_core.settings.recipe import Recipe
 from hyocr_core.settings.shared import (
     MAX_PIXELS,
     MODEL,
@@ -32,12 +33,24 @@ class RunConfig(FrozenModel):
         None, min_length=1, description="commit, branch or tag of a model on the hub; the newest by default"
     )
     output: Path = Field(description="folder to write; must be new or empty")
-    method: str = Field(min_length=1, description="name of the quantization method, or distribution:name")
+    method: str | None = Field(
+        None, min_length=1, description="name of the quantization method, or distribution:name; or recipe says it"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
     overrides: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="options of single layers: name or glob, on-disk or in-memory -> options of the method; the first "
         "that matches counts",
+    )
+    vision: str | None = Field(
+        None,
+        min_length=1,
+        description="another method, with its default options, for the linears of the vision tower, such as fp8_dynamic",
+    )
+    recipe: Recipe | None = Field(
+        None,
+        description="rules, in the place of method: each says which linears (match) which method quantizes, with which "
+        "options; the first that matches holds. Also the file or the name of a recipe",
     )
     calib: str = Field(
         "synthetic",
@@ -95,6 +108,17 @@ class RunConfig(FrozenModel):
         if value == "":
             raise ValueError("is empty; name the folder to write")
         return value
+
+    @model_validator(mode="after")
+    def _method_or_recipe(self) -> RunConfig:
+        if self.recipe is None:
+            if self.method is None:
+                raise ValueError("name a method, or a recipe")
+            return self
+        for key in ("method", "options", "overrides", "vision"):
+            if getattr(self, key):
+                raise ValueError(f"{key} has no place beside recipe, whose rules say it")
+        return self
 
     @model_validator(mode="after")
     def _evaluated(self) -> RunConfig:

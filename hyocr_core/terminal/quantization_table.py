@@ -12,6 +12,7 @@ from rich.text import Text
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, LayerRecord, QuantReport
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.evaluation.scores.numbers import agreed, measured, number, percent, seconds, size
+from hyocr_core.report.kinds import kinds_of
 from hyocr_core.report.text import told
 from hyocr_core.shown import message
 
@@ -40,6 +41,7 @@ def summary(report: QuantReport, output: Path) -> RenderableType:
     before, after = report.weight_bytes_before, report.weight_bytes_after
     phases = ", ".join(f"{name} {seconds(value)}" for name, value in report.phases.items())
     lines = [
+        *_kinds(report),
         f"{len(report.layers)} layers quantized, {len(report.ignored)} linears left as they are",
         f"weights {size(before)} -> {size(after)} ({before / after:.2f} times smaller)",
         f"{seconds(sum(report.phases.values()))} ({phases}), peak memory {size(report.peak_rss_bytes)}",
@@ -60,6 +62,13 @@ def summary(report: QuantReport, output: Path) -> RenderableType:
         if observer.failed is not None:
             text.append(Text(message(f"observer {observer.name} was switched off: {observer.failed}"), "yellow"))
     return Group(*text, Text(message(f"wrote {output}"), "bold"))
+
+
+def _kinds(report: QuantReport) -> Iterator[str]:
+    """How many linears are stored how, where that differs."""
+    kinds = kinds_of(report)
+    if len(kinds) > 1:
+        yield from (f"{count} layers by {kind}" for kind, count in kinds.items())
 
 
 def _reading(numbers: EvaluationRecord) -> Iterator[str]:

@@ -66,7 +66,7 @@ def check_config(subject: Subject, report: QuantReport) -> Iterator[Fault]:
 
 def _written_again(subject: Subject, report: QuantReport) -> dict[str, Any]:
     """What the method writes for its recorded options."""
-    method = load_method(f"{report.method.distribution}:{report.method.name}")
+    method = load_method(report.method.selector)
     if method.entry.version != report.method.version:
         raise MethodError(f"version {report.method.version} wrote it, {method.entry.source} is installed")
     memory = subject.model.memory_names

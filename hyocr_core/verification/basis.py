@@ -11,6 +11,7 @@ from hyocr_core.contract.types import LayerSpec
 from hyocr_core.errors import BadInputError
 from hyocr_core.plugin.method import Method
 from hyocr_core.plugin.registry import load_method
+from hyocr_core.plugin.reported import reported_methods
 
 
 class Basis:
@@ -26,8 +27,8 @@ class Basis:
         if report is None or not self.replaced:
             return
         try:
-            method = load_method(f"{report.method.distribution}:{report.method.name}")
-            self._configs = {layer.name: method.config(report.method.config | layer.options) for layer in report.layers}
+            method = load_method(report.method.selector)
+            self._configs = {name: found.config for name, found in reported_methods(report).items()}
         except BadInputError as error:
             self._why = str(error)
             return

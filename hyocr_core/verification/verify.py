@@ -128,7 +128,7 @@ def _check_record(subject: Subject, found: Findings) -> tuple[QuantReport | None
     try:
         found.faults += record.check_config(subject, report)
     except MethodError as error:
-        found.notes.append(f"config.json was not compared with what {report.method.name} writes: {error}")
+        found.notes.append(f"config.json was not compared with what {report.title} writes: {error}")
     return report, not changed
 
 

@@ -197,7 +197,7 @@ def _candidate(name: str, evidence: Evidence, result: EvalResult, best: EvalResu
     return Candidate(
         name=name,
         kind="quantized",
-        method=report.method.name,
+        method=report.title,
         format=None if (written := report.method.config.get("format")) is None else str(written),
         **read,
         cer_difference=None if compared is None else compared.cer_difference,
