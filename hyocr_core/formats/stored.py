@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from hyocr_core.formats.base import Format
-from hyocr_core.formats.compressed import METHOD, CompressedFormat, read_groups
+from hyocr_core.formats.compressed import METHOD, NEEDED, CompressedFormat, read_groups
 from hyocr_core.formats.ignored import Ignored
 from hyocr_core.formats.rules import EVERY, Rule, first_match
 from hyocr_core.formats.runtimes import TRANSFORMERS, Runtime, Shapes, together
@@ -22,9 +22,14 @@ FUSED = (
 )
 
 ONE_GROUP = (
-    "it has to unpack zero points and the vision tower's integers as it loads them, and takes the first config group "
-    "for all layers; `ignore` those of the others"
+    "it has to unpack zero points as it loads them, and takes the first config group for all layers; use symmetric "
+    "integers"
 )
+
+ONCE_LOADED = f"{NEEDED}, and model.hf_quantizer.compressor.decompress_model(model) once it is loaded"
+
+Unpacking: TypeAlias = Literal["on first use", "as it loads", "once loaded"]
+"""When compressed-tensors unpacks a checkpoint in Transformers: by itself, or because it is told to."""
 
 
 class Catalogue(Protocol):
@@ -90,8 +95,8 @@ class StoredFormats:
         """Say of each runtime whether it loads such a checkpoint; shapes: the quantized linears', by name."""
         parts = self._by_format(shapes)
         found = together(written.runtimes(part) for written, part in parts.items())
-        if len(parts) > 1 and self.must_unpack(shapes):
-            found = [Runtime(TRANSFORMERS, "no", ONE_GROUP) if each.name == TRANSFORMERS else each for each in found]
+        if len(parts) > 1 and any(each.name == TRANSFORMERS and each.loads == "yes" for each in found):
+            found = [self._several(shapes) or each if each.name == TRANSFORMERS else each for each in found]
         if len({rule.format for rule in self.rules}) == 1 or all(rule.target != EVERY for rule in self.rules):
             return found
         return [
@@ -101,9 +106,20 @@ class StoredFormats:
             for runtime in found
         ]
 
-    def must_unpack(self, shapes: Shapes) -> bool:
-        """Whether Transformers loads it only if compressed-tensors dequantizes it."""
-        return any(written.must_unpack(part) for written, part in self._by_format(shapes).items())
+    def unpacking(self, shapes: Shapes) -> Unpacking:
+        """When compressed-tensors is to dequantize it in Transformers; shapes: the quantized linears', by name."""
+        parts = self._by_format(shapes)
+        if not any(written.must_unpack(part) for written, part in parts.items()):
+            return "on first use"
+        return "as it loads" if len(parts) == 1 else "once loaded"
+
+    def _several(self, shapes: Shapes) -> Runtime | None:
+        """What Transformers does of several formats, where it is another thing than it does of each."""
+        if self.unpacking(shapes) == "on first use":
+            return None
+        # What the vision tower alone asks for can be done as well when all is loaded.
+        zeros = any(written.must_unpack({}) for written in self._by_format(shapes))
+        return Runtime(TRANSFORMERS, "no", ONE_GROUP) if zeros else Runtime(TRANSFORMERS, "yes", ONCE_LOADED)
 
     @property
     def packages(self) -> tuple[str, ...]:

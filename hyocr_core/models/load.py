@@ -56,8 +56,8 @@ def load_whole(
     model = HunYuanVL(weights, device, forward)
     tied_copies(model)
     if native and isinstance(weights, DequantizedCheckpoint):
-        unpack = check_native(weights.formats, weights.shapes)
-        model.skeleton = load_native(weights.folder, device, unpack=unpack)
+        unpacking = check_native(weights.formats, weights.shapes)
+        model.skeleton = load_native(weights.folder, device, unpacking=unpacking)
         set_forward(model.skeleton, forward)
         return model
     model.full(weights.read(weights.tensors))

@@ -48,6 +48,7 @@ from transformers import {imports}
 
 processor = HunYuanVLProcessor.from_pretrained({name})
 model = HunYuanVLForConditionalGeneration.from_pretrained({name}, dtype="auto"{how})"""
+LATER = "\nmodel.hf_quantizer.compressor.decompress_model(model)"
 
 
 def model_card(
@@ -236,10 +237,12 @@ def _snippet(name: str, quantization_config: Mapping[str, Any], report: QuantRep
         runtime.name == TRANSFORMERS and runtime.loads == "yes" for runtime in formats.runtimes(shapes)
     ):
         return None
-    unpack = formats.must_unpack(shapes)
+    unpacking = formats.unpacking(shapes)
+    unpack = unpacking == "as it loads"
     names = ["HunYuanVLForConditionalGeneration", "HunYuanVLProcessor"]
-    return LOAD.format(
+    snippet = LOAD.format(
         name=json.dumps(name),
         imports=", ".join(["CompressedTensorsConfig", *names] if unpack else names),
         how=", quantization_config=CompressedTensorsConfig(dequantize=True)" if unpack else "",
     )
+    return snippet + LATER if unpacking == "once loaded" else snippet

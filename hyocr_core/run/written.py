@@ -45,7 +45,9 @@ def _check_kept(parts: Sequence[Written], config: dict[str, Any]) -> None:
     merged = known_formats(config)
     for part in parts:
         own = known_formats(part.config)
-        for name in part.names if own is not None else ():
+        if own is None:
+            continue
+        for name in part.names:
             if merged is None or merged.of(name) != own.of(name):
                 others = " and ".join(other.who for other in parts if other is not part)
                 raise ConfigError(

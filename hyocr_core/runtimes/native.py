@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hyocr_core.errors import CheckpointError, MissingRuntimeError, one_line
 from hyocr_core.formats import TRANSFORMERS, StoredFormats
 from hyocr_core.formats.runtimes import Shapes
+from hyocr_core.formats.stored import Unpacking
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +24,8 @@ def check_packages(packages: Iterable[str]) -> None:
         raise MissingRuntimeError(f"Transformers needs {' and '.join(missing)} for this format; install that")
 
 
-def check_native(formats: StoredFormats, shapes: Shapes) -> bool:
-    """Whether Transformers can load such a checkpoint only if it is unpacked.
+def check_native(formats: StoredFormats, shapes: Shapes) -> Unpacking:
+    """When such a checkpoint is to be unpacked in Transformers.
 
     shapes: name -> (N, K) of the quantized linears.
     Raises CheckpointError if Transformers loads no such checkpoint, MissingRuntimeError if it lacks a package here.
@@ -33,18 +34,18 @@ def check_native(formats: StoredFormats, shapes: Shapes) -> bool:
     if known.loads == "no":
         raise CheckpointError(f"Transformers does not load such a checkpoint: {known.why}")
     check_packages(formats.packages)
-    return formats.must_unpack(shapes)
+    return formats.unpacking(shapes)
 
 
-def load_native(folder: Path, device: torch.device, *, unpack: bool) -> HunYuanVLForConditionalGeneration:
+def load_native(folder: Path, device: torch.device, *, unpacking: Unpacking) -> HunYuanVLForConditionalGeneration:
     """The whole model as Transformers loads it, in eval mode.
 
-    unpack: compressed-tensors is to dequantize it, see `check_native`.
+    unpacking: when compressed-tensors is to dequantize it, see `check_native`.
     Raises CheckpointError if Transformers or a package behind it refuses the checkpoint or misses a tensor.
     """
     from transformers import CompressedTensorsConfig, HunYuanVLForConditionalGeneration
 
-    how = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if unpack else {}
+    how = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if unpacking == "as it loads" else {}
     # Transformers' annotations leave out that it returns two things when asked to.
     load: Any = HunYuanVLForConditionalGeneration.from_pretrained
     try:
@@ -55,5 +56,7 @@ def load_native(folder: Path, device: torch.device, *, unpack: bool) -> HunYuanV
         if report.get(kind):
             names = sorted(map(str, report[kind]))
             raise CheckpointError(f"Transformers: {len(names)} {kind.replace('_', ' ')}, the first is {names[0]}")
+    if unpacking == "once loaded":
+        model.hf_quantizer.compressor.decompress_model(model)
     loaded: HunYuanVLForConditionalGeneration = model.to(device).eval()
     return loaded

@@ -45,7 +45,7 @@ class RunConfig(FrozenModel):
     vision: str | None = Field(
         None,
         min_length=1,
-        description="another method, with its default options, for the linears of the vision tower, such as fp8_dynamic",
+        description="another method, with its default options, for the vision tower, such as fp8_dynamic",
     )
     recipe: Recipe | None = Field(
         None,

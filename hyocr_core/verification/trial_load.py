@@ -63,7 +63,7 @@ def read_page(
 def _with_transformers(folder: Path, formats: StoredFormats, shapes: Shapes, page: Record, processor: Any) -> list[int]:
     check_packages(formats.packages)
     inputs = build_sample(page, processor, with_answer=False).inputs
-    return _generate(load_native(folder, torch.device("cpu"), unpack=formats.must_unpack(shapes)), inputs)
+    return _generate(load_native(folder, torch.device("cpu"), unpacking=formats.unpacking(shapes)), inputs)
 
 
 @torch.inference_mode()

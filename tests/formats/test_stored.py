@@ -135,8 +135,8 @@ def test_runtimes_of_several_are_the_worst_of_each() -> None:
     assert [runtime.loads for runtime in found.values()] == ["no", "yes", "yes"]
     assert found["vLLM CPU"].why == "the CPU build has no kernel for 8-bit integers"
     zeros = stored_formats(checkpoint_config({UP: FOUR, DOWN: PackQuantizedFormat(4, 32, sym=False)}, NAMES))
-    assert zeros.must_unpack(SHAPES)
-    assert not by_names.must_unpack(SHAPES)
+    assert zeros.unpacking(SHAPES) == "as it loads"
+    assert by_names.unpacking(SHAPES) == "on first use"
     # Transformers unpacks every layer by the first group.
     assert (zeros.runtimes(SHAPES)[-1].loads, by_names.runtimes(SHAPES)[-1].loads) == ("no", "yes")
     assert zeros.packages == ("compressed_tensors",)
