@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "--vision",
     metavar="METHOD",
     shell_complete=completion.methods,
-    help="Another method for the vision tower, such as fp8_dynamic.  [default: it stays as it is]",
+    help="Another method for the vision tower; fp8 means fp8_dynamic there.  [default: it stays as it is]",
 )
 @click.option(
     "--recipe",

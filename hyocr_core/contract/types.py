@@ -49,7 +49,7 @@ class MethodSpec:
     they were. group: once for each group of layers that share an input, that input, made by the layers before it as
     they are once quantized.
     reference_inputs: every batch brings, as `reference`, the same input on the full-precision path, where nothing is
-    quantized.
+    quantized; in the decoder, but for a vision tower that another method quantized, which asked for no such path.
     """
 
     name: str

@@ -10,17 +10,21 @@ from hyocr_core.contract.config import Fallback, MethodConfig
 from hyocr_core.errors import ConfigError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.parts import HEAD
-from hyocr_core.models.spelling import VISION
+from hyocr_core.models.spelling import EMBEDDING, VISION
 from hyocr_core.plugin.method import Method
 from hyocr_core.plugin.registry import load_method
 from hyocr_core.run.overrides import layer_options
 from hyocr_core.run.plan import Plan, ignored_by, make_plan, plan_of
 from hyocr_core.run.shares import Share
+from hyocr_core.settings.angelslim import VISION as IN_VISION
 from hyocr_core.settings.recipe import RecipeRule, matches
 from hyocr_core.settings.run_config import RunConfig
 
 SHARED = "compressed-tensors"
 """The format in which methods share a checkpoint; what a rule that names none gets, if its method has it."""
+
+TIED = "neither vLLM nor Transformers reads embedding and head quantized, which are one tensor"
+"""Tried with vLLM 0.32 and Transformers 5.23: tying the head, both ask the embedding for its plain weight."""
 
 WHOLE = ("prepare", "export")
 """Hooks that are about the whole checkpoint."""
@@ -64,7 +68,7 @@ def choose_methods(run: RunConfig) -> Chosen:
     method = load_method(run.method or "")
     if run.vision is None:
         return Chosen((method, method.config(run.options)), run.options, ())
-    rule = RecipeRule.model_validate({"match": VISION, "method": run.vision})
+    rule = RecipeRule.model_validate({"match": VISION, "method": IN_VISION.get(run.vision, run.vision)})
     options = _sharing(method, run.options, "options")
     config = method.config(options)
     if config.quant_vit:
@@ -209,7 +213,8 @@ def _check_patterns(rules: Iterable[LoadedRule], model: HunYuanVL) -> None:
             if rule.method is None and found:
                 continue
             if not linears.intersection(found):
-                reason = "no method quantizes the head" if HEAD in found else f"names look like {next(iter(memory))}"
+                ends = HEAD, EMBEDDING, model.disk_module(EMBEDDING)
+                reason = TIED if any(matches(pattern, end) for end in ends) else f"names look like {next(iter(memory))}"
                 raise ConfigError(f"{rule.where}: {pattern!r} matches no linear of a block; {reason}")
 
 

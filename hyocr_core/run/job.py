@@ -154,11 +154,16 @@ class Job:
         """The repetition penalty that the checkpoint is meant to be read with. Raises CheckpointError."""
         return own_penalty(self.source.folder, self.model.config.text_config)
 
+    @cached_property
+    def vision_linears(self) -> frozenset[str]:
+        """On-disk names of all linears of the vision tower."""
+        places = self.model.vision_blocks
+        return frozenset(name for place in places for group in self.model.groups(place) for name in group)
+
     @property
     def quantizes_vision(self) -> bool:
         """Whether linears of the vision tower are quantized too."""
-        vision = {name for place in self.model.vision_blocks for group in self.model.groups(place) for name in group}
-        return not vision.isdisjoint(self.plan.quantized)
+        return not self.vision_linears.isdisjoint(self.plan.quantized)
 
     @property
     def follows_reference(self) -> bool:

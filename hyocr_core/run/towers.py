@@ -49,7 +49,7 @@ class Towers:
             samples = embed_samples(how, job.records, job.processor, job.model.max_tokens, self.journal, job.progress)
         caches = [
             ActivationCache(samples.folder, samples.names, job.model.vision_batch, spill=job.run.spill, stream=stream)
-            for stream in self._streams
+            for stream in ((QUANTIZED, REFERENCE) if self._vision_follows else (QUANTIZED,))
         ]
         features = Streams(*caches)
         quantize_blocks(job, self.stage, self.journal, places, features, through_last=True)
@@ -62,10 +62,10 @@ class Towers:
         """
         samples = self._embed("inputs", None if features is None else features.quantized)
         folders = {QUANTIZED: samples.folder}
-        if REFERENCE in self._streams:
-            # Where the vision tower stays as it is, both paths begin alike.
-            apart = self.job.quantizes_vision
+        if self.job.follows_reference:
+            # Where no method takes both paths through the vision tower, they begin at the decoder, and alike.
             reference = None if features is None else features.reference
+            apart = self._vision_follows
             folders[REFERENCE] = self._embed(REFERENCE, reference).folder if apart else samples.folder
         if self.journal.record.embedded is None:
             self.journal.record.embedded = len(samples.names)
@@ -85,8 +85,10 @@ class Towers:
         return samples, load
 
     @property
-    def _streams(self) -> tuple[str, ...]:
-        return (QUANTIZED, REFERENCE) if self.job.follows_reference else (QUANTIZED,)
+    def _vision_follows(self) -> bool:
+        """Whether a method that asks for the full-precision path quantizes linears of the vision tower."""
+        vision = self.job.vision_linears
+        return any(share.follows_reference(vision & share.options.keys()) for share in self.job.shares)
 
     def _embed(self, folder: str, vision: ActivationCache | None) -> EmbeddedSamples:
         """Bring every sample to the input of the decoder; vision: the features of a quantized vision tower."""

@@ -27,6 +27,9 @@ METHODS: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
 )
 """The reference's name of a method -> ours, and the options that the name stands for."""
 
+VISION: Mapping[str, str] = MappingProxyType({"fp8": "fp8_dynamic"})
+"""A method's name -> what it means for the vision tower alone, where every runtime should read it."""
+
 _DEFAULT_GROUP = 128
 """What the reference takes where a file gives no group size, or -1."""
 

@@ -19,6 +19,11 @@ from hyocr_core.settings.yaml_file import read_yaml
 NONE = "none"
 """The method of a rule whose layers stay as they are."""
 
+NAMED: Mapping[str, Path] = {
+    path.stem: path for path in sorted(Path(__file__).with_name("recipes").glob("*.yaml"), key=lambda path: path.stem)
+}
+"""Recipes that come with hyocr, by name; docs/recipes.md says what was measured of them."""
+
 OF_RULES = ("ignore", "keep_ends", "quant_vit")
 """Options of methods that a rule has no use for: what they say, rules say."""
 
@@ -94,8 +99,13 @@ Recipe = Annotated[Rules, Field(min_length=1), BeforeValidator(_as_rules)]
 
 
 def read_recipe(name: str | Path) -> Rules:
-    """Read the recipe in a YAML file. Raises ConfigError: one line that names the file, the rule and the key."""
-    path = expanded(Path(name))
+    """Read a recipe of NAMED, or that in a YAML file.
+
+    Raises ConfigError: one line that names the file, the rule and the key.
+    """
+    path = NAMED.get(str(name)) or expanded(Path(name))
+    if not path.exists():
+        raise ConfigError(f"{name}: there is no such file, and no recipe of that name: {', '.join(NAMED)}")
     return parse_rules(read_yaml(path), str(name))
 
 

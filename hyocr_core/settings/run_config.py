@@ -45,7 +45,7 @@ class RunConfig(FrozenModel):
     vision: str | None = Field(
         None,
         min_length=1,
-        description="another method, with its default options, for the vision tower, such as fp8_dynamic",
+        description="another method for the vision tower, with its default options; fp8 means fp8_dynamic there",
     )
     recipe: Recipe | None = Field(
         None,

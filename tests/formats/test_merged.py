@@ -37,11 +37,11 @@ def test_what_says_the_same_is_one_group() -> None:
     [
         (
             written("b", GptqFormat(4, 128, sym=True), "y"),
-            "b writes gptq, which has no room for layers of other methods",
+            "b writes gptq, which has no room for layers of other",
         ),
         (
             written("b", FP8, "y", kv_cache_scheme={"num_bits": 4}),
-            "b: kv_cache_scheme of config.json is for all layers",
+            "b: kv_cache_scheme of config.json is for all",
         ),
     ],
 )

@@ -97,8 +97,8 @@ def test_a_dry_run_says_what_becomes_of_each(demo: Path, calib: str, tmp_path: P
         ),
         ([{"match": ["vit", "vitt"], "method": "fp8"}, GPTQ], "recipe: rule 1: 'vitt' matches no linear of a block"),
         (
-            [{"match": "lm_head", "method": "gptq"}, GPTQ],
-            "matches no linear of a block; no method quantizes the head",
+            [{"match": ["*.embed_tokens", "lm_head"], "method": "gptq"}, GPTQ],
+            "'*.embed_tokens' matches no linear of a block; neither vLLM nor Transformers reads embedding and head",
         ),
         ([GPTQ, VISION], "recipe: rule 2: the rules before it take all that 'vit' matches; move it up"),
         (
@@ -138,7 +138,7 @@ def test_a_bad_recipe_is_one_line(rules: list[Rule], said: str, demo: Path, cali
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--recipe", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--recipe", "nowhere.yaml"], "nowhere.yaml: there is no such file, and no recipe of that name: balanced"),
         (["--method", "gptq", "--recipe", "FILE"], "method has no place beside recipe, whose rules say it"),
         (["--vision", "fp8", "--recipe", "FILE"], "vision has no place beside recipe"),
         (["--recipe", "FILE", "-o", "bits=8"], "options has no place beside recipe"),

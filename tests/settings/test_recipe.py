@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyocr_core.errors import ConfigError
-from hyocr_core.settings.recipe import matching, parse_rules, read_recipe, recipe_text
+from hyocr_core.settings.recipe import NAMED, matching, parse_rules, read_recipe, recipe_text
 
 RECIPE = """\
 - {match: "vit.*", method: fp8, options: {activation_scheme: dynamic}}
@@ -75,5 +75,13 @@ def test_a_bad_recipe_is_one_line_that_names_file_and_rule(tmp_path: Path, text:
 
 
 def test_a_recipe_that_is_not_there_names_its_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nothing\.yaml: cannot be read: No such file"):
+    known = "no recipe of that name: balanced, safest, smallest"
+    with pytest.raises(ConfigError, match=rf"nothing\.yaml: there is no such file, and {known}"):
         read_recipe(tmp_path / "nothing.yaml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        read_recipe(tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_recipes_are_read(name: str) -> None:
+    assert {rule.method for rule in read_recipe(name)} <= {"gptq", "fp8"}
