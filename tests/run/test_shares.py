@@ -20,6 +20,7 @@ from hyocr_core.models.rounded import RoundedCheckpoint
 from hyocr_core.pages.samples import build_sample
 from hyocr_core.pages.sources import open_source, select
 from hyocr_core.plugin.method import Method
+from hyocr_core.report.kinds import kinds_of
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.run_file import merge_run_config
@@ -137,8 +138,30 @@ def test_verify_bounds_each_layer_by_its_own_rule(done: Done, demo: Path) -> Non
 
 
 def test_transformers_reads_as_the_unpacked_weights(done: Done, calib: str, processor: Any) -> None:
+    _assert_read_alike(done.folder, calib, processor)
+
+
+def test_the_vision_tower_in_static_fp8_and_in_integers(demo: Path, calib: str, processor: Any, tmp_path: Path) -> None:
+    rules = [
+        {"match": ["vit.layers.0", "vit.perceive"], "method": "fp8_static"},
+        {"match": "vit", "method": "rtn", "options": {"bits": 8, "group_size": -1}},
+        {"match": "model.layers.3.mlp", "method": "gptq"},
+    ]
+    given = {"model": str(demo), "output": tmp_path / "out", "device": "cpu", "calib": calib, "num_samples": 2}
+    report = quantize(merge_run_config(None, {**given, "recipe": rules}, ()).run)
+    assert kinds_of(report) == {
+        "fp8: fp8, one scale, static activations": 7,
+        "rtn: int8, per output channel, symmetric": 18,
+        "gptq: int4, groups of 128, symmetric": 3,
+    }
+    assert verify(tmp_path / "out", original=str(demo)).faults == ()
+    _assert_read_alike(tmp_path / "out", calib, processor)
+
+
+def _assert_read_alike(folder: Path, calib: str, processor: Any) -> None:
+    """Transformers has the very weights that hyocr unpacks, and predicts the same."""
     pytest.importorskip("compressed_tensors")
-    weights, device = open_weights(done.folder), torch.device("cpu")
+    weights, device = open_weights(folder), torch.device("cpu")
     native, emulated = (load_whole(weights, device, native=each) for each in (True, False))
     for record in select(open_source(calib), 2, 1):
         sample = build_sample(record, processor, with_answer=True).inputs

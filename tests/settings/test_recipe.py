@@ -84,4 +84,4 @@ def test_a_recipe_that_is_not_there_names_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_named_recipes_are_read(name: str) -> None:
-    assert {rule.method for rule in read_recipe(name)} <= {"gptq", "fp8"}
+    assert {rule.method for rule in read_recipe(name)} <= {"gptq", "fp8", "rtn"}
