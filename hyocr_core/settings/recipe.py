@@ -91,10 +91,10 @@ def _as_rules(value: Any) -> Any:
         return read_recipe(value)
     if isinstance(value, list | tuple) and any(isinstance(rule, RecipeRule) for rule in value):
         return value
-    return parse_rules(value, "a list of rules")
+    return parse_rules(list(value) if isinstance(value, tuple) else value, "its rules")
 
 
-Recipe = Annotated[Rules, Field(min_length=1), BeforeValidator(_as_rules)]
+Recipe = Annotated[Rules, BeforeValidator(_as_rules)]
 """Rules in their order; also the file that holds them."""
 
 

@@ -70,12 +70,19 @@ def quantize(demo: Path, calib: str, tmp_path_factory: pytest.TempPathFactory) -
     made: dict[tuple[str, ...], Path] = {}
 
     def run(method: str, *options: str) -> Path:
+        """Also `recipe` with a rule in each of the options."""
         key = (method, *options)
         if key not in made:
             output = tmp_path_factory.mktemp("quantized") / "checkpoint"
-            command = [str(Path(sys.executable).with_name("hyocr")), "quant", "--method", method]
+            command = [str(Path(sys.executable).with_name("hyocr")), "quant"]
+            if method == "recipe":
+                rules = output.with_name("recipe.yaml")
+                rules.write_text("".join(f"- {rule}\n" for rule in options), encoding="utf-8")
+                command += ["--recipe", str(rules)]
+            else:
+                command += ["--method", method]
             command += ["--num-samples", "32", "--model", str(demo), "--calib", calib, "--output", str(output)]
-            for option in options:
+            for option in options if method != "recipe" else ():
                 command += ["--override" if ":" in option else "-o", option]
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
             made[key] = output

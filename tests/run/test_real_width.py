@@ -143,8 +143,8 @@ def test_a_group_size_that_was_asked_for_these_layers_is_refused(model: Path, tm
 def test_other_options_for_these_layers_hold(model: Path, tmp_path: Path) -> None:
     run = run_of(model, tmp_path / "out", "gptq", PACKED, overrides={"vit.layers.*": {"bits": 8}})
     job = prepare(run, Silent())
-    assert job.options_of_its_own(DOWN) == {"bits": 8, "group_size": -1}
-    assert job.options_of_its_own(UP) == {"bits": 8}
+    assert job.main.options_of_its_own(DOWN) == {"bits": 8, "group_size": -1}
+    assert job.main.options_of_its_own(UP) == {"bits": 8}
 
 
 def test_what_is_ignored_is_no_exception(model: Path, tmp_path: Path) -> None:
