@@ -111,15 +111,16 @@ class StoredFormats:
         parts = self._by_format(shapes)
         if not any(written.must_unpack(part) for written, part in parts.items()):
             return "on first use"
-        return "as it loads" if len(parts) == 1 else "once loaded"
+        # What the vision tower alone asks for can be done as well when all is loaded.
+        return "as it loads" if len(parts) == 1 or any(written.must_unpack({}) for written in parts) else "once loaded"
 
     def _several(self, shapes: Shapes) -> Runtime | None:
         """What Transformers does of several formats, where it is another thing than it does of each."""
-        if self.unpacking(shapes) == "on first use":
-            return None
-        # What the vision tower alone asks for can be done as well when all is loaded.
-        zeros = any(written.must_unpack({}) for written in self._by_format(shapes))
-        return Runtime(TRANSFORMERS, "no", ONE_GROUP) if zeros else Runtime(TRANSFORMERS, "yes", ONCE_LOADED)
+        answers = {
+            "as it loads": Runtime(TRANSFORMERS, "no", ONE_GROUP),
+            "once loaded": Runtime(TRANSFORMERS, "yes", ONCE_LOADED),
+        }
+        return answers.get(self.unpacking(shapes))
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -121,7 +121,7 @@ def test_empty_options_in_the_file_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "overrides", "expected"),
     [
-        ({}, [], "run configuration: model: is missing; output: is missing; method: is missing"),
+        ({}, [], "run configuration: model: is missing; output: is missing"),
         ({**FLAGS, "num_samples": 0}, [], "num_samples = 0: should be greater than or equal to 1"),
         ({**FLAGS, "seed": -1}, [], "seed = -1: should be greater than or equal to 0"),
         ({**FLAGS, "device": "cuda:x"}, [], "device = 'cuda:x': should be auto, cpu, cuda or cuda:N"),
