@@ -82,7 +82,7 @@ def test_there_is_a_file_in_either_schema_for_each_method() -> None:
 def test_a_shipped_file_is_a_run_whose_options_its_method_takes(path: Path) -> None:
     run, notes = merge_run_config(path, {}, [])
     assert run.model == "tencent/HunyuanOCR"
-    config = load_method(run.method).config(run.options)
+    config = load_method(run.method or "").config(run.options)
     assert config.ignore == ("lm_head",)
     assert not config.quant_vit
     assert bool(notes) == (path in REFERENCE)
@@ -93,7 +93,7 @@ def test_both_shipped_schemas_say_the_same(path: Path) -> None:
     theirs = merge_run_config(path, {}, []).run
     ours = merge_run_config(path.with_name("native.yaml"), {}, []).run
     assert theirs.method == ours.method
-    method = load_method(ours.method)
+    method = load_method(ours.method or "")
     same = method.config(theirs.options).model_dump(exclude={"format", "mse_range"})
     assert same == method.config(ours.options).model_dump(exclude={"format", "mse_range"})
 
