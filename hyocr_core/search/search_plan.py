@@ -1,0 +1,107 @@
+"""Everything a search decides before its first long step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from hyocr_core.checkpoint.output_file import check_output
+from hyocr_core.errors import ConfigError
+from hyocr_core.models.wiring import Place
+from hyocr_core.pages.processor import load_processor
+from hyocr_core.pages.sources import draw_pages
+from hyocr_core.progress import Progress
+from hyocr_core.resources import size
+from hyocr_core.run.job import Drawn, Job
+from hyocr_core.search.candidates import Candidate, Group, open_candidates
+from hyocr_core.search.search_config import KEEP, SearchConfig
+
+MARK = b"# Recipe by hyocr search"
+"""What a recipe of a search begins with."""
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """job: the model and the pages; its method is that of the first candidate.
+
+    nbytes: group -> candidate -> bytes, of those that can have it. kept_bytes: of all other tensors.
+    """
+
+    config: SearchConfig
+    job: Job
+    candidates: tuple[Candidate, ...]
+    nbytes: Mapping[Group, Mapping[str, int]]
+    kept_bytes: int
+
+    def places(self) -> tuple[Place, ...]:
+        """The blocks with groups to choose for, in order of execution."""
+        model = self.job.model
+        return (*(model.vision_blocks if self.config.vision else ()), *model.decoder_blocks)
+
+    def size(self, chosen: Mapping[Group, str]) -> int:
+        """Bytes of the weights when each group has got what is chosen for it."""
+        return self.kept_bytes + sum(self.nbytes[group][name] for group, name in chosen.items())
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The smallest and the largest that can be had."""
+        each = self.nbytes.values()
+        return (
+            self.kept_bytes + sum(min(sizes.values()) for sizes in each),
+            self.kept_bytes + sum(max(sizes.values()) for sizes in each),
+        )
+
+
+def plan_search(config: SearchConfig, progress: Progress) -> SearchPlan:
+    """Resolve and check everything that can be refused without reading weights; raises BadInputError."""
+    check_output(config.output, MARK)
+    found = draw_pages(
+        config.data,
+        config.task,
+        config.system,
+        config.num_samples,
+        config.seed,
+        keep_duplicates=config.keep_duplicates,
+        say=progress.say,
+    )
+    candidates = open_candidates(config, Drawn(calibration=found), progress)
+    job = candidates[0].job
+    records = found.records
+    generate = any(record.answer is None for record in records)
+    if generate:
+        # What is measured is what the model predicts along an answer.
+        records = [replace(record, answer=None) for record in records]
+    job = replace(
+        job,
+        run=config.run(candidates[0].method, dict(candidates[0].options), generate=generate),
+        records=records,
+        processor=load_processor(job.source.folder, config.max_pixels),
+    )
+    sizes = dict(_sizes(config, job, candidates))
+    weights = {f"{name}.weight" for group in sizes for name in group}
+    kept = sum(info.nbytes for name, info in job.reader.tensors.items() if name not in weights)
+    plan = SearchPlan(config, job, tuple(candidates), sizes, kept)
+    _check_size(plan)
+    return plan
+
+
+def _sizes(config: SearchConfig, job: Job, candidates: list[Candidate]) -> Iterator[tuple[Group, dict[str, int]]]:
+    model = job.model
+    for place in (*(model.vision_blocks if config.vision else ()), *model.decoder_blocks):
+        for group in model.groups(place):
+            found = {each.name: each.nbytes(group) for each in candidates if each.covers(group)}
+            if KEEP in config.candidates:
+                found[KEEP] = sum(job.reader.tensors[f"{name}.weight"].nbytes for name in group)
+            if found:
+                yield group, found
+
+
+def _check_size(plan: SearchPlan) -> None:
+    """Raise ConfigError for a size that nothing meets."""
+    smallest, _ = plan.range
+    asked = plan.config.size
+    if asked is not None and asked < smallest:
+        raise ConfigError(
+            f"--size: nothing that these candidates make is as small as {size(asked)}; the smallest is {size(smallest)}"
+            f" ({smallest} bytes){'' if plan.config.vision else ', the vision tower as it is: --vision chooses for it too'}"
+        )
