@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from hyocr_core.contract.config import WeightedConfig
+import torch
+
+from hyocr_core.checkpoint.reader import CheckpointReader
+from hyocr_core.checkpoint.resolve import resolve_model
+from hyocr_core.contract.config import MethodConfig, parse_config
 from hyocr_core.errors import ConfigError, HyocrError
 from hyocr_core.formats import StoredFormats
+from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.known_formats import known_formats
+from hyocr_core.plugin.method import Method
+from hyocr_core.plugin.registry import load_method
 from hyocr_core.progress import Progress
+from hyocr_core.run.assignment import SHARED
 from hyocr_core.run.job import Drawn, Job, prepare
-from hyocr_core.search.search_config import KEEP, SearchConfig
+from hyocr_core.run.shares import Share
+from hyocr_core.search.search_config import SearchConfig
+from hyocr_core.settings.recipe import NONE, RecipeRule
 from hyocr_core.settings.run_file import parse_override
 
 Group = tuple[str, ...]
@@ -21,13 +30,17 @@ Group = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method with its options. name: as it was given. job: what it would be for all layers at once."""
+    """A method with its options. name: as it was given. rule: the same in a recipe. job: it alone, on all linears."""
 
     name: str
-    method: str
-    options: Mapping[str, Any]
+    rule: RecipeRule
     job: Job
     formats: StoredFormats
+
+    @property
+    def share(self) -> Share:
+        """The linears that it quantizes."""
+        return self.job.main
 
     def covers(self, group: Group) -> bool:
         """Whether it can quantize all of a group."""
@@ -42,40 +55,66 @@ class Candidate:
 
 def open_candidates(config: SearchConfig, drawn: Drawn, progress: Progress) -> list[Candidate]:
     """Every candidate but `none`, checked on this model; raises ConfigError or MethodError naming the candidate."""
-    names = [name for name in config.candidates if name != KEEP]
+    names = [name for name in config.candidates if name != NONE]
     if not names:
-        raise ConfigError(f"candidates: {KEEP} alone leaves nothing to choose; name a method, such as gptq")
+        raise ConfigError(f"candidates: {NONE} alone leaves nothing to choose; name a method, such as gptq")
     return [_open(name, config, drawn, progress) for name in names]
 
 
 def _open(name: str, config: SearchConfig, drawn: Drawn, progress: Progress) -> Candidate:
     where = f"candidate {name!r}"
-    method, options = _parse(name, where)
     try:
-        job = prepare(config.run(method, options | ({"quant_vit": True} if config.vision else {})), progress, drawn)
+        job = prepare(config.run([_rule(name, where, config)]), progress, drawn)
     except HyocrError as error:
-        error.args = (f"{where}: {error}",)
+        error.args = (str(error) if str(error).startswith(where) else f"{where}: {error}",)
         raise
-    _check(job, where)
+    if job.main.method.spec.rescales_block:
+        raise ConfigError(
+            f"{where}: {job.main.name} rescales what stands before a layer, so that a group can be neither measured "
+            "nor chosen by itself; take a method that does not"
+        )
     formats = known_formats(job.quantization_config)
     if formats is None or any(formats.of(layer) is None for layer in job.plan.quantized):
         raise ConfigError(f"{where}: it writes a format that hyocr does not know, and so its size is not known")
-    return Candidate(name, method, options, job, formats)
+    [rule] = job.run.recipe or ()
+    return Candidate(name, rule, job, formats)
 
 
-def _parse(name: str, where: str) -> tuple[str, dict[str, Any]]:
-    method, *options = name.split()
-    return method, dict(parse_override(option, f"{where}:") for option in options)
+def _rule(name: str, where: str, config: SearchConfig) -> RecipeRule:
+    """The rule of `gptq bits=8`, in the format that has room for others where its method has that."""
+    selector, *given = name.split()
+    options = dict(parse_override(option, f"{where}:") for option in given)
+    method = load_method(selector)
+    method.config(options, where)
+    shared = {"format": SHARED, **options}
+    try:
+        method.config(shared)
+    except ConfigError:
+        shared = options
+    match = _accepted(method, method.config(shared), config)
+    return parse_config(RecipeRule, {"match": match, "method": selector, "options": shared}, where)
 
 
-def _check(job: Job, where: str) -> None:
-    """Refuse what cannot be measured one group at a time."""
-    if job.method.spec.rescales_block:
-        raise ConfigError(
-            f"{where}: {job.method.spec.name} rescales what stands before a layer, so that a group cannot be measured "
-            "or chosen by itself; take a method that does not"
-        )
-    if job.method.implements("prepare"):
-        raise ConfigError(f"{where}: {job.method.spec.name} decides on the whole model; take a method that does not")
-    if isinstance(job.config, WeightedConfig) and job.config.weighting != "uniform":
-        raise ConfigError(f"{where}: weighting: a search counts all tokens the same; leave it out")
+def _accepted(method: Method, options: MethodConfig, config: SearchConfig) -> list[str]:
+    """The linears that a method takes with these options. Raises what it says of the last when it takes none."""
+    reader = CheckpointReader(resolve_model(config.model, config.revision).folder)
+    if reader.config.get("quantization_config") is not None:
+        return ["*"]
+    model = HunYuanVL(reader, torch.device("meta"))
+    taken: list[str] = []
+    refused = None
+    for group in groups_of(model, vision=config.vision):
+        try:
+            method.check_layers({name: model.linears[name] for name in group}, options)
+            taken += group
+        except ConfigError as error:
+            refused = error
+    if not taken and refused is not None:
+        raise refused
+    return taken
+
+
+def groups_of(model: HunYuanVL, *, vision: bool) -> Iterator[Group]:
+    """The groups to choose for, in order of execution."""
+    for place in (*(model.vision_blocks if vision else ()), *model.decoder_blocks):
+        yield from model.groups(place)

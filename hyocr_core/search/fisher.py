@@ -25,9 +25,7 @@ def fisher_draw(logits: Tensor, signs: Tensor) -> Tensor:
     return signed - prediction * signed.sum(dim=-1, keepdim=True)
 
 
-def drawn_gradients(
-    states: Tensor, rows: Tensor, head: Callable[[Tensor], Tensor], draws: int, seed: int
-) -> Tensor:
+def drawn_gradients(states: Tensor, rows: Tensor, head: Callable[[Tensor], Tensor], draws: int, seed: int) -> Tensor:
     """Draws at the output of the decoder, (draws, tokens, hidden_size) fp32, zero where nothing is predicted from.
 
     states: (1, tokens, hidden_size). rows: (positions,) int64, the tokens from which the answer is predicted. head:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hyocr_core.search.choice import Bound, Chosen, Option, Options, best, total
 from hyocr_core.search.search_plan import SearchPlan
 from hyocr_core.search.search_record import Effect, group_name
-from hyocr_core.search.search_config import KEEP
+from hyocr_core.settings.recipe import NONE
 
 POINTS = 32
 
@@ -36,18 +36,20 @@ class Frontier:
         for group, sizes in plan.nbytes.items():
             found = effects.get(group_name(group), {})
             options[group] = [
-                Option(name, nbytes, 0.0 if name == KEEP else found[name].kl) for name, nbytes in sizes.items()
+                Option(name, nbytes, 0.0 if name == NONE else found[name].kl) for name, nbytes in sizes.items()
             ]
         return cls(plan, options)
 
-    def within(self, *, nbytes: int | None = None, kl: float | None = None, unlike: list[Point] | None = None) -> Point | None:
+    def within(
+        self, *, nbytes: int | None = None, kl: float | None = None, unlike: Sequence[Point] = ()
+    ) -> Point | None:
         """The best whose weights have at most so many bytes, or whose predicted KL is at most `kl`; None: none is.
 
         unlike: points from which a sixteenth of the groups, and one at least, is to differ.
         """
         bound = Bound(None if nbytes is None else nbytes - self.plan.kept_bytes, kl)
         apart = max(1, len(self.options) // 16)
-        chosen = best(self.options, bound, [point.chosen for point in unlike or []], apart)
+        chosen = best(self.options, bound, [point.chosen for point in unlike], apart)
         return None if chosen is None else self.point(chosen)
 
     def point(self, chosen: Chosen) -> Point:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
+from hyocr_core.settings.recipe import NONE, RecipeRule
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.shared import MAX_PIXELS, MODEL, SYSTEM, TASK, Device, Text
 
-KEEP = "none"
-"""The candidate that leaves layers as they are."""
-
-CANDIDATES = ("gptq bits=4", "gptq bits=8", "fp8", KEEP)
+CANDIDATES = ("gptq bits=4", "gptq bits=8", "fp8", NONE)
 BUDGETS = ("size", "kl", "cer")
 
 
@@ -39,7 +38,9 @@ class SearchConfig(FrozenModel):
     scored_samples: Annotated[int, Field(ge=1, description="pages of these that the change is measured on")] = 32
     draws: Annotated[int, Field(ge=1, description="random directions of the logits that are measured, a page")] = 4
     eval: str | None = Field(
-        None, min_length=1, description="pages on which recipes are tried; the data by default, held-out ones are better"
+        None,
+        min_length=1,
+        description="pages to try recipes on; the data by default, others are better",
     )
     eval_samples: int | None = Field(None, ge=1, description="pages to draw from them; all by default")
     trials: Annotated[
@@ -65,23 +66,9 @@ class SearchConfig(FrozenModel):
             raise ValueError("a candidate is there twice")
         return self
 
-    def run(self, method: str, options: dict[str, Any], *, generate: bool = False) -> RunConfig:
-        """The run that learns from the search's pages with one method for all layers."""
-        shared = self.model_dump(
-            include={
-                "model",
-                "revision",
-                "output",
-                "num_samples",
-                "task",
-                "system",
-                "keep_duplicates",
-                "max_pixels",
-                "seed",
-                "device",
-                "forward",
-                "spill",
-            }
-        )
-        how = {"method": method, "options": options, "calib": self.data}
-        return RunConfig.model_validate({**shared, **how, "answers": "generate" if generate else "data"})
+    def run(self, rules: Sequence[RecipeRule], *, generate: bool = False) -> RunConfig:
+        """The run that quantizes by these rules, calibrated on the search's pages."""
+        keys = {"num_samples", "task", "system", "keep_duplicates", "max_pixels", "seed", "device", "forward", "spill"}
+        shared = self.model_dump(include={"model", "revision", "output"} | keys)
+        how = {"recipe": tuple(rules), "calib": self.data, "answers": "generate" if generate else "data"}
+        return RunConfig.model_validate({**shared, **how})

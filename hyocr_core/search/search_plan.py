@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 from hyocr_core.checkpoint.output_file import check_output
 from hyocr_core.errors import ConfigError
-from hyocr_core.models.wiring import Place
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.progress import Progress
 from hyocr_core.resources import size
 from hyocr_core.run.job import Drawn, Job
-from hyocr_core.search.candidates import Candidate, Group, open_candidates
-from hyocr_core.search.search_config import KEEP, SearchConfig
+from hyocr_core.search.candidates import Candidate, Group, groups_of, open_candidates
+from hyocr_core.search.search_config import SearchConfig
+from hyocr_core.settings.recipe import NONE
 
 MARK = b"# Recipe by hyocr search"
 """What a recipe of a search begins with."""
@@ -32,11 +32,6 @@ class SearchPlan:
     candidates: tuple[Candidate, ...]
     nbytes: Mapping[Group, Mapping[str, int]]
     kept_bytes: int
-
-    def places(self) -> tuple[Place, ...]:
-        """The blocks with groups to choose for, in order of execution."""
-        model = self.job.model
-        return (*(model.vision_blocks if self.config.vision else ()), *model.decoder_blocks)
 
     def size(self, chosen: Mapping[Group, str]) -> int:
         """Bytes of the weights when each group has got what is chosen for it."""
@@ -73,7 +68,7 @@ def plan_search(config: SearchConfig, progress: Progress) -> SearchPlan:
         records = [replace(record, answer=None) for record in records]
     job = replace(
         job,
-        run=config.run(candidates[0].method, dict(candidates[0].options), generate=generate),
+        run=config.run([candidates[0].rule], generate=generate),
         records=records,
         processor=load_processor(job.source.folder, config.max_pixels),
     )
@@ -86,14 +81,12 @@ def plan_search(config: SearchConfig, progress: Progress) -> SearchPlan:
 
 
 def _sizes(config: SearchConfig, job: Job, candidates: list[Candidate]) -> Iterator[tuple[Group, dict[str, int]]]:
-    model = job.model
-    for place in (*(model.vision_blocks if config.vision else ()), *model.decoder_blocks):
-        for group in model.groups(place):
-            found = {each.name: each.nbytes(group) for each in candidates if each.covers(group)}
-            if KEEP in config.candidates:
-                found[KEEP] = sum(job.reader.tensors[f"{name}.weight"].nbytes for name in group)
-            if found:
-                yield group, found
+    for group in groups_of(job.model, vision=config.vision):
+        found = {each.name: each.nbytes(group) for each in candidates if each.covers(group)}
+        if NONE in config.candidates:
+            found[NONE] = sum(job.reader.tensors[f"{name}.weight"].nbytes for name in group)
+        if found:
+            yield group, found
 
 
 def _check_size(plan: SearchPlan) -> None:
@@ -101,7 +94,8 @@ def _check_size(plan: SearchPlan) -> None:
     smallest, _ = plan.range
     asked = plan.config.size
     if asked is not None and asked < smallest:
+        hint = "" if plan.config.vision else "; --vision lets it choose for the vision tower too"
         raise ConfigError(
-            f"--size: nothing that these candidates make is as small as {size(asked)}; the smallest is {size(smallest)}"
-            f" ({smallest} bytes){'' if plan.config.vision else ', the vision tower as it is: --vision chooses for it too'}"
+            f"--size: these candidates make nothing as small as {size(asked)}; the smallest is {size(smallest)} "
+            f"({smallest} bytes){hint}"
         )

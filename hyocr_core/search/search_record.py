@@ -28,15 +28,36 @@ class Effect(FrozenModel):
         return cls(kl=float(pages.sum()) / tokens, error=error / tokens)
 
 
+class Tried(FrozenModel):
+    """What was measured of a recipe by quantizing with it and reading.
+
+    kl: of the original, mean per token along its own answers, nats. cer_difference: as a fraction, None without
+    transcripts. weight_bytes: of the files on disk.
+    """
+
+    kl: float
+    cer_difference: float | None
+    agreement: float | None
+    loop_rate: float
+    baseline_loop_rate: float
+    weight_bytes: int | None
+
+    @property
+    def loops_more(self) -> bool:
+        """Whether it ends in loops on more pages than the original: such a recipe is never taken."""
+        return self.loop_rate > self.baseline_loop_rate
+
+
 class SearchRecord(RunRecord):
     """forwarded: keys of blocks behind which all pages are. drawn: whether the draws are below the head.
 
-    measured: key of a block -> group -> candidate -> effect.
+    measured: key of a block -> group -> candidate -> effect. tried: digest of a recipe and of pages -> how it reads.
     """
 
     forwarded: list[str] = Field(default_factory=list)
     drawn: bool = False
     measured: dict[str, dict[str, dict[str, Effect]]] = Field(default_factory=dict)
+    tried: dict[str, Tried] = Field(default_factory=dict)
 
 
 def group_name(group: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 The pages go forwards through the full-precision model, and what stands before each block goes to the disk. Draws of the
 predictions' Fisher information then come back through the blocks, from the last to the first. At each block every
 candidate quantizes every group, and how that moves the group's outputs is multiplied with the draw that arrives there:
-half the square is the change of KL to second order, with all other layers as they are. One block is in memory at a time.
+half the square is the change of KL to second order, all other layers being as they are. Memory holds one block.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from hyocr_core.errors import CalibrationError, RunError
 from hyocr_core.kit.checks import is_finite
 from hyocr_core.models.hunyuan_vl import Embedded
 from hyocr_core.models.wiring import Place
-from hyocr_core.run.activations import load_embedded, sample_path, save_embedded
+from hyocr_core.run.activations import ActivationCache, load_embedded, sample_path, save_embedded
 from hyocr_core.run.embedding import EmbeddedSamples, Embedding, embed_samples
-from hyocr_core.run.token_weights import ANSWER, IMAGE
+from hyocr_core.run.token_weights import ANSWER, IMAGE, balanced_weights
 from hyocr_core.search.block_changes import Changes, changes_of
 from hyocr_core.search.candidates import Group
 from hyocr_core.search.change import watched
@@ -71,7 +71,10 @@ class Sensitivity:
         self._vision = Leg(folder / "vision", model.vision_blocks, model.vision_batch) if plan.config.vision else None
 
     def measure(self) -> dict[str, dict[str, Effect]]:
-        """Effects by group and candidate. Raises RunError where something is NaN, CalibrationError as `embed_samples`."""
+        """Effects by group and candidate.
+
+        Raises RunError where something is NaN, CalibrationError as `embed_samples`.
+        """
         record = self._journal.record
         legs = [leg for leg in (self._vision, self._decoder) if leg is not None]
         if any(place.key not in record.measured for leg in legs for place in leg.places):
@@ -88,7 +91,7 @@ class Sensitivity:
         return {name: dict(found) for each in record.measured.values() for name, found in each.items()}
 
     def _embed(self) -> EmbeddedSamples:
-        """Bring every page to the input of the decoder, through the blocks of the vision tower one by one if asked to."""
+        """Bring every page to the input of the decoder, block by block where the vision tower is measured too."""
         job, features = self._plan.job, None
         if self._vision is not None:
             how = Embedding("patches", self._vision.states(0), lambda _index, inputs: job.model.embed_patches(inputs))
@@ -180,7 +183,7 @@ class Sensitivity:
         found: dict[tuple[Group, str], list[Tensor]] = {}
         with job.model.block(place, level, wanted) as block:
             block.module.requires_grad_(False)
-            changes = changes_of(self._plan, block, place, leg.states(level), samples.names, leg.to_batch)
+            changes = changes_of(self._plan, block, place, self._cache(leg, level, samples))
             for index in scored:
                 job.progress.detail(f"{block.name}: measure {samples.names[index]}")
                 for key, squares in self._measure_page(leg, level, block, changes, index).items():
@@ -189,6 +192,12 @@ class Sensitivity:
         for (group, candidate), pages in found.items():
             effects.setdefault(group_name(group), {})[candidate] = Effect.of(torch.stack(pages), tokens)
         return effects
+
+    def _cache(self, leg: Leg, level: int, samples: EmbeddedSamples) -> ActivationCache:
+        balanced = any(each.job.balances_tokens for each in self._plan.candidates) and leg is self._decoder
+        weights = balanced_weights(samples.kinds) if balanced else None
+        spill = self._plan.config.spill
+        return ActivationCache(leg.states(level), samples.names, leg.to_batch, spill=spill, weights=weights)
 
     def _measure_page(
         self, leg: Leg, level: int, block: Block, changes: Changes, index: int
