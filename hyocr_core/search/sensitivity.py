@@ -48,7 +48,7 @@ class Leg:
     to_batch: Callable[[str, Embedded], Batch]
 
     def states(self, level: int) -> Path:
-        return self.folder / f"states-{level:05d}"
+        return self.folder / f"{self.folder.name}-{level:05d}"
 
     def gradients(self, level: int) -> Path:
         return self.folder / f"{GRADIENTS}-{level:05d}"
