@@ -1,6 +1,6 @@
 """Whether `hyocr search` finds better than the same method for all layers, on the readers of `quality.py`.
 
-For each reader and draw of calibration lines, `gptq` of 4 bits is the measure: a search at its size is to have less KL,
+For each reader and each draw of calibration lines, `gptq` of 4 bits is the measure: a search at its size is to have less KL,
 and a search for its KL to be smaller. KL is measured on held-out lines, in fp32 arithmetic, with each checkpoint's own
 vision tower. Beside them stand the seconds of the sensitivity pass and those of the `gptq` job.
 """
@@ -55,27 +55,40 @@ class Bench:
     """One reader and one draw."""
 
     subject: Subject
-    lines: Path
+    count: int
     draw: int
     forward: Forward
     baseline: Baseline
+
+    @property
+    def lines(self) -> Path:
+        """Those of the calibration."""
+        return self.subject.draw(self.draw, self.count)
 
     def measure(self, *, vision: bool, trials: int) -> Iterator[Found]:
         """The uniform checkpoint, a search at its size and one for its KL."""
         uniform = self._quantized("gptq", (UNIFORM,), 0.0)
         yield uniform
         kind = "with vision" if vision else "decoder"
-        for budget in ({"size": uniform.nbytes}, {"kl": uniform.kl / 1e4}):
-            [name] = budget
-            yield self._searched(f"search, {kind}, at its {name}", budget, vision=vision, trials=trials)
+        for name, most in (("size", uniform.nbytes), ("kl", uniform.kl / 1e4)):
+            yield self._searched(f"search, {kind}, at its {name}", {name: most}, vision=vision, trials=trials)
 
     def _searched(self, what: str, budget: dict[str, float], *, vision: bool, trials: int) -> Found:
         with tempfile.TemporaryDirectory(dir=self.subject.data) as folder:
             recipe = Path(folder) / "recipe.yaml"
-            given = {"model": str(self.subject.checkpoint), "data": str(self.lines), "output": recipe, "vision": vision}
-            how = {"num_samples": EVERY, "keep_duplicates": True, "forward": self.forward, "device": "cpu"}
+            data = self.subject.data
+            given = {"model": str(self.subject.checkpoint), "data": str(data / "calib.jsonl"), "output": recipe}
+            # A bound of KL is one of certain pages: the search tries its recipes on those that it is held to.
+            pages = {"num_samples": self.count, "scored_samples": self.count, "eval": str(data / "heldout.jsonl")}
+            how = {
+                "keep_duplicates": True,
+                "forward": self.forward,
+                "device": "cpu",
+                "seed": self.draw,
+                "vision": vision,
+            }
             more = {} if vision else {"candidates": SMALLER}
-            config = SearchConfig.model_validate({**given, **how, **more, **budget, "trials": trials})
+            config = SearchConfig.model_validate({**given, **pages, **how, **more, **budget, "trials": trials})
             seconds = search(config).seconds["sensitivity"]
             return self._quantized(what, read_recipe(recipe), seconds)
 
@@ -133,7 +146,7 @@ def main(
         heldout = subject.data / "heldout.jsonl"
         baseline = Baseline(subject.checkpoint, heldout, samples, forward, torch.float32)
         for draw in range(draws):
-            bench = Bench(subject, subject.draw(draw, lines), draw, forward, baseline)
+            bench = Bench(subject, lines, draw, forward, baseline)
             for one in bench.measure(vision=vision, trials=trials):
                 click.echo(f"{one}", err=True)
                 found.append(one)

@@ -39,9 +39,12 @@ if TYPE_CHECKING:
 )
 @click.option("--vision", is_flag=True, default=None, help="Choose for the vision tower too.")
 @click.option("--num-samples", type=int, metavar="N", help="Pages that methods are calibrated on.  [default: 128]")
-@click.option("--scored-samples", type=int, metavar="N", help="Pages of these to measure the change on.  [default: 32]")
+@click.option("--scored-samples", type=int, metavar="N", help="Further pages, to measure the change on.  [default: 32]")
 @click.option(
-    "--eval", metavar="SOURCE", shell_complete=completion.paths, help="Pages to try recipes on.  [default: --data]"
+    "--eval",
+    metavar="SOURCE",
+    shell_complete=completion.paths,
+    help="Pages to try recipes on.  [default: those measured on]",
 )
 @click.option("--eval-samples", type=int, metavar="N", help="Pages to draw from --eval.  [default: all]")
 @click.option("--trials", type=int, metavar="N", help="Recipes to try; 0 trusts what is predicted.  [default: 3]")

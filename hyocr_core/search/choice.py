@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -93,9 +97,14 @@ def _solve(costs: Any, one_each: Any, rows: Sequence[tuple[Any, float]]) -> Any:
         constraints = [optimize.LinearConstraint(one_each, 1, 1)]
         constraints += [optimize.LinearConstraint(row, ub=limit) for (row, _), limit in zip(rows, limits, strict=True)]
         whole = np.ones(len(costs))
-        done = optimize.milp(
-            costs, integrality=whole, bounds=optimize.Bounds(0, 1), constraints=constraints, options={"mip_rel_gap": 0}
-        )
+        with _silent_library():
+            done = optimize.milp(
+                costs,
+                integrality=whole,
+                bounds=optimize.Bounds(0, 1),
+                constraints=constraints,
+                options={"mip_rel_gap": 0},
+            )
         if done.x is None:
             return None
         taken = done.x > 0.5
@@ -104,6 +113,22 @@ def _solve(costs: Any, one_each: Any, rows: Sequence[tuple[Any, float]]) -> Any:
             return taken
         # By the solver's tolerance; never by what a user could see, but a bound is a bound.
         limits = [limit - max(2 * excess, 0.0) for limit, excess in zip(limits, over, strict=True)]
+
+
+@contextmanager
+def _silent_library() -> Iterator[None]:
+    """Keep stdout clean, where `--json` writes: HiGHS prints a line from C when it polishes a solution."""
+    sys.stdout.flush()
+    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    try:
+        yield
+    finally:
+        # What C has not written yet would come later.
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _library(name: str) -> Any:

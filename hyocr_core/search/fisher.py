@@ -35,7 +35,8 @@ def drawn_gradients(states: Tensor, rows: Tensor, head: Callable[[Tensor], Tenso
     found = torch.zeros(draws, *states.shape[1:], device=states.device)
     with torch.no_grad():
         vocabulary = head(states[:, rows[:1]].float()).shape[-1]
-    for some in rows.split(max(1, _CHUNK // vocabulary)):
+    step = max(1, _CHUNK // vocabulary)
+    for some in (rows[start : start + step] for start in range(0, len(rows), step)):
         own = states[:, some].float().requires_grad_()
         with torch.enable_grad():
             logits = head(own)

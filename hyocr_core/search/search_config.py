@@ -35,12 +35,12 @@ class SearchConfig(FrozenModel):
     )
     vision: bool = Field(False, description="choose for the vision tower too, instead of leaving it as it is")
     num_samples: Annotated[int, Field(ge=1, description="pages that methods are calibrated on")] = 128
-    scored_samples: Annotated[int, Field(ge=1, description="pages of these that the change is measured on")] = 32
+    scored_samples: Annotated[int, Field(ge=1, description="further pages, on which the change is measured")] = 32
     draws: Annotated[int, Field(ge=1, description="random directions of the logits that are measured, a page")] = 4
     eval: str | None = Field(
         None,
         min_length=1,
-        description="pages to try recipes on; the data by default, others are better",
+        description="pages to try recipes on; those that the change is measured on by default",
     )
     eval_samples: int | None = Field(None, ge=1, description="pages to draw from them; all by default")
     trials: Annotated[

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hyocr_core.checkpoint.output_file import check_output
-from hyocr_core.errors import ConfigError
+from hyocr_core.contract.page_source import Record
+from hyocr_core.errors import CalibrationError, ConfigError
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.progress import Progress
@@ -24,11 +25,14 @@ MARK = b"# Recipe by hyocr search"
 class SearchPlan:
     """job: the model and the pages; its method is that of the first candidate.
 
-    nbytes: group -> candidate -> bytes, of those that can have it. kept_bytes: of all other tensors.
+    calibrated: how many of the job's pages methods are calibrated on, the first; the change is measured on the others,
+    from which no method has learned. nbytes: group -> candidate -> bytes, of those that can have it. kept_bytes: of all
+    other tensors.
     """
 
     config: SearchConfig
     job: Job
+    calibrated: int
     candidates: tuple[Candidate, ...]
     nbytes: Mapping[Group, Mapping[str, int]]
     kept_bytes: int
@@ -54,14 +58,15 @@ def plan_search(config: SearchConfig, progress: Progress) -> SearchPlan:
         config.data,
         config.task,
         config.system,
-        config.num_samples,
+        config.num_samples + config.scored_samples,
         config.seed,
         keep_duplicates=config.keep_duplicates,
         say=progress.say,
     )
-    candidates = open_candidates(config, Drawn(calibration=found), progress)
+    learned, scored = _split(found.records, config)
+    candidates = open_candidates(config, Drawn(calibration=replace(found, records=learned)), progress)
     job = candidates[0].job
-    records = found.records
+    records = [*learned, *scored]
     generate = any(record.answer is None for record in records)
     if generate:
         # What is measured is what the model predicts along an answer.
@@ -75,9 +80,23 @@ def plan_search(config: SearchConfig, progress: Progress) -> SearchPlan:
     sizes = dict(_sizes(config, job, candidates))
     weights = {f"{name}.weight" for group in sizes for name in group}
     kept = sum(info.nbytes for name, info in job.reader.tensors.items() if name not in weights)
-    plan = SearchPlan(config, job, tuple(candidates), sizes, kept)
+    plan = SearchPlan(config, job, len(learned), tuple(candidates), sizes, kept)
     _check_size(plan)
     return plan
+
+
+def _split(records: Sequence[Record], config: SearchConfig) -> tuple[list[Record], list[Record]]:
+    """Pages to calibrate on, and pages to measure on: no more than a quarter where there are few."""
+    if len(records) < 2:
+        raise CalibrationError(f"{config.data}: a search needs two pages, one to learn from and one to measure on")
+    few = len(records) < config.num_samples + config.scored_samples
+    count = max(1, min(config.scored_samples, len(records) // 4)) if few else config.scored_samples
+    # Evenly spread: a source may be sorted.
+    scored = {len(records) * (2 * place + 1) // (2 * count) for place in range(count)}
+    return (
+        [record for index, record in enumerate(records) if index not in scored],
+        [records[index] for index in sorted(scored)],
+    )
 
 
 def _sizes(config: SearchConfig, job: Job, candidates: list[Candidate]) -> Iterator[tuple[Group, dict[str, int]]]:

@@ -24,7 +24,7 @@ from hyocr_core.checkpoint.shards import iterate_shard
 from hyocr_core.contract.types import Batch, Block
 from hyocr_core.errors import CalibrationError, RunError
 from hyocr_core.kit.checks import is_finite
-from hyocr_core.models.hunyuan_vl import Embedded
+from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
 from hyocr_core.models.wiring import Place
 from hyocr_core.run.activations import ActivationCache, load_embedded, sample_path, save_embedded
 from hyocr_core.run.embedding import EmbeddedSamples, Embedding, embed_samples
@@ -100,7 +100,7 @@ class Sensitivity:
             self._forward(self._vision, samples)
             features = self._vision.states(self._vision.last)
 
-        def embed(index: int, inputs: dict[str, Tensor]) -> Embedded:
+        def embed(index: int, inputs: ModelInputs) -> Embedded:
             seen = None
             if features is not None:
                 seen = load_embedded(sample_path(features, index)).hidden_states[0].to(job.model.device)
@@ -115,11 +115,17 @@ class Sensitivity:
         return embed_samples(how, job.records, job.processor, job.model.max_tokens, self._journal, job.progress)
 
     def _scored(self, samples: EmbeddedSamples) -> list[int]:
-        """The pages to measure on: the first with an answer."""
-        answered = [index for index, kinds in enumerate(samples.kinds) if bool((kinds == ANSWER).any())]
+        """The pages to measure on: those of them that have an answer."""
+        after = range(self._calibrated(samples), len(samples.names))
+        answered = [index for index in after if bool((samples.kinds[index] == ANSWER).any())]
         if not answered:
-            raise CalibrationError("no page has an answer along which predictions could be compared")
-        return answered[: self._plan.config.scored_samples]
+            raise CalibrationError("no page to measure on has an answer along which predictions could be compared")
+        return answered
+
+    def _calibrated(self, samples: EmbeddedSamples) -> int:
+        """How many of the usable samples methods are calibrated on: those before the first to measure on."""
+        measured = {record.name for record in self._plan.job.records[self._plan.calibrated :]}
+        return sum(name not in measured for name in samples.names)
 
     def _forward(self, leg: Leg, samples: EmbeddedSamples) -> None:
         record, job = self._journal.record, self._plan.job
@@ -195,9 +201,9 @@ class Sensitivity:
 
     def _cache(self, leg: Leg, level: int, samples: EmbeddedSamples) -> ActivationCache:
         balanced = any(each.job.balances_tokens for each in self._plan.candidates) and leg is self._decoder
-        weights = balanced_weights(samples.kinds) if balanced else None
-        spill = self._plan.config.spill
-        return ActivationCache(leg.states(level), samples.names, leg.to_batch, spill=spill, weights=weights)
+        count, spill = self._calibrated(samples), self._plan.config.spill
+        weights = balanced_weights(samples.kinds[:count]) if balanced else None
+        return ActivationCache(leg.states(level), samples.names[:count], leg.to_batch, spill=spill, weights=weights)
 
     def _measure_page(
         self, leg: Leg, level: int, block: Block, changes: Changes, index: int

@@ -16,6 +16,7 @@ from hyocr_core.evaluation.evaluate import draw_records, evaluate
 from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.pages.checked import Pages, check_pages
 from hyocr_core.pages.found import Found
+from hyocr_core.run.job import Drawn
 from hyocr_core.run.quantize import quantize
 from hyocr_core.search.choice import Chosen
 from hyocr_core.search.rules import rules_of
@@ -48,7 +49,9 @@ class Trials:
             output = self.folder / key
             run = self.plan.config.run(rules, generate=self.plan.job.run.answers == "generate")
             run = run.model_copy(update={"output": output})
-            quantize(run, resume=is_unfinished(output) or output.exists(), progress=self.plan.job.progress)
+            drawn = Drawn(calibration=Found(list(self.plan.job.records[: self.plan.calibrated])))
+            resume = is_unfinished(output) or output.exists()
+            quantize(run, resume=resume, progress=self.plan.job.progress, drawn=drawn)
             found = self._read(output)
             self.journal.record.tried[key] = found
             self.journal.save()
@@ -68,7 +71,7 @@ class Trials:
         return EvalConfig(
             model=config.model,
             data=config.eval or config.data,
-            num_samples=config.eval_samples if config.eval else config.num_samples,
+            num_samples=config.eval_samples,
             baseline=str(self.plan.job.source.folder),
             forward=(config.forward,),
             **config.model_dump(include=shared),
@@ -77,7 +80,9 @@ class Trials:
     @cached_property
     def _pages(self) -> tuple[Found, Pages]:
         job = self.plan.job
-        found = draw_records(self._config, job.progress.say)
+        found = Found(list(job.records[self.plan.calibrated :]))
+        if self.plan.config.eval is not None:
+            found = draw_records(self._config, job.progress.say)
         return found, check_pages(found.records, job.processor, job.progress, max_tokens=job.model.max_tokens)
 
     def _key(self, recipe: str) -> str:

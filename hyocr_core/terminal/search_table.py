@@ -51,6 +51,7 @@ def plan_lines(plan: SearchPlan) -> Iterator[str]:
     smallest, largest = plan.range
     yield f"{len(plan.nbytes)} groups of layers; each gets one of: {', '.join(config.candidates)}"
     yield f"weights from {size(smallest)} to {size(largest)}; {size(plan.kept_bytes)} of them stay as they are"
-    pages = f"{len(plan.job.records)} pages of {config.data}, the change of KL measured on {config.scored_samples}"
+    others = len(plan.job.records) - plan.calibrated
+    pages = f"{plan.calibrated} pages of {config.data} to calibrate on, {others} others to measure the change of KL on"
     yield pages + (", with answers that the model writes" if plan.job.lacks_answers else "")
-    yield f"then {config.trials} recipes tried on {config.eval or config.data}; the recipe goes to {config.output}"
+    yield f"then {config.trials} recipes tried on {config.eval or 'those others'}; the recipe goes to {config.output}"

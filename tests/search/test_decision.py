@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from hyocr_core.errors import ConfigError
+from hyocr_core.search.candidates import Group
 from hyocr_core.search.choice import Chosen, Option
 from hyocr_core.search.decision import Decision, decide
 from hyocr_core.search.frontier import Frontier
@@ -28,7 +29,9 @@ class Plan:
 
 
 def frontier(**budget: Any) -> Frontier:
-    options = {group: [Option("four", 4, 1e-4 * (1 + at)), Option("none", 10, 0.0)] for at, group in enumerate(GROUPS)}
+    options: dict[Group, list[Option]] = {
+        group: [Option("four", 4, 1e-4 * (1 + at)), Option("none", 10, 0.0)] for at, group in enumerate(GROUPS)
+    }
     return Frontier(cast("Any", Plan(**budget)), options)
 
 
@@ -64,7 +67,8 @@ def test_a_neighbour_that_reads_better_within_the_size_is_taken() -> None:
     plain = reading()
 
     def surprising(chosen: Chosen) -> Tried:
-        return plain(chosen).model_copy(update={"kl": 1.0} if chosen == best else {})
+        found: Tried = plain(chosen)
+        return found.model_copy(update={"kl": 1.0} if chosen == best else {})
 
     second = decide(found, found.curve(), surprising)
     assert second.taken is second.attempts[1]
