@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from hyocr_core.errors import ConfigError
 from hyocr_core.resources import size
-from hyocr_core.search.choice import Chosen
 from hyocr_core.search.frontier import Frontier, Point
+from hyocr_core.search.knapsack import Chosen
 from hyocr_core.search.search_config import SearchConfig
 from hyocr_core.search.search_record import Tried
 
@@ -46,7 +46,8 @@ class Decision:
 def decide(frontier: Frontier, curve: list[Point], tried: Try) -> Decision:
     """Try the choice and its neighbours; raises ConfigError with the nearest when none of them meets the budget.
 
-    Under a size the one of least measured KL is taken, under a bound of KL or CER the smallest.
+    curve: its points, but for the original itself. Under a size the one of least measured KL is taken, under a bound of
+    KL or CER the smallest.
     """
     config = frontier.plan.config
     steps = _of_size(frontier) if config.size is not None else None

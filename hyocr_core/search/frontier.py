@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hyocr_core.search.choice import Bound, Chosen, Option, Options, best, total
+from hyocr_core.search.knapsack import Bound, Chosen, Option, Options, best, total
 from hyocr_core.search.search_plan import SearchPlan
 from hyocr_core.search.search_record import Effect, group_name
 from hyocr_core.settings.recipe import NONE
@@ -51,6 +51,10 @@ class Frontier:
         apart = max(1, len(self.options) // 16)
         chosen = best(self.options, bound, [point.chosen for point in unlike], apart)
         return None if chosen is None else self.point(chosen)
+
+    def quantizes(self, point: Point) -> bool:
+        """Whether any group gets another candidate than none."""
+        return any(name != NONE for name in point.chosen.values())
 
     def point(self, chosen: Chosen) -> Point:
         """What is known of a choice."""

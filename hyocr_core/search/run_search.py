@@ -23,10 +23,10 @@ from hyocr_core.pages.checked import check_pages
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import versions
 from hyocr_core.run.own_answers import own_answers
-from hyocr_core.search.choice import check_solver
+from hyocr_core.search.chosen_rules import rules_of
 from hyocr_core.search.decision import decide
 from hyocr_core.search.frontier import Frontier
-from hyocr_core.search.rules import rules_of
+from hyocr_core.search.knapsack import check_solver
 from hyocr_core.search.search_config import SearchConfig
 from hyocr_core.search.search_files import check_files, write_files
 from hyocr_core.search.search_plan import MARK, SearchPlan, plan_search
@@ -65,8 +65,9 @@ def search(config: SearchConfig, progress: Progress | None = None) -> SearchResu
             effects = Sensitivity(plan, folder, journal).measure()
         frontier = Frontier.of(plan, effects)
         curve = frontier.curve()
+        tried = [point for point in curve if frontier.quantizes(point)]
         with watch.phase("trials"):
-            decision = decide(frontier, curve, trials.of)
+            decision = decide(frontier, tried, trials.of)
     result = result_of(frontier, decision, curve, effects, watch.phases)
     text = recipe_text(rules_of(plan, decision.taken.point.chosen))
     _write_recipe(config.output, text, result)

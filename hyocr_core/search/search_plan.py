@@ -109,9 +109,11 @@ def _sizes(config: SearchConfig, job: Job, candidates: list[Candidate]) -> Itera
 
 
 def _check_size(plan: SearchPlan) -> None:
-    """Raise ConfigError for a size that nothing meets."""
-    smallest, _ = plan.range
+    """Raise ConfigError for a size that nothing meets, and for one that needs no search."""
+    smallest, largest = plan.range
     asked = plan.config.size
+    if asked is not None and asked >= largest and NONE in plan.config.candidates:
+        raise ConfigError(f"--size: the weights as they are, {size(largest)} ({largest} bytes), fit into {size(asked)}")
     if asked is not None and asked < smallest:
         hint = "" if plan.config.vision else "; --vision lets it choose for the vision tower too"
         raise ConfigError(

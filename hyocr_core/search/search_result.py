@@ -10,9 +10,9 @@ from pydantic import Field
 from hyocr_core._version import __version__
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.resources import size
-from hyocr_core.search.choice import Option
 from hyocr_core.search.decision import Attempt, Decision
 from hyocr_core.search.frontier import Frontier, Point
+from hyocr_core.search.knapsack import Option
 from hyocr_core.search.search_config import BUDGETS
 from hyocr_core.search.search_record import Effect, Tried, group_name
 

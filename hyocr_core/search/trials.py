@@ -18,8 +18,8 @@ from hyocr_core.pages.checked import Pages, check_pages
 from hyocr_core.pages.found import Found
 from hyocr_core.run.job import Drawn
 from hyocr_core.run.quantize import quantize
-from hyocr_core.search.choice import Chosen
-from hyocr_core.search.rules import rules_of
+from hyocr_core.search.chosen_rules import rules_of
+from hyocr_core.search.knapsack import Chosen
 from hyocr_core.search.search_plan import SearchPlan
 from hyocr_core.search.search_record import SearchRecord, Tried
 from hyocr_core.settings.eval_config import EvalConfig

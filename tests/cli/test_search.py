@@ -86,6 +86,7 @@ def test_a_dry_run_says_what_can_be_had(search: Callable[..., Result], tmp_path:
     ("arguments", "message"),
     [
         (("--size", "1MB"), "--size: these candidates make nothing as small as 1.0 MB; the smallest is 6.2 MB"),
+        (("--size", "10MB"), "--size: the weights as they are, 9.7 MB"),
         (("--size", "many"), "--size: 'many' is no size"),
         ((), "give one budget: --size, --kl or --cer; there is none"),
         (("--size", "7MB", "--kl", "0.1"), "give one budget: --size, --kl or --cer; there are both"),

@@ -8,9 +8,9 @@ import pytest
 
 from hyocr_core.errors import ConfigError
 from hyocr_core.search.candidates import Group
-from hyocr_core.search.choice import Chosen, Option
 from hyocr_core.search.decision import Decision, decide
 from hyocr_core.search.frontier import Frontier
+from hyocr_core.search.knapsack import Chosen, Option
 from hyocr_core.search.search_config import SearchConfig
 from hyocr_core.search.search_record import Tried
 

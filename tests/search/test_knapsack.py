@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from hyocr_core.search.candidates import Group
-from hyocr_core.search.choice import Bound, Chosen, Option, best, total
+from hyocr_core.search.knapsack import Bound, Chosen, Option, best, total
 
 NAMES = "abc"
 Options = dict[Group, list[Option]]

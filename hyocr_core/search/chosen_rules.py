@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hyocr_core.search.candidates import Group
-from hyocr_core.search.choice import Chosen
+from hyocr_core.search.knapsack import Chosen
 from hyocr_core.search.search_plan import SearchPlan
 from hyocr_core.settings.recipe import NONE, RecipeRule
 
