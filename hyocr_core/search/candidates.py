@@ -17,7 +17,7 @@ from hyocr_core.models.known_formats import known_formats
 from hyocr_core.plugin.method import Method
 from hyocr_core.plugin.registry import load_method
 from hyocr_core.progress import Progress
-from hyocr_core.run.assignment import SHARED
+from hyocr_core.run.assignment import sharing
 from hyocr_core.run.job import Drawn, Job, prepare
 from hyocr_core.run.shares import Share
 from hyocr_core.search.search_config import SearchConfig
@@ -85,13 +85,8 @@ def _rule(name: str, where: str, config: SearchConfig) -> RecipeRule:
     selector, *given = name.split()
     options = dict(parse_override(option, f"{where}:") for option in given)
     method = load_method(selector)
-    method.config(options, where)
-    shared = {"format": SHARED, **options}
-    try:
-        method.config(shared)
-    except ConfigError:
-        shared = options
-    match = _accepted(method, method.config(shared), config)
+    shared = dict(sharing(method, options, where))
+    match = _accepted(method, method.config(shared, where), config)
     return parse_config(RecipeRule, {"match": match, "method": selector, "options": shared}, where)
 
 

@@ -65,7 +65,7 @@ def found(tiny: Path, calib: str, tmp_path_factory: pytest.TempPathFactory) -> t
         model=str(tiny),
         data=calib,
         output=folder / "recipe.yaml",
-        size=10**9,
+        kl=1.0,
         candidates=("rtn group_size=64 bits=8", "none"),
         vision=True,
         num_samples=2,
@@ -92,7 +92,7 @@ def test_what_is_measured_is_the_divergence_to_second_order(found: tuple[SearchP
 def test_a_killed_pass_goes_on_to_the_same_numbers(
     configured: Callable[..., SearchConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plan_search(configured(size=10**9), Silent())
+    plan = plan_search(configured(kl=1.0), Silent())
     straight = measured(plan, tmp_path / "straight")
     calls: list[int] = []
     step = Sensitivity._measure_block
