@@ -1,8 +1,8 @@
 """Whether `hyocr search` finds better than the same method for all layers, on the readers of `quality.py`.
 
 For each reader and each draw of calibration lines, `gptq` of 4 bits is the measure: a search at its size is to have
-less KL, and a search for its KL to be smaller. It is measured on held-out lines, in fp32 arithmetic, with each checkpoint's
-own vision tower. Beside them stand the seconds of the sensitivity pass and those of the `gptq` job.
+less KL, and a search for its KL to be smaller. It is measured on held-out lines, in fp32 arithmetic, with the vision
+tower of each. Beside them stand the seconds of the sensitivity pass and those of the `gptq` job.
 """
 
 from __future__ import annotations

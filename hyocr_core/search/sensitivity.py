@@ -214,26 +214,21 @@ class Sensitivity:
         inputs = batch.hidden_states.requires_grad_()
         with torch.enable_grad(), watched(block.layers) as seen:
             output = block.run(replace(batch, hidden_states=inputs))
-        moved = {
-            key: {name: change.of_output(seen[name][0]).float() for name, change in own.items()}
-            for key, own in changes.items()
-        }
-        outputs = {name: value for name, (_, value) in seen.items()}
-        products = {key: [] for key in changes}  # type: dict[tuple[Group, str], list[Tensor]]
-        before = []
-        for drawn in _load(leg, level + 1, index).to(output.device):
-            wanted = [inputs, *outputs.values()]
-            own, *rest = torch.autograd.grad(output, wanted, drawn[None], retain_graph=True)
-            arriving = dict(zip(outputs, rest, strict=True))
-            before.append(own[0])
-            for key, linears in moved.items():
-                parts = [(arriving[name].float() * change).double().sum() for name, change in linears.items()]
-                products[key].append(torch.stack(parts).sum())
-        gradients = torch.stack(before)
+        names, outputs = list(seen), [value for _, value in seen.values()]
+        drawn = _load(leg, level + 1, index).to(output.device)
+        # For each draw the gradient at the inputs, and at the output of each linear.
+        passed = [torch.autograd.grad(output, [inputs, *outputs], one[None], retain_graph=True) for one in drawn]
+        gradients, *rest = (torch.cat(each) for each in zip(*passed, strict=True))
+        arriving = {name: each.flatten(1).float() for name, each in zip(names, rest, strict=True)}
+        halves = {}
+        for key, linears in changes.items():
+            moved = {name: change.of_output(seen[name][0]) for name, change in linears.items()}
+            products = [arriving[name] @ change.flatten().float() for name, change in moved.items()]
+            halves[key] = torch.stack(products).sum(0).double().square().cpu() / 2
         if not is_finite(gradients):
             raise RunError(f"{block.name}: its gradient is NaN or infinite for the sample {index}")
         _save(leg, level, index, gradients)
-        return {key: torch.stack(own).square().cpu() / 2 for key, own in products.items()}
+        return halves
 
     def _enter_vision(self, samples: EmbeddedSamples, scored: Sequence[int]) -> None:
         """Hand the draws that arrive at the image tokens to the vision tower."""

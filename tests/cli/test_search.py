@@ -15,7 +15,7 @@ from hyocr_core.settings.recipe import read_recipe
 pytestmark = pytest.mark.needs_methods
 
 RTN = ("--candidate", "rtn bits=4", "--candidate", "rtn bits=8", "--candidate", "none")
-FEW = ("--num-samples", "4", "--scored-samples", "4", "--eval-samples", "2", "--device", "cpu")
+FEW = ("--num-samples", "2", "--scored-samples", "2", "--eval-samples", "2", "--device", "cpu")
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def really(plan: SearchPlan, group: Group, candidate: str) -> float:
         tensors[f"{name}.weight"] = _rounded(share, name, weight)
     other = HunYuanVL(OverlaidCheckpoint(job.reader, tensors), job.model.device, job.model.forward)
     total, count = 0.0, 0
-    for record in job.records:
+    for record in job.records[plan.calibrated :]:
         sample = build_sample(record, job.processor, with_answer=True)
         rows = slice(sample.prompt_tokens - 1, -1)
         before, after = (predict(model, sample.inputs)[rows] for model in (job.model, other))
@@ -68,7 +68,8 @@ def found(tiny: Path, calib: str, tmp_path_factory: pytest.TempPathFactory) -> t
         kl=1.0,
         candidates=("rtn group_size=64 bits=8", "none"),
         vision=True,
-        num_samples=2,
+        num_samples=1,
+        scored_samples=2,
         draws=64,
         device="cpu",
     )
