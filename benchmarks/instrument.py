@@ -37,8 +37,9 @@ class Distance:
 
 @dataclass(frozen=True)
 class _Read:
-    """A batch, as the baseline reads it. transcripts: what is written there."""
+    """A batch, as the baseline reads it. inputs: of the model. transcripts: what is written there."""
 
+    inputs: list[dict[str, torch.Tensor]]
     prompts: Prompts
     tokens: list[list[int]]
     states: torch.Tensor
@@ -50,7 +51,7 @@ class Baseline:
 
     Weights are as they are stored, unpacked to the dtype to which runtimes unpack them, and computed with in `dtype`:
     the noise of bf16 arithmetic is as large as what sets good 4-bit checkpoints apart. What the vision tower has seen
-    is given to every checkpoint, so that those with another one cannot be measured.
+    is given to every checkpoint, unless that is to look itself.
     """
 
     def __init__(self, checkpoint: Path, data: Path, samples: int | None, forward: Forward, dtype: torch.dtype) -> None:
@@ -60,11 +61,12 @@ class Baseline:
         pages = check_pages(select(open_source(str(data)), samples, 0), processor, Silent())
         self._read: list[_Read] = []
         for indices in pages.batches(BATCH):
-            prompts = self._runner.embed([pages.inputs(index) for index in indices])
+            inputs = [pages.inputs(index) for index in indices]
+            prompts = self._runner.embed(inputs)
             tokens = self._runner.generate(prompts).tokens
             states = self._runner.forced_states(prompts, tokens)
             transcripts = [pages.records[index].answer or "" for index in indices]
-            self._read.append(_Read(prompts, tokens, states, transcripts))
+            self._read.append(_Read(inputs, prompts, tokens, states, transcripts))
         self.cer = self._error_rate(read.tokens for read in self._read)
 
     def open(self, folder: Path) -> Runner:
@@ -73,12 +75,13 @@ class Baseline:
         decoding = own_decoding(folder, model.config.text_config, self._tokenizer)
         return Runner(model.to(self._dtype), folder, decoding, self._tokenizer.decode)
 
-    def compare(self, other: Runner) -> Distance:
-        """Force a checkpoint along the baseline's answers."""
+    def compare(self, other: Runner, *, looks: bool = False) -> Distance:
+        """Force a checkpoint along the baseline's answers; looks: through its own vision tower."""
         heads = (self._runner.logits, other.logits)
+        seen = ((read, other.embed(read.inputs) if looks else read.prompts) for read in self._read)
         parts = [
-            divergence_of_states(read.states, other.forced_states(read.prompts, read.tokens), heads)
-            for read in self._read
+            divergence_of_states(read.states, other.forced_states(prompts, read.tokens), heads)
+            for read, prompts in seen
         ]
         kl, agrees = (torch.cat([getattr(part, name) for part in parts]).double() for name in ("kl", "agrees"))
         return Distance(kl.mean().item(), agrees.mean().item())

@@ -27,6 +27,7 @@ COMMANDS = {
     "report": ("hyocr_core.cli.report:report", "Write a page on a checkpoint: how small, how good, where it errs."),
     "compare": ("hyocr_core.cli.compare:compare", "Put several quantizations of one model beside each other."),
     "sweep": ("hyocr_core.cli.sweep:sweep", "Quantize in many ways and see which are worth having."),
+    "search": ("hyocr_core.cli.search:search", "Choose method and bits for every layer under a budget."),
     "push": ("hyocr_core.cli.push:push", "Upload a quantized checkpoint to the hub."),
     "methods": ("hyocr_core.cli.methods:methods", "List, explain and check the installed methods."),
     "observers": ("hyocr_core.cli.observers:observers", "List and explain the installed observers."),

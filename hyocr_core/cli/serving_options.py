@@ -79,13 +79,13 @@ def serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return added
 
 
-def bytes_of(size: str | None) -> int | None:
-    """`8GB` as bytes: decimal units, or GiB and MiB. Raises ConfigError."""
+def bytes_of(size: str | None, option: str = "--fits") -> int | None:
+    """`8GB` as bytes: decimal units, or GiB and MiB. Raises ConfigError naming the option."""
     if size is None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]i?B)\s*", size, re.IGNORECASE)
     if match is None or not float(match[1]):
-        raise ConfigError(f"--fits: {size!r} is no size; write a number and GB, GiB, MB or MiB, such as 8GB")
+        raise ConfigError(f"{option}: {size!r} is no size; write a number and GB, GiB, MB or MiB, such as 8GB")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -330,6 +330,47 @@ def choices(figure: Figure, points: Sequence[Choice], units: tuple[str, str]) ->
     for point, height in _label_heights(points):
         axes.annotate(_short(point.label), (point.megabytes, height), (9, 6), textcoords="offset points", fontsize=11)
     axes.margins(x=0.2, y=0.15)
+    _spread_ticks(axes)
+    axes.set_xlabel(units[0])
+    axes.set_ylabel(units[1])
+    axes.tick_params(axis="y", labelcolor=MUTED)
+    axes.grid()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point beside a curve. colour: one of the names above; marker: Matplotlib's."""
+
+    label: str
+    x: float
+    y: float
+    colour: str
+    marker: str
+
+
+class Edge(NamedTuple):
+    """Where a budget ends, on either axis."""
+
+    x: float | None
+    y: float | None
+
+
+def curve(
+    figure: Figure, line: Sequence[tuple[float, float]], marks: Sequence[Mark], edge: Edge, units: tuple[str, str]
+) -> None:
+    """A falling curve, points beside it, and the edge of a budget; what is zero is left out of the logarithmic axis."""
+    axes = figure.subplots()
+    _frame(figure, 72)
+    axes.plot(*zip(*[point for point in line if point[1] > 0], strict=True), color=MUTED, marker=".", linewidth=1.5)
+    for mark in (mark for mark in marks if mark.y > 0):
+        axes.plot(mark.x, mark.y, color=mark.colour, marker=mark.marker, markersize=9, linestyle="none")
+        axes.annotate(_short(mark.label), (mark.x, mark.y), (9, 6), textcoords="offset points", fontsize=11)
+    if edge.x is not None:
+        axes.axvline(edge.x, color=WORST, linewidth=1, linestyle="--")
+    if edge.y:
+        axes.axhline(edge.y, color=WORST, linewidth=1, linestyle="--")
+    axes.set_yscale("log")
+    axes.margins(x=0.15, y=0.15)
     _spread_ticks(axes)
     axes.set_xlabel(units[0])
     axes.set_ylabel(units[1])

@@ -69,7 +69,7 @@ def choose_methods(run: RunConfig) -> Chosen:
     if run.vision is None:
         return Chosen((method, method.config(run.options)), run.options, ())
     rule = RecipeRule.model_validate({"match": VISION, "method": IN_VISION.get(run.vision, run.vision)})
-    options = _sharing(method, run.options, "options")
+    options = sharing(method, run.options, "options")
     config = method.config(options)
     if config.quant_vit:
         raise ConfigError(f"options.quant_vit contradicts vision: {run.vision}, which has the vision tower")
@@ -183,11 +183,11 @@ def _load(rule: RecipeRule, where: str, *, shared: bool) -> LoadedRule:
     if not rule.quantizes:
         return LoadedRule(rule, where, None, {}, None)
     method = load_method(rule.method)
-    options = _sharing(method, rule.options, f"{where}: options") if shared else rule.options
+    options = sharing(method, rule.options, f"{where}: options") if shared else rule.options
     return LoadedRule(rule, where, method, options, method.config(options, f"{where}: options"))
 
 
-def _sharing(method: Method, options: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def sharing(method: Method, options: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """The options with the format that has room for others, where none is named and the method has that one."""
     wanted = {"format": SHARED, **options}
     try:

@@ -109,7 +109,7 @@ def _quantize_block(job: Job, worked: Worked, streams: Streams | None) -> Paths:
             before = _left_alone(job, worked, whole)
             for share in whole:
                 batches = BlockBatches(streams, _telling(job, block, "calibrate"))
-                stats |= _learn(job, share, share.of_block(block), batches)
+                stats |= learn(job, share, share.of_block(block), batches)
             after = _left_alone(job, worked, whole)
             changed = {name: after[name] for name in after if not torch.equal(after[name], before[name])}
             worked.tensors |= changed
@@ -138,7 +138,7 @@ def _quantize_in_stages(job: Job, worked: Worked, streams: Streams, stats: dict[
                 stream.enter(group, _telling(job, block, "forward"))
             if share.method.spec.inputs == "group":
                 batches = GroupBatches(streams.quantized, quantized, reference, _telling(job, block, "calibrate"))
-                stats = stats | _learn(job, share, lone_group(block, group), batches)
+                stats = stats | learn(job, share, lone_group(block, group), batches)
         _quantize_group(job, worked, group, stats)
         _emulate(job, worked, group)
     return Paths(quantized.finish, None if reference is None else reference.finish)
@@ -152,7 +152,7 @@ def _whole(job: Job, worked: Worked) -> Paths:
     return Paths(lambda _index, batch: worked.block.run(batch), reference)
 
 
-def _learn(job: Job, share: Share, block: Block, batches: Batches) -> dict[str, Stats]:
+def learn(job: Job, share: Share, block: Block, batches: Batches) -> dict[str, Stats]:
     """What the method needs of the samples, by layer; nothing where its options say that they need none."""
     layers = block.layers
     if not share.learns_from(layers):

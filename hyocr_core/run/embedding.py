@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, HyocrError, OutputError, RunError
 from hyocr_core.kit.checks import is_finite
@@ -16,7 +17,7 @@ from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
 from hyocr_core.pages.samples import Failure, Sample, changed_page, check_failures, digest_page, iter_samples
 from hyocr_core.progress import Progress
 from hyocr_core.run.activations import sample_path, save_embedded
-from hyocr_core.run.run_record import RunJournal
+from hyocr_core.run.run_record import RunJournal, RunRecord
 from hyocr_core.run.token_weights import token_kinds
 from hyocr_core.run.trusted import check_same
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Embed = Callable[[int, ModelInputs], Embedded]
+AnyRecord = TypeVar("AnyRecord", bound=RunRecord)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,12 @@ class Embedding:
 
 
 def embed_samples(
-    how: Embedding, records: Sequence[Record], processor: Any, max_tokens: int, journal: RunJournal, progress: Progress
+    how: Embedding,
+    records: Sequence[Record],
+    processor: Any,
+    max_tokens: int,
+    journal: Journal[AnyRecord],
+    progress: Progress,
 ) -> EmbeddedSamples:
     """Embed every record; what a killed run has embedded is kept if the sample is still the same."""
     how.folder.mkdir(exist_ok=True)
@@ -88,7 +95,7 @@ def embed_samples(
     return EmbeddedSamples(how.folder, names, kinds, reasons, digest.hexdigest(), pages)
 
 
-def _embed_one(how: Embedding, sample: Sample, index: int, journal: RunJournal) -> None:
+def _embed_one(how: Embedding, sample: Sample, index: int, journal: Journal[AnyRecord]) -> None:
     path = sample_path(how.folder, index)
     if journal.record.pages.setdefault(path.stem, sample.digest) != sample.digest:
         raise _changed(sample.name, resumed=journal.resumed)

@@ -78,6 +78,8 @@ NOT_RUN: list[tuple[str, Callable[[list[str]], None], str]] = [
     (r"hyocr eval .+--backend http.+", accept_hyocr, "needs the server; tests/evaluation has one of its own"),
     (r"hyocr verify .+--load vllm.+", accept_hyocr, "needs vLLM; `make clients` runs it"),
     (r"python tests/test_api.py > .+", accept_script, "rewrites a file of the repository"),
+    (r"hyocr search .+", accept_hyocr, "takes minutes; tests/cli/test_search.py runs it on a few pages"),
+    (r"hyocr quant --recipe searched.yaml .+", accept_hyocr, "needs what a search writes"),
     (r"hyocr push .+", accept_hyocr, "writes to the hub; tests/checkpoint/test_push.py has a hub of its own"),
 ]
 """What cannot run here: a pattern, what can be checked instead, and the reason."""

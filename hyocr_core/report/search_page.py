@@ -1,0 +1,51 @@
+"""The page of a search: the curve of size against KL, and a table of what every group got and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hyocr_core._version import __version__
+from hyocr_core.report import plots
+from hyocr_core.report.plots import Plot, draw
+from hyocr_core.report.rendered import rendered, save_page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LOOKS = {"uniform": (plots.ROUNDED, "D"), "tried": (plots.MUTED, "o"), "taken": (plots.MODEL, "o")}
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A recipe beside the curve. megabytes: of its weights. kl: nats per token."""
+
+    label: str
+    megabytes: float
+    kl: float
+    kind: Literal["uniform", "tried", "taken"]
+
+
+def write_search_page(result: Mapping[str, Any], dots: Sequence[Dot], path: Path) -> None:
+    """Write the page of a search's result, as `SearchResult` dumps it. Raises RunError when it cannot be written."""
+    context = {"result": result, "plots": {"curve": _curve(result, dots)}, "version": __version__}
+    save_page(rendered("search.html.j2", context), path)
+
+
+def _curve(result: Mapping[str, Any], dots: Sequence[Dot]) -> Plot:
+    line = [(point["nbytes"] / 1e6, point["kl"]) for point in result["curve"]]
+    budget = {"size": result["budget"].get("size"), "kl": result["budget"].get("kl")}
+    edge = plots.Edge(None if budget["size"] is None else budget["size"] / 1e6, budget["kl"])
+    marks = [plots.Mark(dot.label, dot.megabytes, dot.kl, *LOOKS[dot.kind]) for dot in dots]
+
+    def paint(figure: Figure, _narrow: bool) -> None:
+        plots.curve(figure, line, marks, edge, ("weights, MB", "KL, nats per token"))
+
+    caption = (
+        "Size of the weights against KL. The line is the best that is predicted for each size; what was tried is where "
+        "it was measured. The dashed line is the budget."
+    )
+    said = "; ".join(f"{dot.label}: {dot.megabytes:.1f} MB, {dot.kl:.2g}" for dot in dots)
+    return draw("curve", caption, f"{caption} {said}", paint, 380)

@@ -1,0 +1,75 @@
+"""The files beside a recipe: all that was found, the curve, and a page that shows both."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
+from hyocr_core.checkpoint.output_file import check_output
+from hyocr_core.outside.home import expanded
+from hyocr_core.report.rendered import MARK as PAGE_MARK
+from hyocr_core.report.search_page import Dot, write_search_page
+from hyocr_core.search.search_result import CurvePoint, SearchResult
+
+MARKS = {".json": b'{\n  "schema_version": ', ".csv": b"kind,bytes,predicted_kl,", ".html": PAGE_MARK}
+"""Suffix of a file -> what it begins with."""
+
+COLUMNS = ("kind", "bytes", "predicted_kl", "kl", "cer_difference", "agreement", "loop_rate", "within_budget")
+
+
+def check_files(recipe: Path) -> None:
+    """Raise OutputError where a file beside the recipe cannot be written, or is not hyocr's."""
+    for suffix, mark in MARKS.items():
+        check_output(recipe.with_suffix(suffix), mark)
+
+
+def write_files(recipe: Path, result: SearchResult) -> None:
+    """Write all of them. Raises RunError where one cannot be."""
+    data = json.dumps(result.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
+    _save(recipe.with_suffix(".json"), data)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(_rows(result))
+    _save(recipe.with_suffix(".csv"), text.getvalue())
+    write_search_page(result.model_dump(), list(_dots(result)), recipe.with_suffix(".html"))
+
+
+def _rows(result: SearchResult) -> Iterator[dict[str, object]]:
+    """The points of the curve, those of one candidate for all, and the recipes that were tried."""
+    kinds = [("curve", point) for point in result.curve]
+    kinds += [(f"all {name}", point) for name, point in result.uniform.items()]
+    for kind, point in kinds:
+        yield _row(result, kind, point)
+    for tried in result.tried:
+        found = {} if tried.tried is None else tried.tried.model_dump()
+        row = _row(result, "taken" if tried.taken else "tried", tried)
+        yield row | {key: found.get(key) for key in COLUMNS if key in found}
+
+
+def _row(result: SearchResult, kind: str, point: CurvePoint) -> dict[str, object]:
+    row: dict[str, object] = {"kind": kind, "bytes": point.nbytes, "predicted_kl": point.kl}
+    if "size" in result.budget:
+        row["within_budget"] = point.nbytes <= result.budget["size"]
+    if "kl" in result.budget:
+        row["within_budget"] = point.kl <= result.budget["kl"]
+    return row
+
+
+def _dots(result: SearchResult) -> Iterator[Dot]:
+    """What the page's plot shows beside the curve."""
+    for name, point in result.uniform.items():
+        yield Dot(f"all {name}", point.nbytes / 1e6, point.kl, "uniform")
+    for tried in result.tried:
+        if tried.tried is not None:
+            label = "taken, measured" if tried.taken else "tried, measured"
+            yield Dot(label, tried.nbytes / 1e6, tried.tried.kl, "taken" if tried.taken else "tried")
+
+
+def _save(path: Path, text: str) -> None:
+    with writing(path), replacing(expanded(path).resolve()) as partial:
+        save_bytes(partial, text.encode())

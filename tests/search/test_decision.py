@@ -1,0 +1,109 @@
+"""Which of the recipes that were tried is taken, with a model of how they read in the place of reading."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from hyocr_core.errors import ConfigError
+from hyocr_core.search.candidates import Group
+from hyocr_core.search.decision import Decision, decide
+from hyocr_core.search.frontier import Frontier
+from hyocr_core.search.knapsack import Chosen, Option
+from hyocr_core.search.search_config import SearchConfig
+from hyocr_core.search.search_record import Tried
+
+GROUPS = [(f"layer-{index}",) for index in range(8)]
+
+
+class Plan:
+    """Sizes alone: a group takes 10 bytes, or 4, beside 100 that stay."""
+
+    kept_bytes = 100
+    range = (132, 180)
+
+    def __init__(self, **budget: Any) -> None:
+        given = {"model": "m", "data": "d", "output": "r.yaml", **budget}
+        self.config = SearchConfig.model_validate(given)
+
+
+def frontier(**budget: Any) -> Frontier:
+    options: dict[Group, list[Option]] = {
+        group: [Option("four", 4, 1e-4 * (1 + at)), Option("none", 10, 0.0)] for at, group in enumerate(GROUPS)
+    }
+    return Frontier(cast("Any", Plan(**budget)), options)
+
+
+def reading(*, loops: int = 99, factor: float = 1.0) -> Any:
+    """KL is `factor` times what is predicted, CER in points a thousand times that; loops: of so many fours and more."""
+
+    def tried(chosen: Chosen) -> Tried:
+        fours = [at for at, group in enumerate(GROUPS) if chosen[group] == "four"]
+        kl = factor * sum(1e-4 * (1 + at) for at in fours)
+        return Tried(
+            kl=kl,
+            cer_difference=10 * kl,
+            agreement=1.0,
+            loop_rate=0.1 if len(fours) >= loops else 0.0,
+            baseline_loop_rate=0.0,
+            weight_bytes=None,
+        )
+
+    return tried
+
+
+def fours(decision: Decision) -> int:
+    return sum(name == "four" for name in decision.taken.point.chosen.values())
+
+
+def test_a_neighbour_that_reads_better_within_the_size_is_taken() -> None:
+    found = frontier(size=160)
+    first = decide(found, found.curve(), reading())
+    assert first.taken is first.attempts[0]
+    assert len(first.attempts) == 3
+    assert all(attempt.point.nbytes <= 160 for attempt in first.attempts)
+    best = first.taken.point.chosen
+    plain = reading()
+
+    def surprising(chosen: Chosen) -> Tried:
+        found: Tried = plain(chosen)
+        return found.model_copy(update={"kl": 1.0} if chosen == best else {})
+
+    second = decide(found, found.curve(), surprising)
+    assert second.taken is second.attempts[1]
+
+
+def test_a_recipe_that_loops_more_is_never_taken() -> None:
+    found = frontier(kl=3.7e-3, trials=9)
+    assert fours(decide(found, found.curve(), reading())) == 8
+    assert fours(decide(found, found.curve(), reading(loops=7))) == 6
+    with pytest.raises(ConfigError, match="and more loops than the original"):
+        decide(frontier(size=140), found.curve(), reading(loops=1))
+
+
+def test_what_is_measured_decides_and_not_what_is_predicted() -> None:
+    found = frontier(kl=1e-3, trials=9)
+    assert fours(decide(found, found.curve(), reading())) == 4
+    assert fours(decide(found, found.curve(), reading(factor=2))) == 2
+    assert fours(decide(found, found.curve(), reading(factor=0.5))) == 5
+
+
+def test_a_bound_of_cer_is_searched_for_along_the_curve() -> None:
+    found = frontier(cer=1.0, trials=9)
+    decision = decide(found, found.curve(), reading())
+    assert fours(decision) == 4
+    assert len(decision.attempts) <= 5
+
+
+def test_without_trials_the_prediction_is_trusted() -> None:
+    found = frontier(kl=1e-3, trials=0)
+    decision = decide(found, found.curve(), reading())
+    assert fours(decision) == 4
+    assert [attempt.tried for attempt in decision.attempts] == [None]
+
+
+def test_a_budget_that_nothing_meets_is_said_with_the_nearest() -> None:
+    found = frontier(cer=0.001, trials=2)
+    with pytest.raises(ConfigError, match=r"none of 2 recipes tried meets the budget; the nearest has .* CER \+"):
+        decide(found, found.curve(), reading(factor=1e3))
