@@ -20,6 +20,7 @@ from hyocr_core import EvalConfig, HyocrError, RunConfig, api, evaluate, quantiz
 from hyocr_core.cli.eval import eval_command
 from hyocr_core.cli.main import main
 from hyocr_core.cli.verify import verify as verify_command
+from hyocr_core.errors import OutputError
 from hyocr_core.pages.sources import open_source
 from hyocr_core.progress import Silent
 
@@ -194,7 +195,9 @@ def test_progress_is_told_and_what_it_raises_stops_the_run(demo: Path, tmp_path:
         quantize(**settings, progress=stop)
     assert stop.phases["blocks"] == 4
     assert not (tmp_path / "out").exists()
-    assert quantize(**settings, resume=True).resumed_after_block == 1
+    with pytest.raises(OutputError, match="unfinished run"):
+        quantize(**settings, resume=False)
+    assert quantize(**settings).resumed_after_block == 1
 
 
 def test_the_functions_take_what_the_commands_take() -> None:

@@ -10,6 +10,7 @@ import click
 from hyocr_core.cli import completion
 from hyocr_core.cli.common import command_line, print_json, print_table, say, say_verdict, stderr_console, tell
 from hyocr_core.cli.serving_options import NAMES, Asked, print_serving, serving_options
+from hyocr_core.cli.subjects import resume_option, with_model
 from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.errors import ConfigError, one_line
 from hyocr_core.settings.run_config import RunConfig
@@ -26,11 +27,9 @@ if TYPE_CHECKING:
 )
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="YAML file; flags win over it.")
 @click.option("--method", shell_complete=completion.methods, help="Quantization method; `hyocr methods` lists them.")
-@click.option(
-    "--model",
-    shell_complete=completion.paths,
-    help="Checkpoint folder, or a model on the Hugging Face hub: tencent/HunyuanOCR, a folder in it as in "
-    "tencent/HunyuanOCR/v1.0, either with @REVISION, or its URL.",
+@with_model(
+    "Checkpoint folder, or a model on the Hugging Face hub: tencent/HunyuanOCR, a folder in it as in "
+    "tencent/HunyuanOCR/v1.0, either with @REVISION, or its URL."
 )
 @click.option("--revision", help="Commit, branch or tag of a model on the hub.  [default: the newest]")
 @click.option("--output", shell_complete=completion.paths, help="Folder to write; new or empty.")
@@ -53,6 +52,8 @@ if TYPE_CHECKING:
 @click.option("--format", "format_", help="Checkpoint format; short for -o format=...")
 @click.option(
     "--calib",
+    "--data",
+    "calib",
     shell_complete=completion.paths,
     help="Pages: a folder of images and PDFs, a JSONL or PDF file, hf:DATASET[:SPLIT][?image=COL&text=COL&prompt=COL], "
     "synthetic[:N], or several joined by commas.  [default: synthetic]",
@@ -123,7 +124,10 @@ if TYPE_CHECKING:
     shell_complete=completion.observers,
     help="Run an observer beside the hooks; `hyocr observers` lists them. Again for another, or another option.",
 )
-@click.option("--resume", is_flag=True, help="Go on after the last whole block of an interrupted run.")
+@resume_option(
+    "Go on with an interrupted run, which must be there and have the same settings, or start again and delete "
+    "what it has done.  [default: go on if there is one]"
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, how large, long and loadable; write nothing.")
 @serving_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report, or the plan, as JSON on stdout.")
@@ -137,7 +141,7 @@ def quant(
     observers: tuple[str, ...],
     metrics: tuple[str, ...],
     format_: str | None,
-    resume: bool,
+    resume: bool | None,
     dry_run: bool,
     asked: Asked,
     as_json: bool,
@@ -178,7 +182,7 @@ def quant(
     refuse_shortcomings(run, report)
 
 
-def _run(run: RunConfig, *, resume: bool) -> QuantReport:
+def _run(run: RunConfig, *, resume: bool | None) -> QuantReport:
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.run.publish import published_at
     from hyocr_core.run.quantize import quantize
@@ -188,10 +192,10 @@ def _run(run: RunConfig, *, resume: bool) -> QuantReport:
     console = stderr_console()
     try:
         with TerminalProgress(console) as progress:
-            report = quantize(run, resume=resume, progress=progress)
+            report = quantize(run, resume=resume or None, fresh=resume is False, progress=progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "interrupted; the same command with --resume goes on after the last whole block, or page read"
+            "interrupted; the same command goes on after the last whole block, or page read"
         ) from None
     place = published_at(run, report)
     print_report(console, report, place)
@@ -217,14 +221,15 @@ def _draw_page(place: Path) -> str:
         return f"warning: the report page could not be drawn ({reason}); `hyocr report {place}` tries again"
 
 
-def _plan(run: RunConfig, asked: Asked, *, resume: bool) -> DryRun:
+def _plan(run: RunConfig, asked: Asked, *, resume: bool | None) -> DryRun:
     # Imported here as above.
     from hyocr_core.run.dry_run import plan_run
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
     limit, load = asked.limit, asked.load
     with TerminalProgress(stderr_console()) as progress:
-        return plan_run(run, resume=resume, progress=progress, load=load, limit=limit)
+        again = {"resume": resume or None, "fresh": resume is False}
+        return plan_run(run, **again, progress=progress, load=load, limit=limit)
 
 
 def _print_plan(plan: DryRun, *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import click
 from hyocr_core.cli.common import print_json, stderr_console, tell
 from hyocr_core.cli.compare import csv_option, print_several
 from hyocr_core.cli.methods import print_rows
+from hyocr_core.cli.subjects import resume_option
 from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import RunError
 from hyocr_core.settings.run_file import load_yaml
@@ -24,10 +25,11 @@ PAGE = "index.html"
 
 @click.command(epilog="Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted.")
 @click.argument("file", type=click.Path(path_type=Path))
+@resume_option("Go on with runs that were interrupted, or start these again; what is finished stays.  [default: go on]")
 @click.option("--dry-run", is_flag=True, help="List the runs, and which of them are there already; make none.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison, or the list, as JSON on stdout.")
 @csv_option
-def sweep(file: Path, dry_run: bool, as_json: bool, csv_file: Path | None) -> None:
+def sweep(file: Path, resume: bool | None, dry_run: bool, as_json: bool, csv_file: Path | None) -> None:
     """Run a small grid of quantizations, and say which one to take.
 
     FILE is YAML. Every combination of an entry's grid is quantized into a folder of the output, and evaluated beside
@@ -66,7 +68,7 @@ def sweep(file: Path, dry_run: bool, as_json: bool, csv_file: Path | None) -> No
         return
     try:
         with TerminalProgress(stderr_console()) as progress:
-            outcome = run_sweep(planned, progress)
+            outcome = run_sweep(planned, progress, fresh=resume is False)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where this one stopped") from None
     if outcome.done:

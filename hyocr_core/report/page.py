@@ -48,16 +48,22 @@ class ShownPage:
 
 
 def write_page(
-    folder: Path, others: Sequence[Path] = (), *, output: Path | None = None, cross_runtime: bool = False
+    folder: Path,
+    others: Sequence[Path] = (),
+    *,
+    output: Path | None = None,
+    cross_runtime: bool = False,
+    chosen: str | None = None,
 ) -> Path:
     """Write the page of a checkpoint to its report/index.html, or to `output`; return where it is.
 
     folder: what hyocr wrote, with or without a recorded evaluation. others: quantizations of the same model to put
     beside it, see `hyocr_core.evaluation.recorded.comparison.side_by_side`, which also explains cross_runtime.
+    chosen: the evaluation to tell of; None: that of most pages.
     The same evidence gives the same bytes. Raises CheckpointError for a folder that hyocr did not write, BadInputError
     for what cannot be compared, OutputError as `check_page`, RunError when the page cannot be written.
     """
-    evidence = gather(folder)
+    evidence = gather(folder, chosen)
     path = folder / REPORT / FILE_NAME if output is None else output
     if output is None:
         check_page(folder)
@@ -102,7 +108,7 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "plots": _plots(evidence, layers, blocks, several),
         "worst": [] if recorded is None else [_shown(evidence, recorded, index) for index, _ in worst],
         "commands": {"Quantized by": evidence.command, "Evaluated by": recorded and recorded.command},
-        "further": [each.result for each in evidence.evaluations[1:]],
+        "further": evidence.others,
         "measure": _measure(evidence),
         "several": several,
         "ours": evidence.name,

@@ -45,7 +45,8 @@ class EvalConfig(FrozenModel):
     max_pixels: int | None = Field(None, ge=1, description=MAX_PIXELS)
     seed: Annotated[int, Field(ge=0, description="seed of draw and bootstrap")] = 0
     baseline: Name | None = Field(
-        None, description="checkpoint to compare with, such as the one that the model was made from"
+        None,
+        description="checkpoint to compare with: the original that the model was made from, or another",
     )
     backend: str = Field(
         "auto",

@@ -150,7 +150,7 @@ def test_ctrl_c_while_it_reads_says_how_to_go_on(quant: Quant, monkeypatch: pyte
         patch.setattr(Reader, "read", stop)
         result = quant()
     assert result.exit_code == 130
-    assert last_line(result).startswith("hyocr: interrupted; the same command with --resume goes on")
+    assert last_line(result).startswith("hyocr: interrupted; the same command goes on")
     assert quant("--resume").exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

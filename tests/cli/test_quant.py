@@ -118,7 +118,7 @@ def test_ctrl_c_says_how_to_go_on(quant: Quant, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Method, "calibrate", stop)
     result = quant()
     assert result.exit_code == 130
-    assert result.stderr.splitlines()[-1].startswith("hyocr: interrupted; the same command with --resume")
+    assert result.stderr.splitlines()[-1].startswith("hyocr: interrupted; the same command goes on")
 
 
 def test_a_file_configures_a_run_and_flags_win(quant: Quant, tmp_path: Path) -> None:
