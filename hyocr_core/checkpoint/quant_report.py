@@ -138,6 +138,7 @@ class GateFigure(FrozenModel):
     bound: float
     value: float = Field(description="in the unit of the bound")
     passed: bool
+    unit: str = Field("", description="of value and bound, in words")
 
 
 class GateRecord(FrozenModel):

@@ -53,10 +53,11 @@ def stdout_width() -> int:
 def print_table(table: Table) -> None:
     """Print a table on stdout: as wide as the terminal; in a pipe one line for each row, without colours."""
     from hyocr_core.terminal.console import PlainConsole
+    from hyocr_core.terminal.fitting_tables import fitted
 
     console = PlainConsole(width=stdout_width())
     with console.capture() as capture:
-        console.print(table)
+        console.print(fitted(table, console))
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
 
@@ -79,6 +80,11 @@ def say_verdict(verdict: VerdictRecord, *, err: bool = False) -> None:
         say(f"warning: {warning}", err=err, colour="yellow")
 
 
+def is_verbose() -> bool:
+    """Whether `-v` was given."""
+    return bool(click.get_current_context().meta.get(VERBOSE))
+
+
 def command_line() -> list[str]:
     """What the user typed, from `hyocr` on."""
     return ["hyocr", *click.get_current_context().meta[COMMAND_LINE]]
@@ -97,5 +103,5 @@ def verbose_option() -> click.Option:
         envvar="HYOCR_DEBUG",
         expose_value=False,
         callback=_remember,
-        help="Show the traceback of an error; HYOCR_DEBUG=1 does the same.",
+        help="Show tables whole, and the traceback of an error; HYOCR_DEBUG=1 does the same.",
     )

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core.cli import completion
-from hyocr_core.cli.common import command_line, print_json, print_table, say, say_verdict, stderr_console, tell
+from hyocr_core.cli.common import (
+    command_line,
+    is_verbose,
+    print_json,
+    print_table,
+    say,
+    say_verdict,
+    stderr_console,
+    tell,
+)
 from hyocr_core.cli.serving_options import NAMES, Asked, print_serving, serving_options
 from hyocr_core.cli.subjects import resume_option, with_model
 from hyocr_core.contract.backend import FORWARDS
@@ -152,11 +161,11 @@ def quant(
     The YAML file has the keys of hyocr or is one of the AngelSlim toolkit; its names of methods, such as int4_gptq,
     are understood too.
 
-    With --eval the finished checkpoint reads pages before it appears, and so do the original and, if the method learns
-    from data, the original rounded to nearest. Bounds of --gate: cer, wer: at most so many percentage points above the
-    original; loops, cut: at most so many more pages that end in a repetition loop, or at the limit of tokens;
-    agreement, identical: at least this fraction of next tokens, or of whole pages, like the original's; kl: at most
-    this divergence. A checkpoint that fails is left in OUTPUT.unaccepted.
+    With --eval the finished checkpoint reads pages before it appears, and so do the original and, if the method
+    learns from data, the original in round to nearest (RTN). Bounds of --gate: cer, wer: at most so many percentage
+    points above the original; loops, cut: at most so many more pages that end in a repetition loop, or at the limit
+    of tokens; agreement, identical: at least this fraction of next tokens, or of whole pages, like the original's;
+    kl: at most this divergence. A checkpoint that fails is left in OUTPUT.unaccepted.
 
     \b
     hyocr quant --method gptq --model tencent/HunyuanOCR --calib pages/ --output HunyuanOCR-int4
@@ -198,7 +207,7 @@ def _run(run: RunConfig, *, resume: bool | None) -> QuantReport:
             "interrupted; the same command goes on after the last whole block, or page read"
         ) from None
     place = published_at(run, report)
-    print_report(console, report, place)
+    print_report(console, report, place, whole=is_verbose())
     tell(_draw_page(place))
     if report.evaluation is not None and report.evaluation.verdict is not None:
         say_verdict(report.evaluation.verdict, err=True)

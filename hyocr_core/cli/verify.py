@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core.cli import completion
-from hyocr_core.cli.common import print_json, print_table, say, stderr_console
+from hyocr_core.cli.common import is_verbose, print_json, print_table, say, stderr_console
 from hyocr_core.cli.subjects import with_model
 from hyocr_core.errors import RunError
 
@@ -63,12 +63,15 @@ def verify(model: str, as_json: bool, **options: Any) -> None:
 
 
 def _print(result: VerifyResult) -> None:
-    from hyocr_core.verification.verdict import layer_table, lines, runtime_table
+    from hyocr_core.verification.verdict import layer_table, lines, runtime_table, worst_layers
 
-    if result.layers:
-        print_table(layer_table(result.layers))
-        say()
-    print_table(runtime_table(result.runtimes))
-    say()
     for line in lines(result):
         say(line)
+    say()
+    print_table(runtime_table(result.runtimes))
+    layers = result.layers if is_verbose() else worst_layers(result)
+    if layers:
+        say()
+        if len(layers) < len(result.layers):
+            say(f"the {len(layers)} layers closest to what their format promises; -v shows all {len(result.layers)}")
+        print_table(layer_table(layers))

@@ -11,10 +11,12 @@ from typing import Any
 
 from hyocr_core.checkpoint.durable import writing
 from hyocr_core.checkpoint.output_file import REPORT, check_output
+from hyocr_core.checkpoint.quant_report import QuantReport
 from hyocr_core.evaluation.recorded.comparison import Several, side_by_side
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
 from hyocr_core.evaluation.recorded.record_folder import Recorded
 from hyocr_core.evaluation.recorded.worst import worst_pages
+from hyocr_core.evaluation.scores.gate import AT_LEAST
 from hyocr_core.evaluation.scores.result import PageResult
 from hyocr_core.outside.regular import read_regular
 from hyocr_core.report import figures, glance
@@ -104,7 +106,7 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "ranked": sorted(blocks, key=lambda fact: fact.error, reverse=True)[:SHOWN_BLOCKS],
         "measured_blocks": result is not None and bool(result.blocks),
         "metric": own_metric(report),
-        "metrics": list(dict.fromkeys(name for layer in report.layers for name in layer.metrics)),
+        "metrics": _metrics(report, measured=result is not None and bool(result.layers)),
         "plots": _plots(evidence, layers, blocks, several),
         "worst": [] if recorded is None else [_shown(evidence, recorded, index) for index, _ in worst],
         "commands": {"Quantized by": evidence.command, "Evaluated by": recorded and recorded.command},
@@ -112,7 +114,14 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "measure": _measure(evidence),
         "several": several,
         "ours": evidence.name,
+        "at_least": AT_LEAST,
     }
+
+
+def _metrics(report: QuantReport, *, measured: bool) -> list[str]:
+    """The method's own measures of layers, but for what an evaluation has measured: one thing has one column."""
+    found = dict.fromkeys(name for layer in report.layers for name in layer.metrics)
+    return [name for name in found if not (measured and name == "weight_error")]
 
 
 def _measure(evidence: Evidence) -> str:

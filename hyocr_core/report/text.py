@@ -51,3 +51,9 @@ def marked(text: str) -> str:
     """`text` of which something is to be seen even where it is white."""
     shown = text.replace("\n", "↵\n").replace("\t", "⇥")
     return shown if shown.strip(" ") else "␣" * len(shown)
+
+
+def metric_title(name: str) -> str:
+    """What a method's own measure of a layer is called: an error in calibration is none on the evaluation's pages."""
+    known = {"output_error": "calibration error", "output_error_rtn": "calibration error, RTN"}
+    return known.get(name, name.replace("_", " "))

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from hyocr_core.cli.main import main
+from hyocr_core.contract.page_source import Record
 from hyocr_core.evaluation.recorded.record_folder import pages_key, save_evaluation
 from tests.decoding import decoding
 from tests.report import built
@@ -37,11 +39,13 @@ def test_json_has_all_that_the_page_tells_of(folder: Path) -> None:
 
 @pytest.fixture
 def several(folder: Path) -> Path:
-    """Forty pages of forms, and four of heldout.jsonl twice."""
+    """Seven pages of forms, and four of heldout.jsonl twice."""
     again = built.evaluation(built.some_pages(4), decoding=decoding(max_new_tokens=7))
     forms = built.evaluation(built.some_pages(7, seed=1), data="/home/someone/forms.jsonl")
+    shown = Image.new("RGB", (8, 8))
     for result in (again, forms):
-        save_evaluation(folder, result, [])
+        pages = [Record(page.name, None, page.reference, lambda: shown) for page in result.pages]
+        save_evaluation(folder, result, pages)
     return folder
 
 

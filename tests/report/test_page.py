@@ -294,15 +294,15 @@ def test_without_an_evaluation_the_page_says_how_to_get_one(tmp_path: Path) -> N
 @pytest.mark.parametrize(("accepted", "said"), [(True, "✓ The gate has accepted it"), (False, "✗ The gate has not")])
 def test_the_gates_verdict(tmp_path: Path, accepted: bool, said: str) -> None:
     figures = (
-        GateFigure(metric="cer", bound=0.5, value=0.19, passed=True),
-        GateFigure(metric="loops", bound=0, value=1, passed=accepted),
+        GateFigure(metric="cer", bound=0.5, value=0.19, passed=True, unit="points"),
+        GateFigure(metric="loops", bound=0, value=1, passed=accepted, unit="pages"),
     )
     gate = GateRecord(accepted=accepted, figures=figures)
     folder = built.checkpoint(tmp_path / "x", built.quant_report(gate=gate), built.evaluation())
     text = plain(parsed(folder).text)
     assert said in text
-    assert "✓ cer 0.19 (asked for 0.5)" in text
-    assert f"{'✓' if accepted else '✗'} loops 1 (asked for 0)" in text
+    assert "✓ cer 0.19 (at most 0.5 points)" in text
+    assert f"{'✓' if accepted else '✗'} loops 1 (at most 0 pages)" in text
 
 
 @pytest.mark.usefixtures("no_plots")
