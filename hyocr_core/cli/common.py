@@ -57,7 +57,7 @@ def print_table(table: Table) -> None:
 
     console = PlainConsole(width=stdout_width())
     with console.capture() as capture:
-        console.print(fitted(table, console))
+        console.print(fitted(table, console, console.width))
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
 

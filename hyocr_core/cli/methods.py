@@ -56,6 +56,9 @@ def show(name: str, as_json: bool) -> None:
     """Show the options of a method: key, type, default, meaning.
 
     NAME is a method, or distribution:method. With --json, prints the JSON Schema.
+
+    \b
+    hyocr methods show gptq
     """
     schema = load_method(name).spec.config_class.model_json_schema()
     if as_json:
@@ -68,7 +71,11 @@ def show(name: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
-    """Import each method and say what is broken and why; exit 1 if any is."""
+    """Import each method and say what is broken and why; exit 1 if any is.
+
+    \b
+    hyocr methods check
+    """
     results = [(entry, *_examine(entry)) for entry in installed_methods()]
     if as_json:
         found = ({"problem": problem, "remarks": remarks} for _, problem, remarks in results)

@@ -84,13 +84,13 @@ def read(
     hyocr read HunyuanOCR-int4 scan.pdf
     hyocr read HunyuanOCR-int4 pages/ --beside tencent/HunyuanOCR --output rows.jsonl
     """
+    said = assigned(named, {"MODEL": model, "PAGES": data})
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.evaluation.recorded.rows import new_rows
     from hyocr_core.evaluation.transcribe import open_pages, transcribe
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
     plugins = {key: given.pop(key) for key in PLUGINS if key in given}
-    said = assigned(named, {"MODEL": model, "PAGES": data})
     config = merge_eval_config(
         None, {"model": said["MODEL"], "data": said["PAGES"], "baseline": beside, **given}, plugins
     )

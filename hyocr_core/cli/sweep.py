@@ -37,6 +37,9 @@ def sweep(file: Path, resume: bool | None, dry_run: bool, as_json: bool, csv_fil
     interruption, and makes only what is not there yet.
 
     \b
+    hyocr sweep sweep.yaml --dry-run
+
+    \b
     model: tencent/HunyuanOCR
     calib: pages/
     eval: heldout.jsonl

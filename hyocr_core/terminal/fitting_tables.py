@@ -14,12 +14,11 @@ GAP = 2
 """Columns between a title and its value, where a row stands as lines."""
 
 
-def fitted(table: Table, console: Console) -> Table:
+def fitted(table: Table, console: Console, width: int) -> Table:
     """The table with columns as wide as their words; where these do not fit beside each other, a block for each row.
 
     A table that fits as it is, or that shares the width by ratios, stays.
     """
-    width = console.width
     if any(column.ratio for column in table.columns):
         return table
     whole = [_width(column, table, console) for column in table.columns]
@@ -28,7 +27,7 @@ def fitted(table: Table, console: Console) -> Table:
         return table
     words = [_longest_word(column, table, console) for column in table.columns]
     if sum(words) > room:
-        return _as_blocks(table, console)
+        return _as_blocks(table, console, width)
     for column, size in zip(table.columns, _shared(words, whole, room), strict=True):
         column.width = size
     return table
@@ -44,13 +43,13 @@ def _shared(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
     return sizes
 
 
-def _as_blocks(table: Table, console: Console) -> Table:
+def _as_blocks(table: Table, console: Console, width: int) -> Table:
     """Title and value, a line each, with an empty line between rows."""
     blocks = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
     titles = [_plain(column.header, console) for column in table.columns]
     named = max((cell_len(title.strip()) for title in titles), default=0)
     blocks.add_column(width=named or None, no_wrap=True)
-    blocks.add_column(width=max(console.width - named - GAP, 1), overflow="fold")
+    blocks.add_column(width=max(width - named - GAP, 1), overflow="fold")
     rows = list(zip(*(column.cells for column in table.columns), strict=True))
     for number, (row, style) in enumerate(zip(rows, (row.style for row in table.rows), strict=True)):
         if number:

@@ -50,8 +50,8 @@ def test_without_json_stdout_stays_empty(quant: Quant) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
 
 
-def test_final_table_has_a_row_per_layer(quant: Quant) -> None:
-    lines = quant().stderr.splitlines()
+def test_with_v_the_final_table_has_a_row_per_layer(quant: Quant) -> None:
+    lines = quant("-v").stderr.splitlines()
     rows = [line.split() for line in lines if line.startswith("model.layers.")]
     assert len(rows) == 28
     assert [rows[0][0], rows[0][-2]] == ["model.layers.0.self_attn.q_proj", "256x256"]
