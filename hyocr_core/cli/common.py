@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyocr_core.progress import doing, idle
 from hyocr_core.shown import message
 
 if TYPE_CHECKING:
@@ -31,8 +32,14 @@ def stderr_console() -> Console:
     return PlainConsole(stderr=True)
 
 
+def loading() -> None:
+    """Say that the libraries are imported which take seconds."""
+    doing("loading torch and transformers")
+
+
 def say(text: object = "", *, err: bool = False, colour: str | None = None) -> None:
     """Print one line, as short and as harmless as every message."""
+    idle()
     click.secho(message(str(text)), err=err, fg=colour)
 
 
@@ -42,6 +49,7 @@ tell = partial(say, err=True)
 
 def print_json(data: Any) -> None:
     """Print `data` on stdout as JSON, in ASCII so that no locale can refuse it."""
+    idle()
     click.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
@@ -58,12 +66,14 @@ def print_table(table: Table) -> None:
     console = PlainConsole(width=stdout_width())
     with console.capture() as capture:
         console.print(fitted(table, console, console.width))
+    idle()
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
 
 
 def print_sentences(text: str) -> None:
     """Print a paragraph on stdout, broken between words where a terminal is narrow."""
+    idle()
     lines = wrap(message(text, 10_000), stdout_width(), break_long_words=False, break_on_hyphens=False)
     for line in lines:
         click.echo(line)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hyocr_core.cli.common import print_json, print_table, say
+from hyocr_core.cli.common import loading, print_json, print_table, say
 from hyocr_core.cli.serving_options import NAMES, Asked, print_serving, serving_options
 from hyocr_core.cli.subjects import with_model
 from hyocr_core.errors import ConfigError, RunError
@@ -46,6 +46,7 @@ def doctor(
     hyocr doctor --python /opt/vllm/bin/python
     """
     try:
+        loading()
         # Imported here: torch takes seconds, and --help must not wait for it.
         from hyocr_core.doctor.examine import examine
 

@@ -9,6 +9,7 @@ import click
 
 from hyocr_core.cli.common import (
     command_line,
+    loading,
     print_json,
     print_table,
     say_verdict,
@@ -89,6 +90,7 @@ def eval_command(
     \b
     hyocr eval HunyuanOCR-int4 --data pages/ --baseline tencent/HunyuanOCR
     """
+    loading()
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.evaluation.evaluate import draw_records, evaluated
     from hyocr_core.evaluation.reading.kept import default_state

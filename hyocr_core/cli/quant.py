@@ -11,6 +11,7 @@ from hyocr_core.cli import completion
 from hyocr_core.cli.common import (
     command_line,
     is_verbose,
+    loading,
     print_json,
     print_table,
     say,
@@ -176,6 +177,7 @@ def quant(
     run, notes = merge_run_config(file, flags, overrides, observers, metrics, layers)
     for note in notes:
         tell(f"{file}: {note}")
+    loading()
     if dry_run:
         plan = _plan(run, asked, resume=resume)
         _print_plan(plan, as_json=as_json)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core.cli import completion
-from hyocr_core.cli.common import print_json, print_table, stderr_console, tell
+from hyocr_core.cli.common import loading, print_json, print_table, stderr_console, tell
 from hyocr_core.cli.settings_options import PLUGINS, settings_options
 from hyocr_core.cli.subjects import assigned
 from hyocr_core.errors import CalibrationError, RunError
@@ -85,6 +85,7 @@ def read(
     hyocr read HunyuanOCR-int4 pages/ --beside tencent/HunyuanOCR --output rows.jsonl
     """
     said = assigned(named, {"MODEL": model, "PAGES": data})
+    loading()
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.evaluation.recorded.rows import new_rows
     from hyocr_core.evaluation.transcribe import open_pages, transcribe

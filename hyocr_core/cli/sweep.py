@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hyocr_core.cli.common import print_json, stderr_console, tell
+from hyocr_core.cli.common import loading, print_json, stderr_console, tell
 from hyocr_core.cli.compare import csv_option, print_several
 from hyocr_core.cli.methods import print_rows
 from hyocr_core.cli.subjects import resume_option
@@ -53,6 +53,7 @@ def sweep(file: Path, resume: bool | None, dry_run: bool, as_json: bool, csv_fil
           group_size: [64, 128]
           ignore: [[], [model.layers.0]]
     """
+    loading()
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.evaluation.recorded.comparison import side_by_side
     from hyocr_core.evaluation.recorded.csv_file import check_comparison_csv, write_comparison_csv

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core.cli import completion
-from hyocr_core.cli.common import is_verbose, print_json, print_table, say, stderr_console
+from hyocr_core.cli.common import is_verbose, loading, print_json, print_table, say, stderr_console
 from hyocr_core.cli.subjects import with_model
 from hyocr_core.errors import RunError
 
@@ -44,6 +44,7 @@ def verify(model: str, as_json: bool, **options: Any) -> None:
     \b
     hyocr verify HunyuanOCR-int4 --original tencent/HunyuanOCR
     """
+    loading()
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.terminal.progress_bar import TerminalProgress
     from hyocr_core.verification.verify import verify as run
