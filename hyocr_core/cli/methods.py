@@ -23,7 +23,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 SLOW_IMPORT = 1.0
 """Seconds after which the import of a plugin is remarked on: `hyocr methods show` waits for it."""
 
-NO_METHODS = "no method is installed; try: pip install hyocr-plugin-gptq"
+NO_METHODS = (
+    "no method is installed; try: pip install hyocr-plugin-gptq, or in a clone of the repository ./plugins/gptq"
+)
 
 
 @click.group(invoke_without_command=True)
