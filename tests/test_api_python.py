@@ -204,10 +204,10 @@ def test_the_functions_take_what_the_commands_take() -> None:
     offered = {*EvalConfig.model_fields, *inspect.signature(evaluate).parameters} - {"config", "settings", "progress"}
     # Beside what is shown and kept how.
     options = {str(option.name) for option in eval_command.params}
-    assert options - offered == {"file", "as_json", "csv_file", "record", "verbose"}
+    assert options - offered == {"file", "as_json", "csv_file", "named", "record", "verbose"}
     assert offered <= options
     options = {str(option.name) for option in verify_command.params}
-    assert options - inspect.signature(verify).parameters.keys() <= {"as_json", "verbose"}
+    assert options - inspect.signature(verify).parameters.keys() <= {"as_json", "model", "named", "verbose"}
 
 
 def test_public_names_are_there_and_import_no_torch(tmp_path: Path) -> None:

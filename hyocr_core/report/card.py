@@ -146,9 +146,9 @@ def _shapes(report: QuantReport) -> dict[str, tuple[int, int]]:
 
 
 def _accuracy(report: QuantReport, name: str) -> str:
-    own, base = shlex.quote(message(name)), shlex.quote(message(report.model.name))
+    own, base = shlex.quote(message(name)), shlex.quote(message(report.model.typed))
     measure = f"hyocr eval {own} --data your-pages/ --baseline {base}"
-    own = f"On your own pages:\n\n```sh\n{measure}\n```"
+    own = f"On your own pages, where the folder {code(name)} lies:\n\n```sh\n{measure}\n```"
     if report.evaluation is None:
         return f"Not measured yet. {own}"
     return "\n\n".join([*_found(report.evaluation), *_measured(report.evaluation), *_gate(report), own])

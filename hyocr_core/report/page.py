@@ -14,7 +14,7 @@ from hyocr_core.checkpoint.output_file import REPORT, check_output
 from hyocr_core.checkpoint.quant_report import QuantReport
 from hyocr_core.evaluation.recorded.comparison import Several, side_by_side
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
-from hyocr_core.evaluation.recorded.record_folder import Recorded
+from hyocr_core.evaluation.recorded.record_folder import Recorded, load_original
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.gate import AT_LEAST
 from hyocr_core.evaluation.scores.result import PageResult
@@ -125,9 +125,10 @@ def _metrics(report: QuantReport, *, measured: bool) -> list[str]:
 
 
 def _measure(evidence: Evidence) -> str:
-    """The command that gives the numbers."""
-    source = evidence.report.model.source
-    name, baseline = shlex.quote(evidence.name), shlex.quote(source)
+    """The command that gives the numbers, to be pasted on this machine."""
+    original = load_original(evidence.folder)
+    baseline = evidence.report.model.typed if original is None else str(original)
+    name, baseline = shlex.quote(str(evidence.folder.resolve())), shlex.quote(baseline)
     return f"hyocr eval {name} --data your-pages/ --baseline {baseline} --record"
 
 

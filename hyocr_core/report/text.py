@@ -43,7 +43,7 @@ def without_folders(text: str) -> str:
 def checkpoint_name(score: ModelScore) -> str:
     """The id of a model of the hub, or the name of a folder without where it lies."""
     if score.revision is None:
-        return Path(score.model).name
+        return Path(score.model).name or Path(score.model).resolve().name
     return score.model if score.subfolder is None else f"{score.model}/{score.subfolder}"
 
 

@@ -12,8 +12,9 @@ import matplotlib
 import pytest
 from markupsafe import Markup
 
-from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord
+from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord, ModelRecord
 from hyocr_core.errors import CheckpointError, OutputError
+from hyocr_core.evaluation.recorded.record_folder import load_run, save_run
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import Comparison
 from hyocr_core.report.page import write_page
@@ -281,13 +282,27 @@ def test_without_a_baseline_the_error_rate_stands_alone(tmp_path: Path) -> None:
 def test_without_an_evaluation_the_page_says_how_to_get_one(tmp_path: Path) -> None:
     found = parsed(built.checkpoint(tmp_path / "HunyuanOCR int4"))
     text = plain(found.text)
-    command = "hyocr eval 'HunyuanOCR int4' --data your-pages/ --baseline tencent/HunyuanOCR --record"
-    assert command in text
+    own = f"hyocr eval '{tmp_path}/HunyuanOCR int4' --data your-pages/"
+    assert f"{own} --baseline tencent/HunyuanOCR@0123456789abcdef --record" in text
     assert "How much worse? unknown" in text
     worst = max(built.quant_report().layers, key=lambda layer: layer.metrics["output_error"]).name
     assert "plot-blocks" in found.values("id")
     assert worst.rpartition(".")[2] in text
     assert "plot-weights" not in found.values("id")
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("there", [True, False])
+def test_the_command_names_a_local_original_where_it_lies(there: bool, tmp_path: Path) -> None:
+    local = built.quant_report(model=ModelRecord(source="original", revision=None, sha256={"model": "ab"}))
+    folder = built.checkpoint(tmp_path / "int4", local)
+    original = tmp_path / "my models" / "original"
+    if there:
+        original.mkdir(parents=True)
+    save_run(folder, {"model": "original"}, original)
+    assert load_run(folder) == {"model": "original"}
+    named = f"'{original}'" if there else "path/to/original"
+    assert f"hyocr eval {folder} --data your-pages/ --baseline {named} --record" in plain(parsed(folder).text)
 
 
 @pytest.mark.usefixtures("no_plots")

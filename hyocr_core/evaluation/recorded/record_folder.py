@@ -42,6 +42,8 @@ EVALUATIONS = "evaluations"
 EVALUATION = "eval.json"
 COMMANDS = "commands.json"
 RUN = "run.json"
+ORIGINAL = "original_folder"
+"""Key in RUN of what no setting is."""
 EARLIER = "earlier-*.json"
 SHORT = 8
 """Characters of a key that tell sets of pages apart for a user."""
@@ -88,8 +90,13 @@ def pages_key(result: EvalResult) -> str:
     return hashlib.sha256(json.dumps([Path(result.data).name, pages]).encode()).hexdigest()[:16]
 
 
-def save_run(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Note the settings of the run that made a checkpoint. Raises RunError when they cannot be written."""
+def save_run(folder: Path, settings: Mapping[str, Any], original: Path | None = None) -> None:
+    """Note the settings of the run that made a checkpoint, and the local folder of what it was made from.
+
+    Raises RunError when they cannot be written.
+    """
+    if original is not None:
+        settings = {**settings, ORIGINAL: str(original.resolve())}
     path = folder / REPORT / RUN
     with _recording(folder):
         path.parent.mkdir(exist_ok=True)
@@ -99,7 +106,14 @@ def save_run(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def load_run(folder: Path) -> dict[str, Any] | None:
     """The settings that `save_run` noted; None if there are none. Raises CheckpointError when they cannot be read."""
-    return _read_object(folder / REPORT / RUN)
+    noted = _read_object(folder / REPORT / RUN)
+    return None if noted is None else {key: value for key, value in noted.items() if key != ORIGINAL}
+
+
+def load_original(folder: Path) -> Path | None:
+    """The local folder of what a checkpoint was made from, if it is noted and there; raises CheckpointError."""
+    noted = (_read_object(folder / REPORT / RUN) or {}).get(ORIGINAL)
+    return Path(noted) if isinstance(noted, str) and Path(noted).is_dir() else None
 
 
 def save_evaluation(folder: Path, result: EvalResult, records: Sequence[Record]) -> None:
