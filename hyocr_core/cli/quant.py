@@ -239,8 +239,7 @@ def _plan(run: RunConfig, asked: Asked, *, resume: bool | None) -> DryRun:
 
     limit, load = asked.limit, asked.load
     with TerminalProgress(stderr_console()) as progress:
-        again = {"resume": resume or None, "fresh": resume is False}
-        return plan_run(run, **again, progress=progress, load=load, limit=limit)
+        return plan_run(run, resume=resume or None, fresh=resume is False, progress=progress, load=load, limit=limit)
 
 
 def _print_plan(plan: DryRun, *, as_json: bool) -> None:
