@@ -97,7 +97,7 @@ def check(context: click.Context, as_json: bool) -> None:
 def new(name: str, output: Path | None) -> None:
     """Write a new method as a complete distribution: code, tests, README and CI.
 
-    It begins as round-to-nearest, works at once and passes the conformance kit; put your algorithm in its place.
+    It begins as round to nearest (RTN), works at once and passes the conformance kit; put your algorithm in its place.
 
     \b
     hyocr methods new my-method

@@ -62,7 +62,8 @@ class EvalConfig(FrozenModel):
     python: Path | None = Field(None, description="interpreter that has vLLM, for vllm; this one by default")
     timeout: Annotated[float, Field(gt=0, description="seconds to wait for a page of an endpoint")] = 600
     rounded: bool = Field(
-        False, description="read, too, with the baseline's weights merely rounded to nearest in the model's format"
+        False,
+        description="read, too, the baseline in round to nearest (RTN), its weights merely rounded in the model's format",
     )
     metrics: Plugins = Field(
         default_factory=dict,

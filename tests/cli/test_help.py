@@ -35,6 +35,7 @@ def helped(*words: str) -> str:
 def test_help_fits_and_shows_an_example(words: tuple[str, ...]) -> None:
     text = helped(*words)
     assert [line for line in text.splitlines() if len(line) > COLUMNS] == []
+    assert "round-to-nearest" not in text.replace("\n", " ")
     example = " ".join(("  hyocr", *words))
     assert any(line.startswith(f"{example} ") or line == example for line in text.splitlines()), text
 
