@@ -63,7 +63,7 @@ class EvalConfig(FrozenModel):
     timeout: Annotated[float, Field(gt=0, description="seconds to wait for a page of an endpoint")] = 600
     rounded: bool = Field(
         False,
-        description="read, too, the baseline in round to nearest (RTN), its weights merely rounded in the model's format",
+        description="read, too, the baseline in round to nearest (RTN): merely rounded, in the model's format",
     )
     metrics: Plugins = Field(
         default_factory=dict,
