@@ -71,7 +71,8 @@ def test_a_gate_that_fails_is_exit_code_1_and_one_line(quant: Quant, tmp_path: P
     assert not json.loads(result.stdout)["gate"]["accepted"]
     line = last_line(result)
     assert line.startswith("hyocr: error: gate failed: kl ")
-    assert line.endswith(f" > 1e-09; the checkpoint is in {tmp_path / 'out.unaccepted'}")
+    assert result.stderr.count("gate failed") == 1, "said once, last"
+    assert line.endswith(f" > 1e-09 nats per token; the checkpoint is in {tmp_path / 'out.unaccepted'}")
     assert "cer" not in line
     assert [path.name for path in tmp_path.iterdir()] == ["out.unaccepted"]
     assert (tmp_path / "out.unaccepted" / "report" / "index.html").is_file()
