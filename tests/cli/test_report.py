@@ -51,7 +51,7 @@ def several(folder: Path) -> Path:
 
 def test_it_tells_of_one_evaluation_and_names_the_others(several: Path) -> None:
     result = run(several)
-    told, *others = result.stderr.splitlines()
+    told, *others = result.stderr.replace("\u00a0", " ").splitlines()
     assert "7 pages of forms.jsonl" in told
     assert [line.split(": ", 1)[1].partition(",")[0] for line in others] == ["4 pages of heldout.jsonl"] * 2
     names = [line.split()[1].rstrip(":") for line in others]
@@ -61,7 +61,7 @@ def test_it_tells_of_one_evaluation_and_names_the_others(several: Path) -> None:
     assert all(name in page for name in names)
 
 
-@pytest.mark.parametrize(("chosen", "limit"), [("heldout.jsonl", 7), ("{}", 7), ("{}:2", 7), ("{}:1", 64)])
+@pytest.mark.parametrize(("chosen", "limit"), [("heldout.jsonl", 7), ("{}", 7), ("{}:2", 7), ("{}:1", 2048)])
 def test_another_evaluation_is_chosen_by_data_or_name(several: Path, chosen: str, limit: int) -> None:
     key = pages_key(built.evaluation(built.some_pages(4)))[:8]
     result = run(several, "--evaluation", chosen.format(key), "--json")
@@ -77,7 +77,7 @@ def test_what_is_not_recorded_is_refused_with_what_is(several: Path) -> None:
     result = run(several, "--evaluation", "form.jsonl")
     assert result.exit_code == 2
     assert "--evaluation form.jsonl: there is no such evaluation: " in result.stderr
-    assert "7 pages of forms.jsonl" in result.stderr
+    assert "7\u00a0pages of forms.jsonl" in result.stderr
 
 
 def test_others_stand_beside_it_in_a_file_of_choice(folder: Path, tmp_path: Path) -> None:
