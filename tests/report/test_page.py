@@ -95,7 +95,7 @@ def test_the_first_screen_answers_how_much_smaller_how_much_worse_and_where(page
     assert "How much worse? +0.19 points of CER CER 1.04 % before, 1.23 % now (95 % of the difference: +0.04" in text
     verdict = "1.5× smaller (1.93 GB to 1.31 GB), but it reads worse: CER 1.04 % became 1.23 %, +0.19 points"
     assert text.index(verdict) < text.index("How much smaller?")
-    assert "Plain rounding to nearest costs +1.27 points." in text
+    assert "Plain round to nearest (RTN) costs +1.27 points." in text
     assert "99.30 % of next tokens agree" in text
     assert "Where? block 5 of the decoder model.layers.5 is off by 61 %" in text
     assert "In it most of all down_proj: 70 %." in text
@@ -124,7 +124,7 @@ def test_every_plot_says_what_it_shows_and_is_there_for_wide_and_narrow_screens(
     plots = ["cer", "cer-difference", "blocks", "kinds", "weights", "inputs", "condition", "parts"]
     labels = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
     assert len(labels) == 2 * len(plots)
-    assert sum("gptq 1.23" in label and "round to nearest 2.31" in label for label in labels) == 2
+    assert sum("gptq 1.23" in label and "round to nearest (RTN) 2.31" in label for label in labels) == 2
     assert len([name for name in page.values("id") if name.startswith("plot-")]) == len(plots)
     assert sum(tag == "caption" for tag, _ in page.tags) == sum(tag == "table" for tag, _ in page.tags) >= 3
 
@@ -212,7 +212,7 @@ def test_evaluations_of_other_pages_are_listed(tmp_path: Path) -> None:
     built.record(folder, other, other.model_dump_json())
     text = plain(parsed(folder).text)
     assert "It has read 7 pages of forms.jsonl" in text
-    assert "Other sets of pages that it has read" in text
+    assert "Other evaluations that are recorded" in text
     assert "4 of heldout.jsonl" in text
 
 
@@ -265,7 +265,7 @@ def test_an_endpoint_without_sizes_tokens_and_blocks_is_shown(tmp_path: Path) ->
     text = plain(parsed(built.checkpoint(tmp_path / "x", None, result)).text)
     assert "No measurable loss: " in text
     assert "(95 %: −0.10 to +0.10)" in text
-    assert "By the method’s own measure of its layers (output_error)" in text
+    assert "By the method’s own measure of its layers (calibration error)" in text
     assert "Next-token agreement" not in text
     assert "all weights 1.93 GB 1.31 GB" in text
 
