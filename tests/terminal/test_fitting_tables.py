@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import pytest
 from rich.table import Table
@@ -11,7 +12,7 @@ from hyocr_core.terminal.fitting_tables import fitted
 ROWS = [("gptq", "hyocr-plugin-gptq", "a long sentence that says what is the matter with it"), ("awq", "x", "ok")]
 
 
-def printed(width: int, rows: list[tuple[str, ...]] = ROWS) -> list[str]:
+def printed(width: int, rows: Sequence[tuple[str, ...]] = ROWS) -> list[str]:
     table = Table(box=None, pad_edge=False)
     for title in ("name", "distribution", "verdict"):
         table.add_column(title)
