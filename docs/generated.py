@@ -61,7 +61,7 @@ def eval_keys() -> str:
 
 
 def _with_flags(config: type[BaseModel], command: click.Command, others: dict[str | None, str]) -> str:
-    flags = {parameter.name: parameter.opts[-1] for parameter in command.params} | others
+    flags = {parameter.name: parameter.opts[0] for parameter in command.params} | others
     rows = [(key, flags.get(key, ""), *rest) for key, *rest in _options(config)]
     return _table(("key", "flag", "type", "default", "meaning"), [_code(row, 4) for row in rows])
 

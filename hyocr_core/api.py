@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 @overload
-def quantize(run: RunConfig, *, resume: bool = False, progress: Progress | None = None) -> QuantReport: ...
+def quantize(
+    run: RunConfig, *, resume: bool | None = None, fresh: bool = False, progress: Progress | None = None
+) -> QuantReport: ...
 
 
 @overload
@@ -31,24 +33,31 @@ def quantize(
     method: str | None = None,
     output: str | Path,
     options: dict[str, Any] | None = None,
-    resume: bool = False,
+    resume: bool | None = None,
+    fresh: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> QuantReport: ...
 
 
 def quantize(
-    run: RunConfig | None = None, *, resume: bool = False, progress: Progress | None = None, **settings: Any
+    run: RunConfig | None = None,
+    *,
+    resume: bool | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> QuantReport:
     """Quantize a checkpoint and publish it, as `hyocr quant` does.
 
     run, or its fields as settings: model, method or recipe, output, options, calib, num_samples, eval, gate and so on.
-    resume: go on after the last whole block of an interrupted run.
+    resume: None goes on after the last whole block of an interrupted run of the same settings, if there is one; True
+    demands one; False refuses to begin beside one. fresh: begin anew, and delete what an interrupted run has done.
     progress: told of every phase and step; None tells nobody.
     Returns the report: `degraded` are layers that fell back, `gate.accepted` is false when the gate failed, both of
     which make the command exit with 1.
     Raises BadInputError (ConfigError, CheckpointError, ...) before anything is written, RunError when the run fails;
-    `resume=True` then goes on.
+    the same call then goes on.
     """
     from hyocr_core.run import quantize as pipeline
 
@@ -56,7 +65,7 @@ def quantize(
         run = merge_run_config(None, settings, ()).run
     elif settings:
         raise TypeError(f"give a RunConfig or its fields, not both: {', '.join(settings)}")
-    return pipeline.quantize(run, resume=resume, progress=progress)
+    return pipeline.quantize(run, resume=resume, fresh=fresh, progress=progress)
 
 
 @overload

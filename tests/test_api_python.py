@@ -20,6 +20,7 @@ from hyocr_core import EvalConfig, HyocrError, RunConfig, api, evaluate, quantiz
 from hyocr_core.cli.eval import eval_command
 from hyocr_core.cli.main import main
 from hyocr_core.cli.verify import verify as verify_command
+from hyocr_core.errors import OutputError
 from hyocr_core.pages.sources import open_source
 from hyocr_core.progress import Silent
 
@@ -194,17 +195,19 @@ def test_progress_is_told_and_what_it_raises_stops_the_run(demo: Path, tmp_path:
         quantize(**settings, progress=stop)
     assert stop.phases["blocks"] == 4
     assert not (tmp_path / "out").exists()
-    assert quantize(**settings, resume=True).resumed_after_block == 1
+    with pytest.raises(OutputError, match="unfinished run"):
+        quantize(**settings, resume=False)
+    assert quantize(**settings).resumed_after_block == 1
 
 
 def test_the_functions_take_what_the_commands_take() -> None:
     offered = {*EvalConfig.model_fields, *inspect.signature(evaluate).parameters} - {"config", "settings", "progress"}
     # Beside what is shown and kept how.
     options = {str(option.name) for option in eval_command.params}
-    assert options - offered == {"file", "as_json", "csv_file", "record", "verbose"}
+    assert options - offered == {"file", "as_json", "csv_file", "named", "record", "verbose"}
     assert offered <= options
     options = {str(option.name) for option in verify_command.params}
-    assert options - inspect.signature(verify).parameters.keys() <= {"as_json", "verbose"}
+    assert options - inspect.signature(verify).parameters.keys() <= {"as_json", "model", "named", "verbose"}
 
 
 def test_public_names_are_there_and_import_no_torch(tmp_path: Path) -> None:

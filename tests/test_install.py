@@ -16,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from hyocr_core.doctor.packages import READS
+
 ROOT = Path(__file__).parents[1]
 VLLM_ALLOWS = {
     "vllm 0.32": {"transformers": ">=5.16.1,<5.20.0", "huggingface-hub": ">=1.31.0", "pillow": ">=12.3.0"},
@@ -73,6 +75,21 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 def test_every_plugin_of_the_repository_is_tried() -> None:
     assert {*OFFERS, "vllm"} == {path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml")}
+
+
+def test_hyocr_all_brings_the_core_its_methods_and_every_extra_that_reads() -> None:
+    meta = tomllib.loads((ROOT / "meta/pyproject.toml").read_text())["project"]
+    needed = {Requirement(text).name for text in meta["dependencies"]}
+    assert needed >= {"hyocr-core", *(f"hyocr-plugin-{name}" for name in ("awq", "fp8", "gptq"))}
+    (everything,) = map(Requirement, meta["optional-dependencies"]["all"])
+    own = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert everything.name == "hyocr-core"
+    assert everything.extras == set(own) - {"dev", "docs", "testing"} == set(READS)
+
+
+def test_hyocr_installs_beside_the_core(environment: Environment) -> None:
+    environment.install("./meta")
+    environment.pip("uninstall", "--yes", "hyocr")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""Everything that has to hold before the four distributions are uploaded; what the release workflow runs first.
+"""Everything that has to hold before the distributions are uploaded; what the release workflow runs first.
 
 Builds wheels and sdists, looks at what is in them, and installs the wheels, and nothing else of this repository, into
-new environments: the core alone, each plugin alone with its own tests, and all together with the oldest and the newest
-versions of what they need. Exit code 1 at the first thing that does not hold; what it says last names it.
+new environments: the core alone, each plugin alone with its own tests, and all together, as `hyocr[all]` asks for them,
+with the oldest and the newest versions of what they need. Exit code 1 at the first thing that does not hold; what it
+says last names it.
 """
 
 from __future__ import annotations
@@ -36,14 +37,19 @@ VERSION_LINE = re.compile(r"^## (\d+\.\d+\.\d+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Project:
-    """One distribution of this repository. folder: where its pyproject.toml is."""
+    """One distribution of this repository. folder: where its pyproject.toml is. code: whether it has any of its own."""
 
     folder: Path
     name: str
+    code: bool = True
 
     @property
     def import_name(self) -> str:
         return self.name.replace("-", "_")
+
+
+META = Project(ROOT / "meta", "hyocr", code=False)
+"""Asks for the others."""
 
 
 def projects() -> list[Project]:
@@ -94,7 +100,8 @@ def build(project: Project, dist: Path) -> tuple[Path, Path]:
 def check_contents(project: Project, wheel: Path, sdist: Path) -> str:
     """Check what is in the files; return the version."""
     run(BIN / "twine", "check", "--strict", wheel, sdist)
-    run(BIN / "check-wheel-contents", "--toplevel", project.import_name, wheel)
+    if project.code:
+        run(BIN / "check-wheel-contents", "--toplevel", project.import_name, wheel)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = message_from_bytes(
@@ -102,7 +109,7 @@ def check_contents(project: Project, wheel: Path, sdist: Path) -> str:
         )
     with tarfile.open(sdist) as archive:
         stored = [name.partition("/")[2] for name in archive.getnames()]
-    _demand(project, f"{project.import_name}/py.typed" in names, "its wheel has no py.typed")
+    _demand(project, not project.code or f"{project.import_name}/py.typed" in names, "its wheel has no py.typed")
     _demand(project, any(name.endswith("licenses/LICENSE") for name in names), "its wheel has no LICENSE")
     missing = {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml"} - set(stored)
     _demand(project, not missing, f"its sdist lacks {', '.join(sorted(missing))}")
@@ -112,7 +119,7 @@ def check_contents(project: Project, wheel: Path, sdist: Path) -> str:
 
 def _check_metadata(project: Project, metadata: Message) -> None:
     classifiers = metadata.get_all("Classifier", [])
-    _demand(project, "Typing :: Typed" in classifiers, "it has no classifier Typing :: Typed")
+    _demand(project, not project.code or "Typing :: Typed" in classifiers, "it has no classifier Typing :: Typed")
     _demand(project, metadata["License-Expression"] == "Apache-2.0", "its licence expression is not Apache-2.0")
     labels = {url.partition(",")[0] for url in metadata.get_all("Project-URL", [])}
     _demand(project, {"Source", "Changelog", "Documentation"} <= labels, f"its project URLs are only {sorted(labels)}")
@@ -203,9 +210,9 @@ def check_plugin_alone(environment: Environment, project: Project, wheel: Path, 
     run(environment.bin / "python", "-m", "pytest", "-q", "--import-mode=importlib", "tests", cwd=beside)
 
 
-def check_all(environment: Environment, wheels: Sequence[Path], resolution: str, scratch: Path) -> None:
+def check_all(environment: Environment, wheels: Sequence[Path], meta: Path, resolution: str, scratch: Path) -> None:
     """All of them together quantize the demo checkpoint, and what they write is sound."""
-    environment.install(wheels, "--resolution", resolution)
+    environment.install([*wheels, f"hyocr[all] @ {meta.as_uri()}"], "--resolution", resolution)
     output = scratch / f"{resolution}-demo"
     model = ("--model", DEMO / "checkpoint", "--calib", DEMO / "data/calib.jsonl", "--num-samples", "4")
     environment.hyocr("quant", "--method", "gptq", *model, "--output", output)
@@ -223,10 +230,11 @@ def main(torch: str, dist: Path | None) -> None:
         built.mkdir(parents=True)
         found = projects()
         wheels = []
-        for project in found:
+        for project in (*found, META):
             wheel, sdist = build(project, built)
             click.echo(f"{project.name} {check_contents(project, wheel, sdist)}: built, contents in order", err=True)
             wheels.append(wheel)
+        meta = wheels.pop()
         for transformers in (f"transformers=={oldest('transformers')}", "transformers"):
             check_core_alone(Environment(scratch / transformers, torch), wheels[0], scratch, transformers)
             click.echo(f"hyocr-core alone, {transformers}: installs, passes its own tests", err=True)
@@ -234,7 +242,7 @@ def main(torch: str, dist: Path | None) -> None:
             check_plugin_alone(Environment(scratch / project.name, torch), project, wheel, wheels[0], scratch)
             click.echo(f"{project.name} beside hyocr-core: installs, passes its own tests", err=True)
         for resolution in ("lowest-direct", "highest"):
-            check_all(Environment(scratch / resolution, torch), wheels, resolution, scratch)
+            check_all(Environment(scratch / resolution, torch), wheels, meta, resolution, scratch)
             click.echo(f"all together, {resolution} versions: quantize the demo checkpoint", err=True)
     click.echo("ready to release")
 

@@ -49,7 +49,7 @@ def quantize(output: Path) -> float:
 def result_table(result: dict[str, Any], seconds: float) -> Table:
     """One row for the bf16 checkpoint, one for it rounded to nearest, and one for the quantized one."""
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    table.title = f"{len(result['pages'])} held-out lines; RTN is round-to-nearest"
+    table.title = f"{len(result['pages'])} held-out lines; RTN is round to nearest"
     table.add_column("checkpoint", no_wrap=True)
     for heading in ("CER %", "95 %", "next token", "KL", "MB", "made in", "read in"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -8,6 +8,9 @@ from typing import Any
 from hyocr_core.checkpoint.fetched import ANSWER_SECONDS, CONNECT_SECONDS, Fetched, patterns
 from hyocr_core.checkpoint.hub_name import HubName
 from hyocr_core.errors import CheckpointError
+from hyocr_core.progress import asking
+
+ADVICE = "HF_HUB_OFFLINE=1 takes what is in the cache without asking, HF_ENDPOINT names a mirror"
 
 
 def fetch(name: HubName) -> Fetched:
@@ -42,13 +45,14 @@ def fetch(name: HubName) -> Fetched:
 
 def _ask(name: HubName) -> Exception | None:
     """Why the hub does not tell of a model, soon; None if it does. Raises CheckpointError for an unknown revision."""
-    from huggingface_hub import HfApi, get_session
+    from huggingface_hub import HfApi, constants, get_session
     from huggingface_hub.errors import HTTPError, RevisionNotFoundError  # type: ignore[attr-defined]
 
     # One number would hold for slow answers too; the class is that of the client which huggingface_hub chose.
     timeout: Any = type(get_session().timeout)(ANSWER_SECONDS, connect=CONNECT_SECONDS)
     try:
-        HfApi().model_info(name.repo_id, revision=name.revision, timeout=timeout)
+        with asking(constants.ENDPOINT, ADVICE):
+            HfApi().model_info(name.repo_id, revision=name.revision, timeout=timeout)
     except RevisionNotFoundError as error:
         raise CheckpointError(_explain(name, error)) from error
     except (OSError, ValueError, HTTPError) as error:

@@ -1,4 +1,4 @@
-"""What a run has done so far, kept so that `--resume` can go on, and proof that it is still the same run."""
+"""What a run has done so far, kept so that the next can go on, and proof that it is still the same run."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Journal(Generic[Record]):
         if changes:
             raise OutputError(
                 f"cannot resume, this is not the run that was begun: {changes}; "
-                f"undo the change, or delete {path.parent} to start anew"
+                f"undo the change, or start again with --fresh, which deletes what is done ({path.parent})"
             )
         try:
             return cls(path, wanted, kind.model_validate(stored["record"]), vouch, resumed=True)
@@ -113,11 +113,11 @@ def _is_older(path: Path) -> bool:
 
 
 def _other(path: Path) -> OutputError:
-    return OutputError(f"cannot resume: {path} is of another hyocr; delete {path.parent} to start anew")
+    return OutputError(f"cannot resume: {path} is of another hyocr; --fresh starts again, without {path.parent}")
 
 
 def _unreadable(path: Path) -> OutputError:
-    return OutputError(f"cannot resume: {path} is unreadable; delete {path.parent} to start anew")
+    return OutputError(f"cannot resume: {path} is unreadable; --fresh starts again, without {path.parent}")
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

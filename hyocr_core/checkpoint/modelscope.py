@@ -11,6 +11,7 @@ from typing import Any
 from hyocr_core.checkpoint.fetched import ANSWER_SECONDS, CONNECT_SECONDS, Fetched, patterns
 from hyocr_core.checkpoint.hub_name import HubName
 from hyocr_core.errors import CheckpointError, one_line
+from hyocr_core.progress import asking
 
 NEWEST = "master"
 """The branch that ModelScope takes where no revision is named."""
@@ -72,7 +73,8 @@ def _ask(library: Any, name: HubName) -> tuple[Any, list[dict[str, Any]]]:
     import requests
 
     endpoint = library.get_default_config().endpoint
-    requests.head(endpoint, timeout=(CONNECT_SECONDS, ANSWER_SECONDS), allow_redirects=False)
+    with asking(endpoint, "a local folder works without it"):
+        requests.head(endpoint, timeout=(CONNECT_SECONDS, ANSWER_SECONDS), allow_redirects=False)
     api = library.HubApi(endpoint=library.HubApi().resolve_endpoint_for_read(name.repo_id))
     return api, api.legacy.list_repo_files(name.repo_id, "model", revision=name.revision or NEWEST)
 

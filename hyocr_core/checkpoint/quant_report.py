@@ -48,6 +48,14 @@ class ModelRecord(FrozenModel):
         """As a command names it."""
         return self.source if self.subfolder is None else f"{self.source}/{self.subfolder}"
 
+    @property
+    def typed(self) -> str:
+        """What a command takes: the model of the hub at its revision; of a folder no more than where its path goes."""
+        if "/" not in self.source:
+            return f"path/to/{self.source}"
+        revision = "" if self.revision is None else f"@{self.revision}"
+        return f"{self.source}{revision}{'' if self.subfolder is None else f'/{self.subfolder}'}"
+
 
 class CalibrationRecord(FrozenModel):
     source: str
@@ -144,6 +152,7 @@ class GateFigure(FrozenModel):
     bound: float
     value: float = Field(description="in the unit of the bound")
     passed: bool
+    unit: str = Field("", description="of value and bound, in words")
 
 
 class GateRecord(FrozenModel):

@@ -25,7 +25,7 @@ from torch import Tensor
 from hyocr_core.checkpoint.durable import LONGEST_NAME, copy_file, replacing, save_bytes, sync, try_lock, writing
 from hyocr_core.checkpoint.reader import CONFIG_NAME, CheckpointReader, digest
 from hyocr_core.checkpoint.shards import TensorInfo, iterate_shard, save_sharded, save_tensors, scan_shard
-from hyocr_core.errors import BadInputError, CheckpointError, OutputError, RunError
+from hyocr_core.errors import BadInputError, CheckpointError, ConfigError, OutputError, RunError
 from hyocr_core.outside.home import expanded
 
 SHARD_BYTES = 512 * 2**20
@@ -56,12 +56,22 @@ def is_unfinished(target: Path) -> bool:
     return _journal(stage_folder(_usable(target))).is_file()
 
 
+def goes_on(target: Path, *, resume: bool | None, fresh: bool) -> bool:
+    """Whether a run for `target` continues an unfinished one, None: if there is one. fresh: gives that up.
+
+    Raises ConfigError when both are asked for.
+    """
+    if resume and fresh:
+        raise ConfigError("resume goes on with an unfinished run, and fresh deletes it: give one of them")
+    return is_unfinished(target) if resume is None and not fresh else bool(resume)
+
+
 def existing_folder(target: Path) -> Path:
     """Return `target`, a resolved path, or the nearest of its parents that is there."""
     return next(path for path in (target, *target.parents) if path.is_dir())
 
 
-def check_target(target: Path, *, resume: bool) -> None:
+def check_target(target: Path, *, resume: bool, fresh: bool = False) -> None:
     """Raise OutputError as `StagedCheckpoint.open` would; write nothing."""
     target = _usable(target)
     folder = stage_folder(target)
@@ -73,7 +83,7 @@ def check_target(target: Path, *, resume: bool) -> None:
         )
     if (folder / "lock").is_file():
         os.close(_take_lock(folder, target))
-    if not resume:
+    if not resume and not fresh:
         _refuse_unfinished(target, folder)
 
 
@@ -102,11 +112,12 @@ class StagedCheckpoint:
         self._resumed = resumed
 
     @classmethod
-    def open(cls, target: Path, *, resume: bool) -> StagedCheckpoint:
+    def open(cls, target: Path, *, resume: bool, fresh: bool = False) -> StagedCheckpoint:
         """Take the stage of `target`, a folder that is empty or does not exist.
 
+        fresh: delete what an unfinished run has done.
         Raises OutputError when the target cannot be used, another run holds it, an unfinished run would be lost
-        (`resume` false), or there is none (`resume` true).
+        (`resume` and `fresh` false), or there is none (`resume` true).
         """
         target = _usable(target)
         folder = stage_folder(target)
@@ -116,7 +127,7 @@ class StagedCheckpoint:
         _make_folder(folder)
         stage = cls(target, folder, _take_lock(folder, target), resumed=resume)
         if not resume:
-            stage._start_anew()
+            stage._start_anew(fresh=fresh)
         stage._parts.mkdir(exist_ok=True)
         return stage
 
@@ -149,7 +160,7 @@ class StagedCheckpoint:
         try:
             return dict(iterate_shard(path, scan_shard(path)))
         except CheckpointError as error:
-            raise OutputError(f"cannot resume: {error}; delete {self.folder} to start anew") from error
+            raise OutputError(f"cannot resume: {error}; --fresh starts again, without {self.folder}") from error
 
     def build(
         self,
@@ -249,9 +260,10 @@ class StagedCheckpoint:
     def _parts(self) -> Path:
         return self.folder / "parts"
 
-    def _start_anew(self) -> None:
+    def _start_anew(self, *, fresh: bool) -> None:
         try:
-            _refuse_unfinished(self.target, self.folder)
+            if not fresh:
+                _refuse_unfinished(self.target, self.folder)
         except OutputError:
             self.close()
             raise
@@ -304,7 +316,7 @@ def _refuse_unfinished(target: Path, stage: Path) -> None:
     if _journal(stage).is_file():
         raise OutputError(
             f"an unfinished run for {target} is in {stage}: "
-            "continue it with --resume, or delete that folder to start anew"
+            "continue it with --resume, or start again with --fresh, which deletes what it has done"
         )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyocr_core.progress import doing, idle
 from hyocr_core.shown import message
 
 if TYPE_CHECKING:
@@ -31,8 +32,14 @@ def stderr_console() -> Console:
     return PlainConsole(stderr=True)
 
 
+def loading() -> None:
+    """Say that the libraries are imported which take seconds."""
+    doing("loading torch and transformers")
+
+
 def say(text: object = "", *, err: bool = False, colour: str | None = None) -> None:
     """Print one line, as short and as harmless as every message."""
+    idle()
     click.secho(message(str(text)), err=err, fg=colour)
 
 
@@ -42,6 +49,7 @@ tell = partial(say, err=True)
 
 def print_json(data: Any) -> None:
     """Print `data` on stdout as JSON, in ASCII so that no locale can refuse it."""
+    idle()
     click.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
@@ -53,16 +61,19 @@ def stdout_width() -> int:
 def print_table(table: Table) -> None:
     """Print a table on stdout: as wide as the terminal; in a pipe one line for each row, without colours."""
     from hyocr_core.terminal.console import PlainConsole
+    from hyocr_core.terminal.fitting_tables import fitted
 
     console = PlainConsole(width=stdout_width())
     with console.capture() as capture:
-        console.print(table)
+        console.print(fitted(table, console, console.width))
+    idle()
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
 
 
 def print_sentences(text: str) -> None:
     """Print a paragraph on stdout, broken between words where a terminal is narrow."""
+    idle()
     lines = wrap(message(text, 10_000), stdout_width(), break_long_words=False, break_on_hyphens=False)
     for line in lines:
         click.echo(line)
@@ -77,6 +88,11 @@ def say_verdict(verdict: VerdictRecord, *, err: bool = False) -> None:
         print_sentences(verdict.text)
     for warning in verdict.warnings:
         say(f"warning: {warning}", err=err, colour="yellow")
+
+
+def is_verbose() -> bool:
+    """Whether `-v` was given."""
+    return bool(click.get_current_context().meta.get(VERBOSE))
 
 
 def command_line() -> list[str]:
@@ -97,5 +113,5 @@ def verbose_option() -> click.Option:
         envvar="HYOCR_DEBUG",
         expose_value=False,
         callback=_remember,
-        help="Show the traceback of an error; HYOCR_DEBUG=1 does the same.",
+        help="Show tables whole, and the traceback of an error; HYOCR_DEBUG=1 does the same.",
     )

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hyocr_core.cli import completion
-from hyocr_core.cli.common import print_json, print_table, say
+from hyocr_core.cli.common import loading, print_json, print_table, say
 from hyocr_core.cli.serving_options import NAMES, Asked, print_serving, serving_options
+from hyocr_core.cli.subjects import with_model
 from hyocr_core.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "be imported, no method works, a cache cannot be written, --python has no vLLM, or --fits is answered with no."
 )
 @click.option("--python", type=click.Path(path_type=Path), help="Interpreter to look for vLLM in.  [default: this one]")
-@click.argument("model", required=False, shell_complete=completion.paths)
+@with_model("Checkpoint folder or model of the hub whose serving memory to tell.")
 @serving_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on stdout.")
 @click.pass_context
@@ -46,6 +46,7 @@ def doctor(
     hyocr doctor --python /opt/vllm/bin/python
     """
     try:
+        loading()
         # Imported here: torch takes seconds, and --help must not wait for it.
         from hyocr_core.doctor.examine import examine
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyocr_core.cli import completion
 from hyocr_core.cli.common import (
     command_line,
+    loading,
     print_json,
     print_table,
     say_verdict,
@@ -17,7 +17,8 @@ from hyocr_core.cli.common import (
     tell,
     verbose_option,
 )
-from hyocr_core.cli.settings_options import PLUGINS, settings_options
+from hyocr_core.cli.settings_options import PLUGINS, key_help, settings_options
+from hyocr_core.cli.subjects import resume_option, with_model
 from hyocr_core.errors import RunError
 from hyocr_core.settings.eval_config import EvalConfig, merge_eval_config
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     params=[verbose_option()],
     epilog="Exit codes: 0 done, 1 the run or the gate failed, 2 bad input, 130 interrupted.",
 )
-@click.argument("model", required=False, shell_complete=completion.paths)
+@with_model(key_help("model"))
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="YAML file; options win over it.")
 @settings_options(*(key for key in EvalConfig.model_fields if key != "model"))
 @click.option(
@@ -41,11 +42,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder that keeps what was read until the result is there.  [default: ~/.cache/hyocr/eval]",
 )
-@click.option(
-    "--resume/--no-resume",
-    default=True,
-    show_default=True,
-    help="Go on after the pages that an interrupted run of the same evaluation has read.",
+@resume_option(
+    "Go on after the pages that an interrupted run of the same evaluation has read, or start again.  [default: go on]",
+    "--no-resume",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result, page by page, as JSON on stdout.")
 @click.option(
@@ -59,7 +58,7 @@ if TYPE_CHECKING:
 def eval_command(
     file: Path | None,
     state: Path | None,
-    resume: bool,
+    resume: bool | None,
     as_json: bool,
     csv_file: Path | None,
     record: bool,
@@ -91,6 +90,7 @@ def eval_command(
     \b
     hyocr eval HunyuanOCR-int4 --data pages/ --baseline tencent/HunyuanOCR
     """
+    loading()
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.evaluation.evaluate import draw_records, evaluated
     from hyocr_core.evaluation.reading.kept import default_state
@@ -112,7 +112,7 @@ def eval_command(
     try:
         with (
             TerminalProgress(stderr_console()) as progress,
-            evaluated(config, found, state=state, resume=resume, progress=progress) as result,
+            evaluated(config, found, state=state, resume=resume is not False, progress=progress) as result,
         ):
             progress.close()
             # Printed last: a stdout that breaks loses nothing.
@@ -143,6 +143,7 @@ def _record(folder: Path, result: EvalResult, records: Sequence[Record]) -> None
     from hyocr_core.checkpoint.output_file import REPORT
     from hyocr_core.checkpoint.quant_report import FILE_NAME
     from hyocr_core.evaluation.recorded.record_folder import (
+        load_earlier,
         load_evaluations,
         pages_key,
         save_eval_command,
@@ -156,6 +157,9 @@ def _record(folder: Path, result: EvalResult, records: Sequence[Record]) -> None
     save_evaluation(folder, result, records)
     save_eval_command(folder, result, command_line())
     written, shown = folder / REPORT, load_evaluations(folder)[0].key == pages_key(result)
+    before = [each.name for each in load_earlier(folder) if each.key == pages_key(result)]
+    if before:
+        tell(f"the evaluation of these pages before is kept: hyocr report {folder} --evaluation {before[0]}")
     if not shown:
         tell("page and card tell of more pages, which were evaluated before; this evaluation is kept beside that")
     # Of another tool's checkpoint nobody knows how it was made, which is what card and page tell.

@@ -15,8 +15,10 @@ import click
 
 from hyocr_core._version import __version__
 from hyocr_core.cli.common import COMMAND_LINE, VERBOSE, tell, verbose_option
+from hyocr_core.cli.status_line import StatusLine
 from hyocr_core.cli.streams import own_streams
 from hyocr_core.errors import BadInputError, HyocrError, RunError
+from hyocr_core.progress import watched
 from hyocr_core.shown import LONGEST, message, visible
 
 COMMANDS = {
@@ -82,7 +84,7 @@ class LazyGroup(click.Group):
         A name that no file can have ends it so too, wherever it is met.
         """
         try:
-            with _harmless():
+            with _harmless(), watched(StatusLine()):
                 return super().invoke(ctx)
         except HyocrError as error:
             _fail(ctx, error, error)

@@ -23,7 +23,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 SLOW_IMPORT = 1.0
 """Seconds after which the import of a plugin is remarked on: `hyocr methods show` waits for it."""
 
-NO_METHODS = "no method is installed; try: pip install hyocr-plugin-gptq"
+NO_METHODS = (
+    "no method is installed; try: pip install hyocr-plugin-gptq, or in a clone of the repository ./plugins/gptq"
+)
 
 
 @click.group(invoke_without_command=True)
@@ -56,6 +58,9 @@ def show(name: str, as_json: bool) -> None:
     """Show the options of a method: key, type, default, meaning.
 
     NAME is a method, or distribution:method. With --json, prints the JSON Schema.
+
+    \b
+    hyocr methods show gptq
     """
     schema = load_method(name).spec.config_class.model_json_schema()
     if as_json:
@@ -68,7 +73,11 @@ def show(name: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
-    """Import each method and say what is broken and why; exit 1 if any is."""
+    """Import each method and say what is broken and why; exit 1 if any is.
+
+    \b
+    hyocr methods check
+    """
     results = [(entry, *_examine(entry)) for entry in installed_methods()]
     if as_json:
         found = ({"problem": problem, "remarks": remarks} for _, problem, remarks in results)
@@ -88,7 +97,7 @@ def check(context: click.Context, as_json: bool) -> None:
 def new(name: str, output: Path | None) -> None:
     """Write a new method as a complete distribution: code, tests, README and CI.
 
-    It begins as round-to-nearest, works at once and passes the conformance kit; put your algorithm in its place.
+    It begins as round to nearest (RTN), works at once and passes the conformance kit; put your algorithm in its place.
 
     \b
     hyocr methods new my-method

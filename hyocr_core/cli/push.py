@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hyocr_core.cli.common import print_json, say, stderr_console
+from hyocr_core.cli.common import loading, print_json, say, stderr_console
 
 
 @click.command(epilog="Exit codes: 0 done, 1 the upload failed, 2 bad input, 130 interrupted.")
@@ -32,6 +32,7 @@ def push(
     \b
     hyocr push HunyuanOCR-int4 user/HunyuanOCR-int4 --private
     """
+    loading()
     from hyocr_core.checkpoint.push import push as upload
 
     if not force:

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core.cli import completion
-from hyocr_core.cli.common import command_line, print_json, print_table, say, say_verdict, stderr_console, tell
+from hyocr_core.cli.common import (
+    command_line,
+    is_verbose,
+    loading,
+    print_json,
+    print_table,
+    say,
+    say_verdict,
+    stderr_console,
+    tell,
+)
 from hyocr_core.cli.serving_options import NAMES, Asked, print_serving, serving_options
+from hyocr_core.cli.subjects import resume_option, with_model
 from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.errors import ConfigError, one_line
 from hyocr_core.settings.run_config import RunConfig
@@ -38,11 +49,9 @@ if TYPE_CHECKING:
     shell_complete=completion.paths,
     help="Rules of which method quantizes which linears, instead of --method.",
 )
-@click.option(
-    "--model",
-    shell_complete=completion.paths,
-    help="Checkpoint folder, or a model on the Hugging Face hub: tencent/HunyuanOCR, a folder in it as in "
-    "tencent/HunyuanOCR/v1.0, either with @REVISION, or its URL.",
+@with_model(
+    "Checkpoint folder, or a model on the Hugging Face hub: tencent/HunyuanOCR, a folder in it as in "
+    "tencent/HunyuanOCR/v1.0, either with @REVISION, or its URL."
 )
 @click.option("--revision", help="Commit, branch or tag of a model on the hub.  [default: the newest]")
 @click.option("--output", shell_complete=completion.paths, help="Folder to write; new or empty.")
@@ -65,6 +74,8 @@ if TYPE_CHECKING:
 @click.option("--format", "format_", help="Checkpoint format; short for -o format=...")
 @click.option(
     "--calib",
+    "--data",
+    "calib",
     shell_complete=completion.paths,
     help="Pages: a folder of images and PDFs, a JSONL or PDF file, hf:DATASET[:SPLIT][?image=COL&text=COL&prompt=COL], "
     "synthetic[:N], or several joined by commas.  [default: synthetic]",
@@ -135,7 +146,10 @@ if TYPE_CHECKING:
     shell_complete=completion.observers,
     help="Run an observer beside the hooks; `hyocr observers` lists them. Again for another, or another option.",
 )
-@click.option("--resume", is_flag=True, help="Go on after the last whole block of an interrupted run.")
+@resume_option(
+    "Go on with an interrupted run, which must be there and have the same settings, or start again and delete "
+    "what it has done.  [default: go on if there is one]"
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, how large, long and loadable; write nothing.")
 @serving_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report, or the plan, as JSON on stdout.")
@@ -149,7 +163,7 @@ def quant(
     observers: tuple[str, ...],
     metrics: tuple[str, ...],
     format_: str | None,
-    resume: bool,
+    resume: bool | None,
     dry_run: bool,
     asked: Asked,
     as_json: bool,
@@ -160,11 +174,11 @@ def quant(
     The YAML file has the keys of hyocr or is one of the AngelSlim toolkit; its names of methods, such as int4_gptq,
     are understood too.
 
-    With --eval the finished checkpoint reads pages before it appears, and so do the original and, if the method learns
-    from data, the original rounded to nearest. Bounds of --gate: cer, wer: at most so many percentage points above the
-    original; loops, cut: at most so many more pages that end in a repetition loop, or at the limit of tokens;
-    agreement, identical: at least this fraction of next tokens, or of whole pages, like the original's; kl: at most
-    this divergence. A checkpoint that fails is left in OUTPUT.unaccepted.
+    With --eval the finished checkpoint reads pages before it appears, and so do the original and, if the method
+    learns from data, the original in round to nearest (RTN). Bounds of --gate: cer, wer: at most so many percentage
+    points above the original; loops, cut: at most so many more pages that end in a repetition loop, or at the limit
+    of tokens; agreement, identical: at least this fraction of next tokens, or of whole pages, like the original's;
+    kl: at most this divergence. A checkpoint that fails is left in OUTPUT.unaccepted.
 
     \b
     hyocr quant --method gptq --model tencent/HunyuanOCR --calib pages/ --output HunyuanOCR-int4
@@ -175,6 +189,7 @@ def quant(
     run, notes = merge_run_config(file, flags, overrides, observers, metrics, layers)
     for note in notes:
         tell(f"{file}: {note}")
+    loading()
     if dry_run:
         plan = _plan(run, asked, resume=resume)
         _print_plan(plan, as_json=as_json)
@@ -190,7 +205,7 @@ def quant(
     refuse_shortcomings(run, report)
 
 
-def _run(run: RunConfig, *, resume: bool) -> QuantReport:
+def _run(run: RunConfig, *, resume: bool | None) -> QuantReport:
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.run.publish import published_at
     from hyocr_core.run.quantize import quantize
@@ -200,13 +215,13 @@ def _run(run: RunConfig, *, resume: bool) -> QuantReport:
     console = stderr_console()
     try:
         with TerminalProgress(console) as progress:
-            report = quantize(run, resume=resume, progress=progress)
+            report = quantize(run, resume=resume or None, fresh=resume is False, progress=progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "interrupted; the same command with --resume goes on after the last whole block, or page read"
+            "interrupted; the same command goes on after the last whole block, or page read"
         ) from None
     place = published_at(run, report)
-    print_report(console, report, place)
+    print_report(console, report, place, whole=is_verbose())
     tell(_draw_page(place))
     if report.evaluation is not None and report.evaluation.verdict is not None:
         say_verdict(report.evaluation.verdict, err=True)
@@ -229,14 +244,14 @@ def _draw_page(place: Path) -> str:
         return f"warning: the report page could not be drawn ({reason}); `hyocr report {place}` tries again"
 
 
-def _plan(run: RunConfig, asked: Asked, *, resume: bool) -> DryRun:
+def _plan(run: RunConfig, asked: Asked, *, resume: bool | None) -> DryRun:
     # Imported here as above.
     from hyocr_core.run.dry_run import plan_run
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
     limit, load = asked.limit, asked.load
     with TerminalProgress(stderr_console()) as progress:
-        return plan_run(run, resume=resume, progress=progress, load=load, limit=limit)
+        return plan_run(run, resume=resume or None, fresh=resume is False, progress=progress, load=load, limit=limit)
 
 
 def _print_plan(plan: DryRun, *, as_json: bool) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core.cli import completion
-from hyocr_core.cli.common import print_json, print_table, stderr_console, tell
+from hyocr_core.cli.common import loading, print_json, print_table, stderr_console, tell
 from hyocr_core.cli.settings_options import PLUGINS, settings_options
+from hyocr_core.cli.subjects import assigned
 from hyocr_core.errors import CalibrationError, RunError
 from hyocr_core.settings.eval_config import EvalConfig, merge_eval_config
 from hyocr_core.shown import visible
@@ -24,15 +25,28 @@ if TYPE_CHECKING:
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
 KEYS = (
-    *("task", "system", "max_pixels", "revision", "backend", "backend_options", "python", "timeout", "forward"),
+    *(
+        "num_samples",
+        "seed",
+        "task",
+        "system",
+        "max_pixels",
+        "revision",
+        "backend",
+        "backend_options",
+        "python",
+        "timeout",
+        "forward",
+    ),
     *("repetition_penalty", "max_new_tokens", "keep_loops", "device"),
 )
 """Of an evaluation, what this command takes too."""
 
 
 @click.command(epilog="Exit codes: 0 done, 1 a page was not read, 2 bad input, 130 interrupted.")
-@click.argument("model", shell_complete=completion.paths)
-@click.argument("pages", metavar="PAGES", shell_complete=completion.paths)
+@click.argument("named", nargs=-1, metavar="MODEL PAGES", shell_complete=completion.paths)
+@click.option("--model", shell_complete=completion.paths, help="The model; then the only argument is PAGES.")
+@click.option("--data", shell_complete=completion.paths, help="The pages; then the only argument is MODEL.")
 @click.option(
     "--beside",
     metavar="OTHER",
@@ -46,7 +60,15 @@ KEYS = (
     type=click.Path(path_type=Path, dir_okay=False),
     help="New JSONL file for a row of each page, its images beside it: to be corrected, and given as --data.",
 )
-def read(model: str, pages: str, beside: str | None, as_json: bool, output: Path | None, **given: Any) -> None:
+def read(
+    named: tuple[str, ...],
+    model: str | None,
+    data: str | None,
+    beside: str | None,
+    as_json: bool,
+    output: Path | None,
+    **given: Any,
+) -> None:
     """Show what a checkpoint reads on your pages.
 
     MODEL is a checkpoint folder or a model on the hub, named as for hyocr quant. PAGES is an image, a PDF file, a
@@ -62,13 +84,17 @@ def read(model: str, pages: str, beside: str | None, as_json: bool, output: Path
     hyocr read HunyuanOCR-int4 scan.pdf
     hyocr read HunyuanOCR-int4 pages/ --beside tencent/HunyuanOCR --output rows.jsonl
     """
+    said = assigned(named, {"MODEL": model, "PAGES": data})
+    loading()
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.evaluation.recorded.rows import new_rows
     from hyocr_core.evaluation.transcribe import open_pages, transcribe
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
     plugins = {key: given.pop(key) for key in PLUGINS if key in given}
-    config = merge_eval_config(None, {"model": model, "data": pages, "baseline": beside, **given}, plugins)
+    config = merge_eval_config(
+        None, {"model": said["MODEL"], "data": said["PAGES"], "baseline": beside, **given}, plugins
+    )
     records = open_pages(config, tell)
     with ExitStack() as stack:
         rows = None if output is None else stack.enter_context(new_rows(output))

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-FLAGS = {"rounded": "--rtn"}
-"""Options that are not called as their key."""
+FLAGS = {"rounded": ("--rtn",), "baseline": ("--baseline", "--original")}
+"""Options that are not called as their key, or not only so."""
 
 PLUGINS = tuple(key for key, field in EvalConfig.model_fields.items() if field.default_factory is dict)
 """Keys that are plugins with options, which options add to."""
@@ -40,15 +40,20 @@ def settings_options(*keys: str) -> Callable[[Command], Command]:
     def add(command: Command) -> Command:
         for key in reversed(keys):
             how = _how(key, EvalConfig.model_fields[key])
-            command = click.option(FLAGS.get(key, f"--{key.replace('_', '-')}"), key, **how)(command)
+            command = click.option(*FLAGS.get(key, (f"--{key.replace('_', '-')}",)), key, **how)(command)
         return command
 
     return add
 
 
+def key_help(key: str) -> str:
+    """What the settings say of a key, as a sentence."""
+    said = EvalConfig.model_fields[key].description or ""
+    return f"{said[:1].upper()}{said[1:]}."
+
+
 def _how(key: str, field: FieldInfo) -> dict[str, Any]:
-    said = field.description or ""
-    text = f"{said[:1].upper()}{said[1:]}."
+    text = key_help(key)
     if field.annotation is bool:
         return {"is_flag": True, "default": None, "help": text}
     shown = f"  [default: {field.default}]" if isinstance(field.default, str | int | float) else ""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hyocr_core.cli.common import print_json, stderr_console, tell
+from hyocr_core.cli.common import loading, print_json, stderr_console, tell
 from hyocr_core.cli.compare import csv_option, print_several
 from hyocr_core.cli.methods import print_rows
+from hyocr_core.cli.subjects import resume_option
 from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import RunError
 from hyocr_core.settings.run_file import load_yaml
@@ -24,15 +25,19 @@ PAGE = "index.html"
 
 @click.command(epilog="Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted.")
 @click.argument("file", type=click.Path(path_type=Path))
+@resume_option("Go on with runs that were interrupted, or start these again; what is finished stays.  [default: go on]")
 @click.option("--dry-run", is_flag=True, help="List the runs, and which of them are there already; make none.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison, or the list, as JSON on stdout.")
 @csv_option
-def sweep(file: Path, dry_run: bool, as_json: bool, csv_file: Path | None) -> None:
+def sweep(file: Path, resume: bool | None, dry_run: bool, as_json: bool, csv_file: Path | None) -> None:
     """Run a small grid of quantizations, and say which one to take.
 
     FILE is YAML. Every combination of an entry's grid is quantized into a folder of the output, and evaluated beside
     the original; index.html beside them compares them, as hyocr compare does. The same command goes on after an
     interruption, and makes only what is not there yet.
+
+    \b
+    hyocr sweep sweep.yaml --dry-run
 
     \b
     model: tencent/HunyuanOCR
@@ -48,6 +53,7 @@ def sweep(file: Path, dry_run: bool, as_json: bool, csv_file: Path | None) -> No
           group_size: [64, 128]
           ignore: [[], [model.layers.0]]
     """
+    loading()
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.evaluation.recorded.comparison import side_by_side
     from hyocr_core.evaluation.recorded.csv_file import check_comparison_csv, write_comparison_csv
@@ -66,7 +72,7 @@ def sweep(file: Path, dry_run: bool, as_json: bool, csv_file: Path | None) -> No
         return
     try:
         with TerminalProgress(stderr_console()) as progress:
-            outcome = run_sweep(planned, progress)
+            outcome = run_sweep(planned, progress, fresh=resume is False)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where this one stopped") from None
     if outcome.done:

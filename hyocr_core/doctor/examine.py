@@ -25,8 +25,10 @@ def examine(python: Path | None = None) -> Examination:
     formats = loads.find_loads(vllm, here)
     caches = storage.find_caches()
     plugins = _find_plugins()
+    extras = packages.find_extras()
     problems += [
         *packages.check_packages(found),
+        *packages.check_extras(extras),
         *_check_plugins(plugins),
         *machine.check_machine(here),
         *loads.check_loads(formats, vllm, asked=python is not None),
@@ -39,7 +41,7 @@ def examine(python: Path | None = None) -> Examination:
         python=platform.python_version(),
         executable=sys.executable,
         packages=tuple(found),
-        extras=tuple(packages.find_extras()),
+        extras=tuple(extras),
         plugins=tuple(plugins),
         forward=forward,
         vllm=vllm,
@@ -69,6 +71,10 @@ def _check_plugins(plugins: list[Plugin]) -> Iterator[Problem]:
             advice = f"{plugin.problem}; if that stays: pip uninstall {plugin.distribution}"
             yield Problem(broken=False, about=about, advice=advice)
     if not any(plugin.kind == "method" and plugin.problem is None for plugin in plugins):
-        yield Problem(broken=True, about="methods", advice="none works: pip install hyocr-plugin-gptq")
+        yield Problem(
+            broken=True,
+            about="methods",
+            advice="none works: pip install hyocr-plugin-gptq, or in a clone of the repository ./plugins/gptq",
+        )
     if not any(plugin.kind == "format" and plugin.problem is None for plugin in plugins):
         yield Problem(broken=True, about="formats", advice="none works: pip install --force-reinstall hyocr-core")

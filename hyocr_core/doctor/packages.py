@@ -47,6 +47,25 @@ def find_extras() -> list[Extra]:
     return extras
 
 
+READS = {
+    "datasets": "datasets of the hub",
+    "documents": "tables and formulas, for their metrics",
+    "heif": "HEIC images",
+    "modelscope": "models of ModelScope",
+    "pdf": "PDF files",
+}
+"""What an extra is for; the others are for those who write plugins."""
+
+
+def check_extras(extras: list[Extra]) -> Iterator[Problem]:
+    """Say which extras would read more, and how they come."""
+    lacking = [extra.name for extra in extras if extra.name in READS and not extra.installed]
+    if lacking:
+        reads = ", ".join(READS[name] for name in lacking)
+        advice = f"to read {reads}: pip install '{CORE}[{','.join(lacking)}]'"
+        yield Problem(broken=False, about="extras", advice=advice)
+
+
 def find_vllm(python: Path | None) -> Vllm:
     """The vLLM of another interpreter, or of this one, in a process of its own."""
     path = str(python or sys.executable)

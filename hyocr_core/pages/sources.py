@@ -17,6 +17,7 @@ from hyocr_core.pages.jsonl import read_jsonl
 from hyocr_core.pages.prompts import with_system, with_task
 from hyocr_core.pages.synthetic import DEFAULT_PAGES, SCHEME
 from hyocr_core.plugin.schemes import installed_sources, open_scheme
+from hyocr_core.progress import doing, idle
 from hyocr_core.shown import message
 
 FORMS = "a folder of images, a JSONL, PDF or image file, hf:DATASET or synthetic[:N]"
@@ -41,9 +42,11 @@ def draw_pages(
     system: the system message of all of them, which then may bring none; None leaves each its own, or the default.
     say: is told of files that are no pages, and of pages left out as copies; see `select`.
     """
+    doing(f"looking for pages in {source_name(spec)}")
     found = find_pages(spec)
     records = with_task(with_system(found.records, system), task)
     chosen = _select(records, num_samples, seed, keep_duplicates=keep_duplicates)
+    idle()
     drawn = replace(chosen, files=found.files)
     for line in drawn.lines():
         say(line)
@@ -134,6 +137,7 @@ def _select(records: Sequence[Record], num_samples: int | None, seed: int, *, ke
     for index in _draw(len(records), wanted, seed):
         if len(chosen) == wanted:
             break
+        doing(f"looking for copies among {wanted} pages: {len(chosen) + 1}")
         if keep_duplicates or distinct.take(records[index]):
             chosen.append(index)
     return Found([records[index] for index in sorted(chosen)], copies=distinct.copies)

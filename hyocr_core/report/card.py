@@ -17,7 +17,7 @@ from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, GateRecord, QuantReport, ScoreRecord, read_report
 from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.gate import failures
-from hyocr_core.evaluation.scores.numbers import agreed, measured, number, percent, points, signed_span, size, span
+from hyocr_core.evaluation.scores.numbers import RTN, agreed, measured, number, percent, points, signed_span, size, span
 from hyocr_core.formats import TRANSFORMERS
 from hyocr_core.models.known_formats import known_formats, known_runtimes
 from hyocr_core.outside.aliases import check_aliases
@@ -149,9 +149,9 @@ def _shapes(report: QuantReport) -> dict[str, tuple[int, int]]:
 
 
 def _accuracy(report: QuantReport, name: str) -> str:
-    own, base = shlex.quote(message(name)), shlex.quote(message(report.model.name))
+    own, base = shlex.quote(message(name)), shlex.quote(message(report.model.typed))
     measure = f"hyocr eval {own} --data your-pages/ --baseline {base}"
-    own = f"On your own pages:\n\n```sh\n{measure}\n```"
+    own = f"On your own pages, where the folder {code(name)} lies:\n\n```sh\n{measure}\n```"
     if report.evaluation is None:
         return f"Not measured yet. {own}"
     return "\n\n".join([*_found(report.evaluation), *_measured(report.evaluation), *_gate(report), own])
@@ -168,7 +168,7 @@ def _measured(numbers: EvaluationRecord) -> Iterator[str]:
     """A sentence on how, a table of what, a sentence on the difference. No times: the card is the same each run."""
     pages = f"{numbers.pages} pages of {markdown(numbers.data)}{_scaled(numbers.max_pixels)}{markdown(told(numbers))}"
     yield f"{pages}, read greedily ({numbers.decoding}, seed {numbers.seed}, device {numbers.device}):"
-    rows = {"original": numbers.baseline, "rounded to nearest": numbers.rounded, "this checkpoint": numbers.model}
+    rows = {"original": numbers.baseline, RTN: numbers.rounded, "this checkpoint": numbers.model}
     found = {label: score for label, score in rows.items() if score is not None}
     titles = [markdown(metric.title) for metric in numbers.metrics.values()]
     head = ("", "CER", "95 % interval", "agreement", "KL", "loops", *titles, "weights")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hyocr_core.evaluation.recorded.comparison import Several
 from hyocr_core.evaluation.recorded.evidence import Evidence
-from hyocr_core.evaluation.scores.numbers import number, percent, points, relative, size
+from hyocr_core.evaluation.scores.numbers import RTN, number, percent, points, relative, size
 from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
 from hyocr_core.models.spelling import tower_of
 from hyocr_core.report import plots
@@ -24,7 +24,7 @@ LOOKS = {"baseline": (plots.BASELINE, "s"), "rounded": (plots.ROUNDED, "D"), "mo
 
 def labels(evidence: Evidence) -> dict[str, str]:
     """How the page calls the checkpoints of an evaluation."""
-    return {"baseline": "baseline", "rounded": "round to nearest", "model": evidence.report.title}
+    return {"baseline": "baseline", "rounded": RTN, "model": evidence.report.title}
 
 
 def scores(result: EvalResult) -> dict[str, ModelScore]:

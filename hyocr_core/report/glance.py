@@ -9,6 +9,7 @@ from statistics import median_low
 from hyocr_core.checkpoint.quant_report import Outcome
 from hyocr_core.evaluation.recorded.evidence import Evidence
 from hyocr_core.evaluation.scores.numbers import (
+    RTN,
     agreed,
     count,
     number,
@@ -91,7 +92,7 @@ def _closeness(result: EvalResult) -> Iterator[str]:
         yield f"{identical}{agreement}."
     rounded: Comparison | None = result.rounded_comparison
     if rounded is not None and rounded.cer_difference is not None:
-        yield f"Plain rounding to nearest costs {points(rounded.cer_difference)} points."
+        yield f"Plain {RTN} costs {points(rounded.cer_difference)} points."
     loops = round(result.model.loop_rate * len(result.pages))
     if loops:
         yield f"{count(loops, 'page')} ended in a repetition loop."

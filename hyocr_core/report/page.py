@@ -11,10 +11,12 @@ from typing import Any
 
 from hyocr_core.checkpoint.durable import writing
 from hyocr_core.checkpoint.output_file import REPORT, check_output
+from hyocr_core.checkpoint.quant_report import QuantReport
 from hyocr_core.evaluation.recorded.comparison import Several, side_by_side
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
-from hyocr_core.evaluation.recorded.record_folder import Recorded
+from hyocr_core.evaluation.recorded.record_folder import Recorded, load_original
 from hyocr_core.evaluation.recorded.worst import worst_pages
+from hyocr_core.evaluation.scores.gate import AT_LEAST
 from hyocr_core.evaluation.scores.result import PageResult
 from hyocr_core.outside.regular import read_regular
 from hyocr_core.report import figures, glance
@@ -49,16 +51,22 @@ class ShownPage:
 
 
 def write_page(
-    folder: Path, others: Sequence[Path] = (), *, output: Path | None = None, cross_runtime: bool = False
+    folder: Path,
+    others: Sequence[Path] = (),
+    *,
+    output: Path | None = None,
+    cross_runtime: bool = False,
+    chosen: str | None = None,
 ) -> Path:
     """Write the page of a checkpoint to its report/index.html, or to `output`; return where it is.
 
     folder: what hyocr wrote, with or without a recorded evaluation. others: quantizations of the same model to put
     beside it, see `hyocr_core.evaluation.recorded.comparison.side_by_side`, which also explains cross_runtime.
+    chosen: the evaluation to tell of; None: that of most pages.
     The same evidence gives the same bytes. Raises CheckpointError for a folder that hyocr did not write, BadInputError
     for what cannot be compared, OutputError as `check_page`, RunError when the page cannot be written.
     """
-    evidence = gather(folder)
+    evidence = gather(folder, chosen)
     path = folder / REPORT / FILE_NAME if output is None else output
     if output is None:
         check_page(folder)
@@ -99,22 +107,30 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "ranked": sorted(blocks, key=lambda fact: fact.error, reverse=True)[:SHOWN_BLOCKS],
         "measured_blocks": result is not None and bool(result.blocks),
         "metric": own_metric(report),
-        "metrics": list(dict.fromkeys(name for layer in report.layers for name in layer.metrics)),
+        "metrics": _metrics(report, measured=result is not None and bool(result.layers)),
         "plots": _plots(evidence, layers, blocks, several),
         "worst": [] if recorded is None else [_shown(evidence, recorded, index) for index, _ in worst],
         "commands": {"Quantized by": evidence.command, "Evaluated by": recorded and recorded.command},
-        "further": [each.result for each in evidence.evaluations[1:]],
+        "further": evidence.others,
         "measure": _measure(evidence),
         "several": several,
         "ours": evidence.name,
         "kinds": kinds_of(report),
+        "at_least": AT_LEAST,
     }
 
 
+def _metrics(report: QuantReport, *, measured: bool) -> list[str]:
+    """The method's own measures of layers, but for what an evaluation has measured: one thing has one column."""
+    found = dict.fromkeys(name for layer in report.layers for name in layer.metrics)
+    return [name for name in found if not (measured and name == "weight_error")]
+
+
 def _measure(evidence: Evidence) -> str:
-    """The command that gives the numbers."""
-    source = evidence.report.model.source
-    name, baseline = shlex.quote(evidence.name), shlex.quote(source)
+    """The command that gives the numbers, to be pasted on this machine."""
+    original = load_original(evidence.folder)
+    baseline = evidence.report.model.typed if original is None else str(original)
+    name, baseline = shlex.quote(str(evidence.folder.resolve())), shlex.quote(baseline)
     return f"hyocr eval {name} --data your-pages/ --baseline {baseline} --record"
 
 

@@ -36,7 +36,7 @@ def rendered(template: str, context: Mapping[str, Any]) -> str:
         "size": numbers.size, "number": numbers.number, "seconds": numbers.seconds,
         "without_folders": text.without_folders, "model_name": text.checkpoint_name, "marked": text.marked,
         "relative": numbers.relative, "times": numbers.times, "source_name": source_name, "told": text.told,
-        "measured": numbers.measured, "measured_span": numbers.measured_span,
+        "metric_title": text.metric_title, "measured": numbers.measured, "measured_span": numbers.measured_span,
         "measured_difference": numbers.measured_difference,
     }  # fmt: skip
     return environment.get_template(template).render(context)

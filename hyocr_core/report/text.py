@@ -43,7 +43,7 @@ def without_folders(text: str) -> str:
 def checkpoint_name(score: ModelScore) -> str:
     """The id of a model of the hub, or the name of a folder without where it lies."""
     if score.revision is None:
-        return Path(score.model).name
+        return Path(score.model).name or Path(score.model).resolve().name
     return score.model if score.subfolder is None else f"{score.model}/{score.subfolder}"
 
 
@@ -51,3 +51,9 @@ def marked(text: str) -> str:
     """`text` of which something is to be seen even where it is white."""
     shown = text.replace("\n", "↵\n").replace("\t", "⇥")
     return shown if shown.strip(" ") else "␣" * len(shown)
+
+
+def metric_title(name: str) -> str:
+    """What a method's own measure of a layer is called: an error in calibration is none on the evaluation's pages."""
+    known = {"output_error": "calibration error", "output_error_rtn": "calibration error, RTN"}
+    return known.get(name, name.replace("_", " "))

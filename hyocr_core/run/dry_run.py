@@ -10,7 +10,7 @@ from pydantic import Field
 
 from hyocr_core.checkpoint.quant_report import MethodRecord
 from hyocr_core.checkpoint.space import free_disk
-from hyocr_core.checkpoint.writer import check_target
+from hyocr_core.checkpoint.writer import check_target, goes_on
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError, ConfigError
@@ -149,13 +149,15 @@ class DryRun(FrozenModel):
 def plan_run(
     run: RunConfig,
     *,
-    resume: bool = False,
+    resume: bool | None = None,
+    fresh: bool = False,
     progress: Progress | None = None,
     load: ServedLoad | None = None,
     limit: int | None = None,
 ) -> DryRun:
     """Do everything of a run that needs no weights but those of norms.
 
+    resume, fresh: as for `quantize`.
     load, limit: what is to be served with the result, and the bytes of memory that it should fit into.
     Raises what the run would raise for its input, by the same classes; only what all weights show is left to the run:
     NaN in them, and that a run to resume was begun with others.
@@ -164,7 +166,7 @@ def plan_run(
     job = prepare(run, progress)
     check_resources(job)
     trial = prepare_trial(job)
-    check_target(run.output, resume=resume)
+    check_target(run.output, resume=goes_on(run.output, resume=resume, fresh=fresh), fresh=fresh)
     check_norms(job)
     start = time.perf_counter()
     used, sizes, failures = _read_samples(job)

@@ -59,7 +59,8 @@ def publish(job: Job, done: Quantized, trial: Trial | None) -> QuantReport:
     if trial is not None:
         report = _try(job, done.stage, report, trial)
     _check_sources(job, done)
-    save_run(done.stage.checkpoint, _settings(job.run))
+    original = None if job.source.repo_id is not None else job.source.folder
+    save_run(done.stage.checkpoint, _settings(job.run), original)
     done.stage.publish(accepted=_under_its_name(job.run, report))
     return report
 

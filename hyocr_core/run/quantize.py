@@ -9,7 +9,7 @@ import torch
 from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.checkpoint.quant_report import QuantReport
 from hyocr_core.checkpoint.unchanged import Unchanged
-from hyocr_core.checkpoint.writer import StagedCheckpoint
+from hyocr_core.checkpoint.writer import StagedCheckpoint, goes_on
 from hyocr_core.plugin.watch import watching
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import versions
@@ -30,16 +30,24 @@ CALIBRATION = {"calib", "task", "system", "answers", "num_samples", "max_pixels"
 
 
 def quantize(
-    run: RunConfig, *, resume: bool = False, progress: Progress | None = None, drawn: Drawn | None = None
+    run: RunConfig,
+    *,
+    resume: bool | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+    drawn: Drawn | None = None,
 ) -> QuantReport:
     """Quantize a checkpoint as `run` says and publish it at `run.output`.
 
     With `run.eval` it reads these pages before, beside the original; if it then fails `run.gate`, as the report says in
     `gate.accepted`, it is published at `run.output` with `.unaccepted` appended, unless `run.keep`.
     Raises BadInputError before anything is written when an input cannot be used, RunError when the run fails; what is
-    done by then stays beside the target, and `resume=True` goes on from there to the same bytes, or finds it finished.
+    done by then stays beside the target, and the same run goes on from there to the same bytes, or finds it finished.
+    resume: None goes on if there is an unfinished run; True demands one; False refuses to begin beside one.
+    fresh: begin anew, and delete what an unfinished run has done once this one is found to be possible.
     drawn: pages that a run of the same pages has drawn; None draws.
     """
+    resume = goes_on(run.output, resume=resume, fresh=fresh)
     finished = finish(run) if resume else None
     if finished is not None:
         (progress or Silent()).say(f"{published_at(run, finished)} is finished already")
@@ -49,7 +57,7 @@ def quantize(
     trial = prepare_trial(job)
     with (
         watching(job.observers, job.progress.say) as watch,
-        StagedCheckpoint.open(run.output, resume=resume) as stage,
+        StagedCheckpoint.open(run.output, resume=resume, fresh=fresh) as stage,
     ):
         job.shares = tuple(replace(share, method=replace(share.method, watch=watch)) for share in job.shares)
         with job.watch.phase("check"):
@@ -60,6 +68,9 @@ def quantize(
             remove_damaged(stage, journal, decoder, job.progress.say)
         _let_answer(job, sources.digests)
         done = sum(is_done(stage, journal, place.key) for place in job.model.decoder_blocks)
+        if resume:
+            total = len(job.model.decoder_blocks)
+            job.progress.say(f"going on with an interrupted run, which has done {done} of {total} blocks")
         samples = _quantize_towers(job, stage, journal)
         job.observed = watch.close()
         quantized = Quantized(stage, journal, samples, sources, done - 1 if done else None)

@@ -107,10 +107,11 @@ def plan_sweep(config: SweepConfig, where: str, say: Callable[[str], None]) -> l
     return list(planned.values())
 
 
-def run_sweep(planned: Sequence[Planned], progress: Progress | None = None) -> SweepOutcome:
+def run_sweep(planned: Sequence[Planned], progress: Progress | None = None, *, fresh: bool = False) -> SweepOutcome:
     """Quantize and evaluate what is not there yet; a run that fails does not keep the others from being tried.
 
-    An interrupted sweep goes on where it stopped, within a run too.
+    An interrupted sweep goes on where it stopped, within a run too. fresh: begins an interrupted run anew; what is
+    finished stays.
     """
     progress = progress or Silent()
     finished, failed = [], {}
@@ -118,7 +119,7 @@ def run_sweep(planned: Sequence[Planned], progress: Progress | None = None) -> S
         there = ": is there already" if each.done else ""
         progress.say(f"{each.name} ({number} of {len(planned)}){there}")
         try:
-            refuse_shortcomings(each.run, _find(each) if each.done else _make(each, progress))
+            refuse_shortcomings(each.run, _find(each) if each.done else _make(each, progress, fresh=fresh))
         except HyocrError as error:
             progress.say(f"{each.name}: failed: {error}")
             failed[each.name] = str(error)
@@ -133,15 +134,14 @@ def _find(planned: Planned) -> QuantReport:
     return read_report(planned.run.output)
 
 
-def _make(planned: Planned, progress: Progress) -> QuantReport:
+def _make(planned: Planned, progress: Progress, *, fresh: bool) -> QuantReport:
     folder = planned.run.output.parent
     begun = _read_begun(folder) | {planned.name: planned.run.model_dump(mode="json")}
     with writing(folder / BEGUN_NAME):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / BEGUN_NAME) as partial:
             save_bytes(partial, (json.dumps(begun, indent=2) + "\n").encode())
-    resume = is_unfinished(planned.run.output)
-    return quantize(planned.run, resume=resume, progress=progress, drawn=planned.drawn)
+    return quantize(planned.run, fresh=fresh, progress=progress, drawn=planned.drawn)
 
 
 def _name(entry: SweepEntry, varied: Mapping[str, Any]) -> str:

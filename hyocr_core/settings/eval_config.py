@@ -45,7 +45,8 @@ class EvalConfig(FrozenModel):
     max_pixels: int | None = Field(None, ge=1, description=MAX_PIXELS)
     seed: Annotated[int, Field(ge=0, description="seed of draw and bootstrap")] = 0
     baseline: Name | None = Field(
-        None, description="checkpoint to compare with, such as the one that the model was made from"
+        None,
+        description="checkpoint to compare with: the original that the model was made from, or another",
     )
     backend: str = Field(
         "auto",
@@ -61,7 +62,8 @@ class EvalConfig(FrozenModel):
     python: Path | None = Field(None, description="interpreter that has vLLM, for vllm; this one by default")
     timeout: Annotated[float, Field(gt=0, description="seconds to wait for a page of an endpoint")] = 600
     rounded: bool = Field(
-        False, description="read, too, with the baseline's weights merely rounded to nearest in the model's format"
+        False,
+        description="read, too, the baseline in round to nearest (RTN): merely rounded, in the model's format",
     )
     metrics: Plugins = Field(
         default_factory=dict,

@@ -79,7 +79,7 @@ class RunConfig(FrozenModel):
     keep_head: bool = Field(
         False, description="keep a head on disk that is a copy of the embedding to which the config ties it"
     )
-    allow_degraded: bool = Field(False, description="exit 0 even if a layer fell back to round-to-nearest")
+    allow_degraded: bool = Field(False, description="exit 0 even if a layer fell back to round to nearest (RTN)")
     observers: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="observers to run beside the hooks, by name, each with its options"
     )

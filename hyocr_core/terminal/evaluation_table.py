@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from hyocr_core.contract.config import show as quoted
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.evaluation.scores.numbers import (
     NONE,
+    RTN,
     measured,
     measured_difference,
     measured_span,
@@ -24,38 +25,58 @@ from hyocr_core.evaluation.scores.numbers import (
     span,
 )
 from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
+from hyocr_core.report.text import checkpoint_name
+
+_NAME = 15
+"""Letters of a checkpoint's name that are shown, so that everything fits into 80 columns."""
 
 
 def eval_table(result: EvalResult) -> Table:
-    """One row per measure; with a baseline its column and the difference beside the model's. Fits 80 columns."""
-    scores = {"model": result.model, "baseline": result.baseline, "rounded": result.rounded}
+    """One row per measure, what decides first; with a baseline its column and the difference beside the model's."""
+    scores = {"model": result.model, "baseline": result.baseline, RTN: result.rounded}
     known = {title: score for title, score in scores.items() if score is not None}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(f"{len(result.pages)} pages", no_wrap=True)
     for title in (*known, *(["difference"] if result.comparison else [])):
-        table.add_column(title, justify="right", overflow="fold")
-    differences = dict(_differences(result))
-    for field, label, show in _ROWS:
-        table.add_row(label, *(_shown(score, field, show) for score in known.values()), differences.get(field, ""))
-    for row in _named(result, tuple(known.values())):
+        table.add_column(title, justify="right")
+    for row in _rows(result, known):
         table.add_row(*row)
+    return table
+
+
+def _rows(result: EvalResult, known: Mapping[str, ModelScore]) -> Iterator[tuple[str, ...]]:
+    """What was read, and how close to the baseline; sizes and speed; then further rates, and how it was read."""
+    differences = dict(_differences(result))
+
+    def measured_rows(rows: _Rows) -> Iterator[tuple[str, ...]]:
+        for field, label, show in rows:
+            yield label, *(_shown(score, field, show) for score in known.values()), differences.get(field, "")
+
+    yield from measured_rows(_DECISIVE)
+    yield from _named(result, tuple(known.values()))
+    compared = {"model": result.comparison, "baseline": None, RTN: result.rounded_comparison}
+    for field, label, show in _CLOSENESS if result.comparison else ():
+        yield label, *(_shown(compared[title], field, show) for title in known)
+    yield from measured_rows(_COST)
     for part in result.model.part_bytes:
         sizes = (_shown(score.part_bytes, part, size) for score in known.values())
-        table.add_row(f"  {part}", *sizes, differences.get(part, ""))
+        yield f"  {part}", *sizes, differences.get(part, "")
+    yield from measured_rows(_FURTHER)
     if result.transcribed and result.transcribed < len(result.pages):
-        table.add_row("with a transcript", f"{result.transcribed} pages")
-    table.add_row("peak memory", size(result.peak_rss_bytes))
-    for row in _decoding(result.decoding):
-        table.add_row(*row)
-    for row in _asked(result):
-        table.add_row(*row)
-    compared = {"model": result.comparison, "baseline": None, "rounded": result.rounded_comparison}
-    for field, label, show in _CLOSENESS if result.comparison else ():
-        table.add_row(label, *(_shown(compared[title], field, show) for title in known))
+        yield "with a transcript", f"{result.transcribed} pages"
     if result.blocks:
         worst = max(result.blocks, key=lambda block: block.error)
-        table.add_row("most changed block", f"{worst.name} {worst.error:.3f}")
-    return table
+        yield "most changed block", f"{worst.name} {worst.error:.3f}"
+    yield "peak memory", size(result.peak_rss_bytes)
+    yield "checkpoint", *(_short_name(score) for title, score in known.items() if title != RTN)
+    yield from measured_rows(_HOW)
+    yield from _decoding(result.decoding)
+    yield from _asked(result)
+
+
+def _short_name(score: ModelScore) -> str:
+    name = checkpoint_name(score).rpartition("/")[2]
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
 
 
 def _asked(result: EvalResult) -> Iterator[tuple[str, str]]:
@@ -96,12 +117,23 @@ def _ratio(ratio: float) -> str:
     return f"{ratio:.3f}"
 
 
-_ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("model", "checkpoint", str),
-    ("runtime", "runtime", str),
-    ("forward", "forward", str),
+_Rows = tuple[tuple[str, str, Callable[[Any], str]], ...]
+"""Field of a ModelScore, label, and how its value is shown."""
+
+_DECISIVE: _Rows = (
     ("cer", "CER", percent),
     ("cer_interval", "  95 % interval", span),
+    ("loop_rate", "repetition loops", percent),
+    ("cut_pages", "cut at token limit", str),
+)
+_COST: _Rows = (
+    ("pages_per_second", "pages per second", number),
+    ("tokens_per_second", "tokens per second", number),
+    ("first_token_seconds", "first token after", seconds),
+    ("seconds", "read in", seconds),
+    ("weight_bytes", "weights", size),
+)
+_FURTHER: _Rows = (
     ("page_cer", "CER, mean of pages", percent),
     ("page_cer_interval", "  95 % interval", span),
     ("wer", "WER", percent),
@@ -111,23 +143,16 @@ _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("edit_distance", "norm. edit distance", number),
     ("exact_match", "exact match", percent),
     ("length_ratio", "length / reference", _ratio),
-    ("loop_rate", "repetition loops", percent),
-    ("cut_pages", "cut at token limit", str),
-    ("pages_per_second", "pages per second", number),
-    ("tokens_per_second", "tokens per second", number),
-    ("first_token_seconds", "first token after", seconds),
-    ("seconds", "read in", seconds),
-    ("weight_bytes", "weights", size),
 )
-"""Field of a ModelScore, label, and how its value is shown."""
+_HOW: _Rows = (("runtime", "runtime", str), ("forward", "forward", str))
 
-_CLOSENESS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("length_ratio", "length / baseline", _ratio),
-    ("identical_pages", "identical pages", str),
-    ("tokens", "tokens compared", str),
+_CLOSENESS: _Rows = (
     ("agreement", "next-token agreement", percent),
     ("agreement_interval", "  95 % interval", span),
     ("kl", "KL, nats per token", partial(number, digits=2)),
+    ("tokens", "tokens compared", str),
+    ("identical_pages", "identical pages", str),
+    ("length_ratio", "length / baseline", _ratio),
 )
 """The same of a Comparison."""
 

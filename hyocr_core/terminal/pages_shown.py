@@ -86,7 +86,7 @@ class OnTerminal(PagesShown):
 
     def begin(self, record: Record) -> None:
         # A bar would be drawn over the text.
-        self._progress.clear()
+        self._progress.leave()
         if not self._apart:
             self._print("\n")
         self._apart = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import TracebackType
 
 import psutil
@@ -20,6 +21,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from hyocr_core.progress import watched
 from hyocr_core.resources import size
 from hyocr_core.shown import message
 
@@ -54,18 +56,22 @@ class TerminalProgress:
             disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
+        self._doing: TaskID | None = None
+        self._watching = ExitStack()
 
     def close(self) -> None:
         """Draw no more."""
+        self._watching.close()
         self._bars.stop()
 
-    def clear(self) -> None:
+    def leave(self) -> None:
         """Draw no more, and leave nothing of what was drawn."""
         for task in self._bars.task_ids:
             self._bars.update(task, visible=False)
         self.close()
 
     def __enter__(self) -> TerminalProgress:
+        self._watching.enter_context(watched(self))
         self._bars.start()
         return self
 
@@ -74,7 +80,20 @@ class TerminalProgress:
     ) -> None:
         self.close()
 
+    def doing(self, text: str) -> None:
+        """What is done where no phase is, without a bar."""
+        if self._doing is None:
+            self._doing = self._bars.add_task("", total=None, detail="")
+        self._bars.update(self._doing, description=message(text))
+
+    def clear(self) -> None:
+        """Take it away again."""
+        if self._doing is not None:
+            self._bars.remove_task(self._doing)
+            self._doing = None
+
     def start(self, phase: str, total: int) -> None:
+        self.clear()
         label = LABELS.get(phase, phase)
         if self._task is not None:
             self._bars.update(self._task, detail="")

@@ -1,8 +1,8 @@
-"""What a finished run prints: a row per layer, then a short summary."""
+"""What a finished run prints: a short summary, then the layers of the largest errors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -10,29 +10,44 @@ from rich.table import Table
 from rich.text import Text
 
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, LayerRecord, QuantReport
-from hyocr_core.evaluation.scores.gate import failures
-from hyocr_core.evaluation.scores.numbers import agreed, measured, number, percent, seconds, size
+from hyocr_core.evaluation.scores.numbers import RTN, agreed, measured, number, percent, seconds, size
+from hyocr_core.report.facts import METRICS, own_metric
 from hyocr_core.report.kinds import kinds_of
-from hyocr_core.report.text import told
+from hyocr_core.report.text import metric_title, told
 from hyocr_core.shown import message
+from hyocr_core.terminal.fitting_tables import fitted
+
+LOG_WIDTH = 1000
+"""Columns of what is no terminal: a log may be as wide as it needs to be."""
+WORST = 5
+"""Layers that are shown unless all are asked for."""
 
 
-def layer_table(layers: tuple[LayerRecord, ...]) -> Table:
-    """One row per layer: its shape, the method's metrics, seconds; a degraded layer in red."""
+def worst_layers(report: QuantReport) -> tuple[LayerRecord, ...]:
+    """The layers of the largest errors, by the method's own measure, and before them those that are degraded."""
+    metric = own_metric(report)
+
+    def badness(layer: LayerRecord) -> tuple[bool, float]:
+        return layer.degraded is not None, layer.metrics.get(metric or "", 0.0)
+
+    if metric is None and not report.degraded:
+        return ()
+    return tuple(sorted(report.layers, key=badness, reverse=True)[:WORST])
+
+
+def layer_table(layers: Sequence[LayerRecord]) -> Table:
+    """One row per layer: the method's metrics, what decides first, shape, seconds; a degraded layer in red."""
     metrics = list(dict.fromkeys(name for layer in layers for name in layer.metrics))
+    metrics.sort(key=lambda name: not name.startswith(METRICS))
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("layer", no_wrap=True)
-    table.add_column("shape", no_wrap=True, justify="right")
-    rows = [
-        [*(f"{layer.metrics[name]:.3g}" if name in layer.metrics else "-" for name in metrics), f"{layer.seconds:.2f}"]
-        for layer in layers
-    ]
-    for title, column in zip((*metrics, "seconds"), zip(*rows, strict=True), strict=True):
-        # Where the terminal is narrow, titles are broken and numbers stay whole.
-        table.add_column(title.replace("_", " "), justify="right", min_width=max(map(len, column)), overflow="fold")
-    for layer, values in zip(layers, rows, strict=True):
+    for title in (*map(metric_title, metrics), "shape", "seconds"):
+        table.add_column(title, justify="right")
+    for layer in layers:
+        values = (f"{layer.metrics[name]:.3g}" if name in layer.metrics else "-" for name in metrics)
+        shape = f"{layer.shape[0]}x{layer.shape[1]}"
         style = "red" if layer.degraded is not None else None
-        table.add_row(layer.name, f"{layer.shape[0]}x{layer.shape[1]}", *values, style=style)
+        table.add_row(layer.name, *values, shape, f"{layer.seconds:.2f}", style=style)
     return table
 
 
@@ -53,9 +68,9 @@ def summary(report: QuantReport, output: Path) -> RenderableType:
         lines += _reading(report.evaluation)
     lines += report.exceptions
     text = [Text(message(line)) for line in lines]
-    if report.gate is not None:
-        held = report.gate.accepted
-        text.append(Text("gate held" if held else f"gate failed: {failures(report.gate)}", "green" if held else "red"))
+    # One that failed is what the command says last.
+    if report.gate is not None and report.gate.accepted:
+        text.append(Text("gate held", "green"))
     for layer in report.degraded:
         text.append(Text(message(f"degraded: {layer.name}: {layer.degraded}"), "red"))
     for observer in report.observers:
@@ -73,7 +88,7 @@ def _kinds(report: QuantReport) -> Iterator[str]:
 
 def _reading(numbers: EvaluationRecord) -> Iterator[str]:
     yield f"read {numbers.pages} pages of {numbers.data}{told(numbers)}"
-    scores = {"": numbers.model, "original ": numbers.baseline, "rounded to nearest ": numbers.rounded}
+    scores = {"": numbers.model, "original ": numbers.baseline, f"{RTN} ": numbers.rounded}
     known = {label: score for label, score in scores.items() if score is not None}
     if numbers.model.cer is not None:
         yield "CER " + ", ".join(f"{label}{percent(score.cer)}" for label, score in known.items())
@@ -89,8 +104,14 @@ def _reading(numbers: EvaluationRecord) -> Iterator[str]:
         yield f"{metric.title} {shown}"
 
 
-def print_report(console: Console, report: QuantReport, output: Path) -> None:
-    # Not cropped: a log may be as wide as it needs to be.
-    console.print(layer_table(report.layers), crop=False)
-    console.print()
+def print_report(console: Console, report: QuantReport, output: Path, *, whole: bool) -> None:
+    """The summary, then a table of the worst layers, or of all if `whole`."""
     console.print(summary(report, output))
+    layers = report.layers if whole else worst_layers(report)
+    if not layers:
+        return
+    console.print()
+    if len(layers) < len(report.layers):
+        console.print(f"the {len(layers)} layers of the largest errors; -v shows all {len(report.layers)}")
+    width = console.width if console.is_terminal else LOG_WIDTH
+    console.print(fitted(layer_table(layers), console, width), width=width, crop=False)

@@ -67,17 +67,27 @@ class VerifyResult(FrozenModel):
     load: LoadRecord | None
 
 
+WORST = 5
+"""Layers that are shown unless all are asked for."""
+
+
+def worst_layers(result: VerifyResult) -> tuple[LayerMatch, ...]:
+    """Those that are closest to the least that their format promises, or below it."""
+    measured = [(layer.sqnr_db - layer.least_db, layer) for layer in result.layers if layer.sqnr_db is not None]
+    return tuple(layer for _, layer in sorted(measured, key=lambda pair: pair[0])[:WORST])
+
+
 def layer_table(layers: Sequence[LayerMatch]) -> Table:
     """One row per layer; what is too far from the original in red."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", no_wrap=True)
-    for title in ("shape", "SQNR dB", "at least"):
+    for title in ("SQNR dB", "at least", "shape"):
         table.add_column(title, justify="right", no_wrap=True)
     for layer in layers:
         ratio, shape = layer.sqnr_db, f"{layer.shape[0]}x{layer.shape[1]}"
         style = "red" if ratio is not None and ratio < layer.least_db else None
         found = "exact" if ratio is None else f"{ratio:.1f}"
-        table.add_row(layer.name, shape, found, f"{layer.least_db:g}", style=style)
+        table.add_row(layer.name, found, f"{layer.least_db:g}", shape, style=style)
     return table
 
 
@@ -93,8 +103,10 @@ def runtime_table(runtimes: Sequence[RuntimeRecord]) -> Table:
 
 
 def lines(result: VerifyResult) -> Iterator[str]:
-    """The rest, as lines: notes, what a runtime read, and every fault."""
+    """The rest, as lines: what was looked at, how many faults it has, notes, what a runtime read, and every fault."""
     yield f"{result.quant_method}: {result.quantized} linears quantized, {result.plain} left as they are"
+    count = len(result.faults)
+    yield "no faults" if not count else "1 fault" if count == 1 else f"{count} faults"
     for note in result.notes:
         yield f"note: {note}"
     if result.load is not None and result.load.outcome == "read":
@@ -105,8 +117,6 @@ def lines(result: VerifyResult) -> Iterator[str]:
             yield f"{together.versions}: {together.finding}"
     for fault in result.faults:
         yield f"fault: {fault.place}: {fault.problem}"
-    count = len(result.faults)
-    yield "no faults" if not count else "1 fault" if count == 1 else f"{count} faults"
 
 
 def _forward_line(load: LoadRecord) -> Iterator[str]:

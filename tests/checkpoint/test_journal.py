@@ -119,7 +119,9 @@ def test_unreadable(path: Path, content: str) -> None:
 def test_a_journal_of_another_format_is_told_from_a_damaged_one(path: Path, sealed: bool) -> None:
     content = {"format": 4 if sealed else 2, "fingerprint": PRINT, "entries": {}, "record": {}}
     path.write_bytes(seal(content) if sealed else json.dumps(content).encode())
-    with pytest.raises(OutputError, match=rf"^cannot resume: {path} is of another hyocr; delete {path.parent} to"):
+    with pytest.raises(
+        OutputError, match=rf"^cannot resume: {path} is of another hyocr; --fresh starts again, without {path.parent}"
+    ):
         resumed(path)
 
 
@@ -127,7 +129,7 @@ def test_a_journal_of_another_format_is_told_from_a_damaged_one(path: Path, seal
 def test_a_record_of_another_kind_is_one_line(path: Path, record: Any) -> None:
     path.write_bytes(seal({"format": 3, "fingerprint": PRINT, "record": record}))
     with pytest.raises(
-        OutputError, match=rf"^cannot resume: {path} is unreadable; delete {path.parent} to start anew$"
+        OutputError, match=rf"^cannot resume: {path} is unreadable; --fresh starts again, without {path.parent}$"
     ):
         resumed(path)
 

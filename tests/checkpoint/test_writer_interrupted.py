@@ -54,7 +54,7 @@ class TestParts:
         part.write_bytes(part.read_bytes()[:-1])
         with (
             StagedCheckpoint.open(target, resume=True) as stage,
-            pytest.raises(OutputError, match=r"cannot resume.*truncated.*delete"),
+            pytest.raises(OutputError, match=r"cannot resume.*truncated.*--fresh"),
         ):
             stage.read_part(QUANTIZED[0])
 

@@ -46,10 +46,27 @@ class TestOpen:
 
     def test_an_unfinished_run_is_not_lost(self, target: Path, stage_folder: Path) -> None:
         interrupted(target)
-        with pytest.raises(OutputError, match=rf"{stage_folder}: continue it with --resume, or delete that folder"):
+        with pytest.raises(
+            OutputError, match=rf"{stage_folder}: continue it with --resume, or start again with --fresh"
+        ):
             StagedCheckpoint.open(target, resume=False)
         with StagedCheckpoint.open(target, resume=True) as stage:
             assert stage.read_part(QUANTIZED[0])
+
+    def test_what_it_has_done_goes_when_asked_to_start_again(self, target: Path) -> None:
+        interrupted(target)
+        with StagedCheckpoint.open(target, resume=False, fresh=True) as stage:
+            assert sorted(path.name for path in stage.folder.iterdir()) == ["lock", "parts"]
+            assert not list((stage.folder / "parts").iterdir())
+            with pytest.raises(OutputError, match="another run is writing"):
+                StagedCheckpoint.open(target, resume=False, fresh=True)
+
+    def test_a_finished_checkpoint_is_never_deleted_to_start_again(self, model: Path, target: Path) -> None:
+        write(model, target)
+        before = sorted((path, path.read_bytes()) for path in target.iterdir())
+        with pytest.raises(OutputError, match="is not empty"):
+            StagedCheckpoint.open(target, resume=False, fresh=True)
+        assert sorted((path, path.read_bytes()) for path in target.iterdir()) == before
 
     def test_nothing_to_resume(self, target: Path, tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="no unfinished run"):

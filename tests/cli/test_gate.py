@@ -71,7 +71,8 @@ def test_a_gate_that_fails_is_exit_code_1_and_one_line(quant: Quant, tmp_path: P
     assert not json.loads(result.stdout)["gate"]["accepted"]
     line = last_line(result)
     assert line.startswith("hyocr: error: gate failed: kl ")
-    assert line.endswith(f" > 1e-09; the checkpoint is in {tmp_path / 'out.unaccepted'}")
+    assert result.stderr.count("gate failed") == 1, "said once, last"
+    assert line.endswith(f" > 1e-09 nats per token; the checkpoint is in {tmp_path / 'out.unaccepted'}")
     assert "cer" not in line
     assert [path.name for path in tmp_path.iterdir()] == ["out.unaccepted"]
     assert (tmp_path / "out.unaccepted" / "report" / "index.html").is_file()
@@ -150,7 +151,7 @@ def test_ctrl_c_while_it_reads_says_how_to_go_on(quant: Quant, monkeypatch: pyte
         patch.setattr(Reader, "read", stop)
         result = quant()
     assert result.exit_code == 130
-    assert last_line(result).startswith("hyocr: interrupted; the same command with --resume goes on")
+    assert last_line(result).startswith("hyocr: interrupted; the same command goes on")
     assert quant("--resume").exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from hyocr_core.cli.main import main
+from hyocr_core.contract.page_source import Record
+from hyocr_core.evaluation.recorded.record_folder import pages_key, save_evaluation
+from tests.decoding import decoding
 from tests.report import built
 
 
@@ -31,6 +35,49 @@ def test_json_has_all_that_the_page_tells_of(folder: Path) -> None:
     assert found["page"] == f"{folder}/report/index.html"
     assert found["report"] == json.loads((folder / "hyocr_report.json").read_text(encoding="utf-8"))
     assert [len(each["pages"]) for each in found["evaluations"]] == [4]
+
+
+@pytest.fixture
+def several(folder: Path) -> Path:
+    """Seven pages of forms, and four of heldout.jsonl twice."""
+    again = built.evaluation(built.some_pages(4), decoding=decoding(max_new_tokens=7))
+    forms = built.evaluation(built.some_pages(7, seed=1), data="/home/someone/forms.jsonl")
+    shown = Image.new("RGB", (8, 8))
+    for result in (again, forms):
+        pages = [Record(page.name, None, page.reference, lambda: shown) for page in result.pages]
+        save_evaluation(folder, result, pages)
+    return folder
+
+
+def test_it_tells_of_one_evaluation_and_names_the_others(several: Path) -> None:
+    result = run(several)
+    told, *others = result.stderr.replace("\u00a0", " ").splitlines()
+    assert "7 pages of forms.jsonl" in told
+    assert [line.split(": ", 1)[1].partition(",")[0] for line in others] == ["4 pages of heldout.jsonl"] * 2
+    names = [line.split()[1].rstrip(":") for line in others]
+    assert [name.partition(":")[2] for name in names] == ["2", "1"]
+    page = (several / "report" / "index.html").read_text(encoding="utf-8")
+    assert "It has read 7 pages of forms.jsonl" in page
+    assert all(name in page for name in names)
+
+
+@pytest.mark.parametrize(("chosen", "limit"), [("heldout.jsonl", 7), ("{}", 7), ("{}:2", 7), ("{}:1", 2048)])
+def test_another_evaluation_is_chosen_by_data_or_name(several: Path, chosen: str, limit: int) -> None:
+    key = pages_key(built.evaluation(built.some_pages(4)))[:8]
+    result = run(several, "--evaluation", chosen.format(key), "--json")
+    assert result.exit_code == 0, result.stderr
+    first, *others = json.loads(result.stdout)["evaluations"]
+    assert first["data"].endswith("heldout.jsonl")
+    assert first["decoding"]["max_new_tokens"] == limit
+    assert len(others) == 2
+    assert "It has read 4 pages of heldout.jsonl" in (several / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_what_is_not_recorded_is_refused_with_what_is(several: Path) -> None:
+    result = run(several, "--evaluation", "form.jsonl")
+    assert result.exit_code == 2
+    assert "--evaluation form.jsonl: there is no such evaluation: " in result.stderr
+    assert "7\u00a0pages of forms.jsonl" in result.stderr
 
 
 def test_others_stand_beside_it_in_a_file_of_choice(folder: Path, tmp_path: Path) -> None:

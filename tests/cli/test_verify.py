@@ -66,18 +66,28 @@ def test_a_sound_checkpoint(sound: Path) -> None:
     result = verify(sound)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[-1] == "no faults"
-    assert "gptq: 28 linears quantized, 25 left as they are" in lines
+    assert lines[:2] == ["gptq: 28 linears quantized, 25 left as they are", "no faults"]
     assert any(line.split() == ["vLLM", "CPU", "yes"] for line in lines)
 
 
-def test_the_original_gives_a_row_for_every_layer(sound: Path, demo: Path) -> None:
-    result = verify(sound, "--original", demo)
-    assert result.exit_code == 0, result.output
-    rows = [line.split() for line in result.stdout.splitlines() if line.startswith("model.layers.")]
-    assert len(rows) == 28
-    assert rows[0][:2] == [LAYER, "256x256"]
-    assert all(15 < float(row[2]) < 30 for row in rows)
+def test_the_original_gives_the_worst_layers_and_with_v_all_of_them(sound: Path, demo: Path) -> None:
+    found = {}
+    for more in ((), ("-v",)):
+        result = verify(sound, "--original", demo, *more)
+        assert result.exit_code == 0, result.output
+        found[more] = [line.split() for line in result.stdout.splitlines() if line.startswith("model.layers.")]
+        assert all(15 < float(row[1]) < 30 for row in found[more])
+        assert ("the 5 layers closest to what" in result.stdout) == (not more)
+    every = found["-v",]
+    assert len(every) == 28
+    assert [every[0][0], every[0][3]] == [LAYER, "256x256"]
+    assert found[()] == sorted(every, key=lambda row: float(row[1]) - float(row[2]))[:5]
+
+
+def test_the_full_precision_checkpoint_may_be_called_as_eval_calls_it(sound: Path, demo: Path) -> None:
+    by_name = verify("--model", sound, "--baseline", demo, "--json")
+    assert by_name.exit_code == 0, by_name.output
+    assert len(json.loads(by_name.stdout)["layers"]) == 28
 
 
 def test_every_fault_is_a_line_on_stdout(damaged: Path) -> None:
@@ -89,7 +99,7 @@ def test_every_fault_is_a_line_on_stdout(damaged: Path) -> None:
         "fault: model.safetensors: has other bytes than hyocr wrote (SHA-256 differs)",
         f"fault: {LAYER}.scales: [0, 0] is nan; a scale must be positive and finite",
     ]
-    assert result.stdout.splitlines()[-1] == "3 faults"
+    assert result.stdout.splitlines()[1] == "3 faults"
     assert result.stderr.splitlines()[-1].endswith("not sound: model.norm.weight: is missing and 2 more")
 
 
@@ -136,7 +146,7 @@ def test_a_missing_package_is_no_fault(sound: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(native, "find_spec", lambda _name: None)
     result = verify(sound, "--load", "transformers")
     assert result.exit_code == 1
-    assert result.stdout.splitlines()[-1] == "no faults"
+    assert result.stdout.splitlines()[1] == "no faults"
     assert result.stderr.splitlines()[-1] == (
         "hyocr: error: --load transformers cannot be tried here: "
         "Transformers needs gptqmodel and optimum for this format; install that"
@@ -239,7 +249,7 @@ def test_vllm_that_mixes_up_pages_is_a_fault(
     assert result.exit_code == 1
     found = f"vLLM 0.32.0 with Transformers {transformers}: 7 of 8 trial pages read otherwise at once than one by one"
     assert f"fault: {found}: {remedy}\n" in result.stdout
-    assert result.stdout.splitlines()[-1] == "1 fault"
+    assert result.stdout.splitlines()[1] == "1 fault"
 
 
 def test_what_vllm_says_last_is_the_fault(sound: Path, stub: Callable[..., Path]) -> None:
@@ -254,7 +264,7 @@ def test_no_vllm_is_no_fault(sound: Path, tmp_path: Path, stub: Callable[..., Pa
     for path, message in ((python, f"{python} has no vllm; give"), (tmp_path / "x", "cannot be run: No such file")):
         result = verify(sound, "--load", "vllm", "--python", path)
         assert result.exit_code == 1
-        assert result.stdout.splitlines()[-1] == "no faults"
+        assert result.stdout.splitlines()[1] == "no faults"
         assert f"--load vllm cannot be tried here: {path}" in result.stderr
         assert message in result.stderr
 

@@ -37,10 +37,18 @@ def accept_pip(command: list[str]) -> None:
     """Every requirement is of this repository, with extras that it has, or known."""
     offers = {
         project["name"]: set(project.get("optional-dependencies", {}))
-        for path in (REPO / "pyproject.toml", *REPO.glob("plugins/*/pyproject.toml"))
+        for path in (REPO / "pyproject.toml", REPO / "meta/pyproject.toml", *REPO.glob("plugins/*/pyproject.toml"))
         for project in (tomllib.loads(path.read_text(encoding="utf-8"))["project"],)
     }
-    for requirement in command[2:]:
+    given = command[2:]
+    if given[:1] == ["--find-links"]:
+        assert given[1] == "out/dist", "where make release-check leaves wheels"
+        given = given[2:]
+    for requirement in given:
+        folder, bracket, extras = requirement.partition("[")
+        if requirement.startswith("."):
+            named = tomllib.loads((REPO / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+            requirement = f"{named}{bracket}{extras}"
         asked = Requirement(requirement)
         if asked.name not in THIRD_PARTY:
             assert asked.extras <= offers[asked.name], requirement

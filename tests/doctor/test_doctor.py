@@ -18,7 +18,7 @@ from hyocr_core.cli.main import main
 from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.doctor import loads, machine, packages, storage
 from hyocr_core.doctor.examine import examine
-from hyocr_core.doctor.findings import Cache, Cpu, Examination, Gpu, Machine, Problem, Vllm
+from hyocr_core.doctor.findings import Cache, Cpu, Examination, Extra, Gpu, Machine, Problem, Vllm
 from hyocr_core.runtimes.vllm_pair import SWITCH
 
 if TYPE_CHECKING:
@@ -124,6 +124,14 @@ def test_what_the_core_asks_for_is_read_from_its_metadata(plugins: PluginFolder)
     assert problems["a-package-nobody-has"].advice == "is not installed: pip install 'a-package-nobody-has>=3'"
     assert "hyocr needs >=9.9" in problems["Python"].advice
     assert {extra.name: extra.installed for extra in packages.find_extras()} == {"pdf": True, "gone": False}
+
+
+def test_extras_that_would_read_more_are_one_line_with_the_command() -> None:
+    has = {"datasets": True, "documents": True, "heif": False, "pdf": False, "testing": False}
+    (advice,) = packages.check_extras([Extra(name=name, installed=there) for name, there in has.items()])
+    assert not advice.broken
+    assert advice.advice == "to read HEIC images, PDF files: pip install 'hyocr-core[heif,pdf]'"
+    assert not list(packages.check_extras([Extra(name="pdf", installed=True)]))
 
 
 def test_torch_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:

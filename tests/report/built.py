@@ -228,6 +228,6 @@ def recorded(folder: Path) -> Path:
 
 
 def images(folder: Path) -> Path:
-    """The images beside it."""
-    (path,) = recorded(folder).parent.glob("pages-*")
-    return path
+    """The images that belong to it."""
+    newest = recorded(folder)
+    return newest.parent / f"pages-{hashlib.sha256(newest.read_bytes()).hexdigest()[:16]}"

@@ -64,7 +64,9 @@ def test_the_card_names_the_base_model_on_the_hub(
     assert "revision `0123456789abcdef0123456789abcdef01234567`" in card.text
     assert '"group_size": 64' in card.text
     assert "| calibration | 3 pages, " in card.text
-    assert "hyocr eval 'HunyuanOCR small' --data your-pages/ --baseline tencent/HunyuanOCR" in card.text
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    own = "hyocr eval 'HunyuanOCR small' --data your-pages/"
+    assert f"{own} --baseline tencent/HunyuanOCR@{revision}" in card.text
 
 
 @pytest.mark.parametrize("said", [{}, {"repetition_penalty": 1.03}], ids=["no penalty", "that of v1.0"])
@@ -256,10 +258,10 @@ def test_the_card_shows_the_measured_numbers_with_runtime_and_data(measured: Pat
     rows = cells(text)
     assert rows[""] == ["CER", "95 % interval", "agreement", "KL", "loops", "weights"]
     assert rows["original"] == ["0.00 %", "0.00 to 31.23", "–", "–", "0", "9.7 MB"]
-    for label, score in (("rounded to nearest", numbers.rounded), ("this checkpoint", numbers.model)):
+    for label, score in (("round to nearest (RTN)", numbers.rounded), ("this checkpoint", numbers.model)):
         assert score.kl is not None
         assert rows[label][2:] == ["≥ 68.77 %", f"{score.kl:.2g}", "0", "6.2 MB"]
-    assert rows["rounded to nearest"][3] != rows["this checkpoint"][3]
+    assert rows["round to nearest (RTN)"][3] != rows["this checkpoint"][3]
     assert "8 pages of heldout.jsonl" in text
     assert "The CER is +0.00 points from the original's" in text
     assert "Transformers, the reference's forward (original); Transformers on the unpacked weights" in text
@@ -270,9 +272,10 @@ def test_the_card_shows_the_measured_numbers_with_runtime_and_data(measured: Pat
 def test_the_command_of_the_card_runs(measured: Path, demo: Path, heldout: str, tmp_path: Path) -> None:
     text = accuracy((measured / "README.md").read_text(encoding="utf-8"))
     (command,) = re.findall(r"```sh\n(.*?)\n```", text)
-    assert command == "hyocr eval small --data your-pages/ --baseline checkpoint"
+    assert command == "hyocr eval small --data your-pages/ --baseline path/to/checkpoint"
     (tmp_path / "small").symlink_to(measured)
-    (tmp_path / "checkpoint").symlink_to(demo)
+    (tmp_path / "path" / "to").mkdir(parents=True)
+    (tmp_path / "path" / "to" / "checkpoint").symlink_to(demo)
     (tmp_path / "your-pages").mkdir()
     shutil.copy(Path(heldout).parent / "images" / "heldout-0000.png", tmp_path / "your-pages")
     program = str(Path(sys.executable).with_name("hyocr"))

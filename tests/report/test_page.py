@@ -12,8 +12,9 @@ import matplotlib
 import pytest
 from markupsafe import Markup
 
-from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord
+from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord, ModelRecord
 from hyocr_core.errors import CheckpointError, OutputError
+from hyocr_core.evaluation.recorded.record_folder import load_run, save_run
 from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import Comparison
 from hyocr_core.report.page import write_page
@@ -94,7 +95,7 @@ def test_the_first_screen_answers_how_much_smaller_how_much_worse_and_where(page
     assert "How much worse? +0.19 points of CER CER 1.04 % before, 1.23 % now (95 % of the difference: +0.04" in text
     verdict = "1.5× smaller (1.93 GB to 1.31 GB), but it reads worse: CER 1.04 % became 1.23 %, +0.19 points"
     assert text.index(verdict) < text.index("How much smaller?")
-    assert "Plain rounding to nearest costs +1.27 points." in text
+    assert "Plain round to nearest (RTN) costs +1.27 points." in text
     assert "99.30 % of next tokens agree" in text
     assert "Where? block 5 of the decoder model.layers.5 is off by 61 %" in text
     assert "In it most of all down_proj: 70 %." in text
@@ -123,7 +124,7 @@ def test_every_plot_says_what_it_shows_and_is_there_for_wide_and_narrow_screens(
     plots = ["cer", "cer-difference", "blocks", "kinds", "weights", "inputs", "condition", "parts"]
     labels = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
     assert len(labels) == 2 * len(plots)
-    assert sum("gptq 1.23" in label and "round to nearest 2.31" in label for label in labels) == 2
+    assert sum("gptq 1.23" in label and "round to nearest (RTN) 2.31" in label for label in labels) == 2
     assert len([name for name in page.values("id") if name.startswith("plot-")]) == len(plots)
     assert sum(tag == "caption" for tag, _ in page.tags) == sum(tag == "table" for tag, _ in page.tags) >= 3
 
@@ -211,7 +212,7 @@ def test_evaluations_of_other_pages_are_listed(tmp_path: Path) -> None:
     built.record(folder, other, other.model_dump_json())
     text = plain(parsed(folder).text)
     assert "It has read 7 pages of forms.jsonl" in text
-    assert "Other sets of pages that it has read" in text
+    assert "Other evaluations that are recorded" in text
     assert "4 of heldout.jsonl" in text
 
 
@@ -264,7 +265,7 @@ def test_an_endpoint_without_sizes_tokens_and_blocks_is_shown(tmp_path: Path) ->
     text = plain(parsed(built.checkpoint(tmp_path / "x", None, result)).text)
     assert "No measurable loss: " in text
     assert "(95 %: −0.10 to +0.10)" in text
-    assert "By the method’s own measure of its layers (output_error)" in text
+    assert "By the method’s own measure of its layers (calibration error)" in text
     assert "Next-token agreement" not in text
     assert "all weights 1.93 GB 1.31 GB" in text
 
@@ -281,8 +282,8 @@ def test_without_a_baseline_the_error_rate_stands_alone(tmp_path: Path) -> None:
 def test_without_an_evaluation_the_page_says_how_to_get_one(tmp_path: Path) -> None:
     found = parsed(built.checkpoint(tmp_path / "HunyuanOCR int4"))
     text = plain(found.text)
-    command = "hyocr eval 'HunyuanOCR int4' --data your-pages/ --baseline tencent/HunyuanOCR --record"
-    assert command in text
+    own = f"hyocr eval '{tmp_path}/HunyuanOCR int4' --data your-pages/"
+    assert f"{own} --baseline tencent/HunyuanOCR@0123456789abcdef --record" in text
     assert "How much worse? unknown" in text
     worst = max(built.quant_report().layers, key=lambda layer: layer.metrics["output_error"]).name
     assert "plot-blocks" in found.values("id")
@@ -291,18 +292,32 @@ def test_without_an_evaluation_the_page_says_how_to_get_one(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("there", [True, False])
+def test_the_command_names_a_local_original_where_it_lies(there: bool, tmp_path: Path) -> None:
+    local = built.quant_report(model=ModelRecord(source="original", revision=None, sha256={"model": "ab"}))
+    folder = built.checkpoint(tmp_path / "int4", local)
+    original = tmp_path / "my models" / "original"
+    if there:
+        original.mkdir(parents=True)
+    save_run(folder, {"model": "original"}, original)
+    assert load_run(folder) == {"model": "original"}
+    named = f"'{original}'" if there else "path/to/original"
+    assert f"hyocr eval {folder} --data your-pages/ --baseline {named} --record" in plain(parsed(folder).text)
+
+
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize(("accepted", "said"), [(True, "✓ The gate has accepted it"), (False, "✗ The gate has not")])
 def test_the_gates_verdict(tmp_path: Path, accepted: bool, said: str) -> None:
     figures = (
-        GateFigure(metric="cer", bound=0.5, value=0.19, passed=True),
-        GateFigure(metric="loops", bound=0, value=1, passed=accepted),
+        GateFigure(metric="cer", bound=0.5, value=0.19, passed=True, unit="points"),
+        GateFigure(metric="loops", bound=0, value=1, passed=accepted, unit="pages"),
     )
     gate = GateRecord(accepted=accepted, figures=figures)
     folder = built.checkpoint(tmp_path / "x", built.quant_report(gate=gate), built.evaluation())
     text = plain(parsed(folder).text)
     assert said in text
-    assert "✓ cer 0.19 (asked for 0.5)" in text
-    assert f"{'✓' if accepted else '✗'} loops 1 (asked for 0)" in text
+    assert "✓ cer 0.19 (at most 0.5 points)" in text
+    assert f"{'✓' if accepted else '✗'} loops 1 (at most 0 pages)" in text
 
 
 @pytest.mark.usefixtures("no_plots")

@@ -41,6 +41,18 @@ DRAWN = """
     };
 })
 """
+SIDEWAYS = """
+[...document.querySelectorAll(".scroll")].map(box => {
+    const titles = [...box.querySelectorAll("thead th")];
+    const seen = titles.filter(title => title.getBoundingClientRect().right <= box.getBoundingClientRect().right + 1);
+    return {
+        scrolls: box.scrollWidth > box.clientWidth + 1,
+        hint: box.querySelector(".sideways").getClientRects().length > 0,
+        titles: titles.map(title => title.innerText.split("\\n")[0]),
+        seen: seen.map(title => title.innerText),
+    };
+})
+"""
 COLOURS = """
 (() => {
     const of = (e, name) => getComputedStyle(e)[name];
@@ -94,6 +106,21 @@ def test_nothing_overflows_and_every_plot_is_drawn(page: Path, tab: Browser, wid
     assert [event for event in events if event["method"] in told] == []
     requests = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
     assert [url for url in requests if not url.startswith("data:")] == [page.resolve().as_uri()]
+
+
+@pytest.mark.parametrize("width", [DESK, 390])
+def test_a_table_that_scrolls_says_so_and_shows_first_what_decides(page: Path, tab: Browser, width: int) -> None:
+    tab.open(page, width)
+    tab.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    tables: list[dict[str, Any]] = tab.evaluate(SIDEWAYS)
+    assert [table["hint"] for table in tables] == [table["scrolls"] for table in tables]
+    assert width == DESK or any(table["scrolls"] for table in tables)
+    beside, layers = (
+        next(table for table in tables if name in table["titles"]) for name in ("to best", "output error")
+    )
+    assert [title.split("\n")[0] for title in beside["seen"]][:2] == ["checkpoint", "size"]
+    assert layers["seen"][:2] == ["layer", "output error"]
+    assert layers["titles"].count("output error") == 1
 
 
 @pytest.mark.parametrize("width", [DESK, PHONE])

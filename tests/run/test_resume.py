@@ -1,4 +1,4 @@
-"""What refuses to resume: a run in which anything has changed that its bytes depend on."""
+"""What goes on by itself, and what refuses to: a run in which anything has changed that its bytes depend on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from hyocr_core.checkpoint.sealed import unseal
-from hyocr_core.errors import OutputError
+from hyocr_core.errors import ConfigError, OutputError
 from hyocr_core.plugin.registry import load_method
+from hyocr_core.progress import Silent
 from hyocr_core.run import job
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
@@ -108,6 +109,14 @@ def begun(
     return run
 
 
+class Said(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
 def fingerprint(run: RunConfig) -> dict[str, Any]:
     journal = unseal((stage(run) / "journal.json").read_bytes())
     found: dict[str, Any] = journal["fingerprint"]
@@ -128,7 +137,7 @@ def keys(found: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def refusal(run: RunConfig) -> str:
     with pytest.raises(OutputError) as caught:
-        quantize(run, resume=True)
+        quantize(run)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -171,3 +180,25 @@ def changed(name: str, content: bytes) -> bytes:
     if name.endswith(".safetensors"):
         return content[:-2] + bytes([content[-2] ^ 1]) + content[-1:]
     return content + b"\n"
+
+
+def test_starting_again_is_refused_before_anything_is_lost(begun: RunConfig) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in stage(begun).rglob("*") if path.name != "lock")
+    with pytest.raises(ConfigError, match="group_size"):
+        quantize(begun.model_copy(update={"options": {"group_size": 7}}), fresh=True)
+    with pytest.raises(ConfigError, match="give one of them"):
+        quantize(begun, resume=True, fresh=True)
+    assert sorted((path, path.stat().st_mtime_ns) for path in stage(begun).rglob("*") if path.name != "lock") == before
+
+
+def test_the_same_run_goes_on_by_itself_and_another_starts_again_when_asked_to(begun: RunConfig) -> None:
+    """Last in this file: both end the run that was begun."""
+    copy = begun.model_copy(update={"output": begun.output.with_name("copy")})
+    shutil.copytree(stage(begun), stage(copy))
+    said = Said()
+    assert quantize(begun, progress=said).resumed_after_block == 1
+    assert "going on with an interrupted run, which has done 2 of 4 blocks" in said.lines
+    other = copy.model_copy(update={"seed": 1})
+    assert " calibration.seed: 0 -> 1; " in refusal(other)
+    assert quantize(other, fresh=True).resumed_after_block is None
+    assert not stage(other).exists()

@@ -4,9 +4,10 @@ It lies in the checkpoint's sub folder `report`, which may show confidential pag
 
     run.json                 the settings of the run that made the checkpoint
     commands.json
-    evaluations/KEY/         one set of pages, the newest evaluation of it
-        eval.json
-        pages-DIGEST/        its worst pages, 00007.webp by their index in it; DIGEST is that of eval.json
+    evaluations/KEY/         one set of pages
+        eval.json            the newest evaluation of it
+        earlier-0001.json    those before, numbered as they came
+        pages-DIGEST/        worst pages, 00007.webp by their index; DIGEST is that of the evaluation's file
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ EVALUATIONS = "evaluations"
 EVALUATION = "eval.json"
 COMMANDS = "commands.json"
 RUN = "run.json"
+ORIGINAL = "original_folder"
+"""Key in RUN of what no setting is."""
+EARLIER = "earlier-*.json"
+SHORT = 8
+"""Characters of a key that tell sets of pages apart for a user."""
 
 LONGEST_SIDE = 1200
 """Pixels of a kept page image: enough to read ten-point print of an A4 page."""
@@ -48,12 +54,21 @@ LONGEST_SIDE = 1200
 
 @dataclass(frozen=True)
 class Recorded:
-    """The evaluation of one set of pages. images: the folder of its worst pages. command: that gave it, if noted."""
+    """An evaluation. images: the folder of its worst pages. command: that gave it, if noted.
+
+    key: of its set of pages. run: which of the evaluations of this set it is, from 1.
+    """
 
     key: str
+    run: int
     result: EvalResult
     images: Path
     command: str | None
+
+    @property
+    def name(self) -> str:
+        """What `hyocr report --evaluation` calls it: `3fa29c01:2`."""
+        return f"{self.key[:SHORT]}:{self.run}"
 
 
 def check_recordable(folder: Path) -> None:
@@ -75,8 +90,13 @@ def pages_key(result: EvalResult) -> str:
     return hashlib.sha256(json.dumps([Path(result.data).name, pages]).encode()).hexdigest()[:16]
 
 
-def save_run(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Note the settings of the run that made a checkpoint. Raises RunError when they cannot be written."""
+def save_run(folder: Path, settings: Mapping[str, Any], original: Path | None = None) -> None:
+    """Note the settings of the run that made a checkpoint, and the local folder of what it was made from.
+
+    Raises RunError when they cannot be written.
+    """
+    if original is not None:
+        settings = {**settings, ORIGINAL: str(original.resolve())}
     path = folder / REPORT / RUN
     with _recording(folder):
         path.parent.mkdir(exist_ok=True)
@@ -86,12 +106,20 @@ def save_run(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def load_run(folder: Path) -> dict[str, Any] | None:
     """The settings that `save_run` noted; None if there are none. Raises CheckpointError when they cannot be read."""
-    return _read_object(folder / REPORT / RUN)
+    noted = _read_object(folder / REPORT / RUN)
+    return None if noted is None else {key: value for key, value in noted.items() if key != ORIGINAL}
+
+
+def load_original(folder: Path) -> Path | None:
+    """The local folder of what a checkpoint was made from, if it is noted and there; raises CheckpointError."""
+    noted = (_read_object(folder / REPORT / RUN) or {}).get(ORIGINAL)
+    return Path(noted) if isinstance(noted, str) and Path(noted).is_dir() else None
 
 
 def save_evaluation(folder: Path, result: EvalResult, records: Sequence[Record]) -> None:
-    """Write an evaluation and its worst pages into a checkpoint folder, in the place of an older one of the same pages.
+    """Write an evaluation and its worst pages into a checkpoint folder; what was recorded there before stays.
 
+    Of evaluations of the same pages this is the newest then, see `load_evaluations` and `load_earlier`.
     records: what was evaluated, in its order; pages that failed may be among them. An image that can no longer be read
     is left out. Raises RunError when the folder cannot be written.
     """
@@ -103,16 +131,41 @@ def save_evaluation(folder: Path, result: EvalResult, records: Sequence[Record])
         fresh = _save_images(place / ".pages.partial", _worst_records(result, records))
         shutil.rmtree(images, ignore_errors=True)
         fresh.rename(images)
+        _keep_newest(folder, place, text)
         # After a crash there is the old evaluation with its images or the new one with its own.
         with replacing(place / EVALUATION) as partial:
             save_bytes(partial, text)
+        known = {images, *(_images(place, read_regular(path)) for path in place.glob(EARLIER))}
         for other in place.glob("pages-*"):
-            if other != images:
+            if other not in known:
                 shutil.rmtree(other, ignore_errors=True)
 
 
+def _keep_newest(folder: Path, place: Path, text: bytes) -> None:
+    """Copy the newest evaluation of a set of pages to those before it, unless `text` is the same."""
+    newest = place / EVALUATION
+    if not newest.is_file() or (content := read_regular(newest)) == text:
+        return
+    earlier = sorted(place.glob(EARLIER))
+    # A crash may have copied it already.
+    if earlier and read_regular(earlier[-1]) == content:
+        return
+    number = 1 + max((_number(path) for path in earlier), default=0)
+    with replacing(place / f"earlier-{number:04d}.json") as partial:
+        save_bytes(partial, content)
+    command = load_commands(folder).get(_of_eval(place.name))
+    if command is not None:
+        save_command(folder, f"{_of_eval(place.name)}:{number}", shlex.split(command))
+
+
+def _number(path: Path) -> int:
+    """`earlier-0012.json` -> 12; 0 for a file that somebody else has put there."""
+    number = path.stem.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
 def load_evaluations(folder: Path) -> tuple[Recorded, ...]:
-    """The evaluations in a checkpoint folder: that of most pages first, of as many the one that was noted last.
+    """The newest evaluation of each set of pages: that of most pages first, of as many the one that was noted last.
 
     Raises CheckpointError when one cannot be read or was written by a version of hyocr with another schema.
     """
@@ -123,12 +176,21 @@ def load_evaluations(folder: Path) -> tuple[Recorded, ...]:
     return tuple(sorted(found, key=lambda each: (-len(each.result.pages), -newest[each.key])))
 
 
+def load_earlier(folder: Path) -> tuple[Recorded, ...]:
+    """The evaluations of sets of pages that were evaluated again since, the newest first; raises as above."""
+    commands = load_commands(folder)
+    paths = (folder / REPORT / EVALUATIONS).glob(f"*/{EARLIER}")
+    found = [_load(path, commands, _number(path)) for path in sorted(paths) if _number(path)]
+    return tuple(sorted(found, key=lambda each: -each.run))
+
+
 def load_evaluation(folder: Path) -> EvalResult | None:
     """The first of `load_evaluations`; None if there is none."""
     return next((each.result for each in load_evaluations(folder)), None)
 
 
-def _load(path: Path, commands: dict[str, str]) -> Recorded:
+def _load(path: Path, commands: dict[str, str], number: int | None = None) -> Recorded:
+    """number: of an earlier evaluation; None is the newest of its set of pages."""
     data, key = _read_object(path) or {}, path.parent.name
     if data.get("schema_version") != SCHEMA:
         raise CheckpointError(
@@ -139,7 +201,9 @@ def _load(path: Path, commands: dict[str, str]) -> Recorded:
         result = parse_config(EvalResult, data, str(path))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
-    return Recorded(key, result, _images(path.parent, read_regular(path)), commands.get(_of_eval(key)))
+    command = commands.get(_of_eval(key) if number is None else f"{_of_eval(key)}:{number}")
+    run = number or 1 + max(map(_number, path.parent.glob(EARLIER)), default=0)
+    return Recorded(key, run, result, _images(path.parent, read_regular(path)), command)
 
 
 def _images(place: Path, evaluation: bytes) -> Path:

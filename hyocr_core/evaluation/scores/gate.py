@@ -49,12 +49,12 @@ def judge(gate: Gate, result: EvalResult) -> GateRecord:
             raise BadInputError(f"gate: {_giving_none(name, result)} no {name}; leave it out")
         value = float(f"{value:.{_DIGITS}g}")
         passed = value >= bound if name in AT_LEAST else value <= bound
-        figures.append(GateFigure(metric=name, bound=bound, value=value, passed=passed))
+        figures.append(GateFigure(metric=name, bound=bound, value=value, passed=passed, unit=_unit(name, result)))
     return GateRecord(accepted=all(figure.passed for figure in figures), figures=tuple(figures))
 
 
 def failures(record: GateRecord) -> str:
-    """Every figure that failed with its bound: `cer 1.2 > 0.5, agreement 0.93 < 0.98`."""
+    """Every figure that failed with its bound: `cer 1.2 > 0.5 points, agreement 0.93 < 0.98 of next tokens`."""
     return ", ".join(_compared(figure) for figure in record.figures if not figure.passed)
 
 
@@ -70,7 +70,9 @@ def _giving_none(name: str, result: EvalResult) -> str:
 def _compared(figure: GateFigure) -> str:
     short = f"{figure.value:.4g}"
     value = f"{figure.value:.{_DIGITS}g}" if float(short) == figure.bound else short
-    return f"{figure.metric} {value} {'<' if figure.metric in AT_LEAST else '>'} {figure.bound:g}"
+    return (
+        f"{figure.metric} {value} {'<' if figure.metric in AT_LEAST else '>'} {figure.bound:g} {figure.unit}".rstrip()
+    )
 
 
 def _worse(name: str, result: EvalResult, baseline: ModelScore) -> float | None:
@@ -78,10 +80,23 @@ def _worse(name: str, result: EvalResult, baseline: ModelScore) -> float | None:
     mine, other = (_value(name, score, len(result.pages)) for score in (result.model, baseline))
     if mine is None or other is None:
         return None
-    own = BUILT_IN.get(name.removeprefix("hyocr-core:"))
-    unit, better = (own.unit, own.better) if own else (result.metrics[name].unit, result.metrics[name].better)
+    unit, better = _unit_and_side(name, result)
     worse = mine - other if better == "smaller" else other - mine
     return 100 * worse if unit == "%" else worse
+
+
+def _unit_and_side(name: str, result: EvalResult) -> tuple[str, str]:
+    """Of a metric: its unit, and whether smaller or larger is better."""
+    own = BUILT_IN.get(name.removeprefix("hyocr-core:"))
+    return (own.unit, own.better) if own else (result.metrics[name].unit, result.metrics[name].better)
+
+
+def _unit(name: str, result: EvalResult) -> str:
+    """Of a bound, in words."""
+    if name in OWN_BOUNDS:
+        return _UNITS[name]
+    unit, _ = _unit_and_side(name, result)
+    return "points" if unit == "%" else unit
 
 
 def _value(name: str, score: ModelScore, pages: int) -> float | None:
@@ -99,3 +114,6 @@ _OWN: Mapping[str, Callable[[EvalResult, ModelScore, Comparison], float | None]]
     "identical": lambda result, _baseline, comparison: comparison.identical_pages / len(result.pages),
 }
 """The figure of each of OWN_BOUNDS."""
+
+_UNITS = {"agreement": "of next tokens", "kl": "nats per token", "cut": "pages", "identical": "of pages"}
+"""The same of their units."""

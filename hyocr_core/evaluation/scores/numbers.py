@@ -8,6 +8,8 @@ from hyocr_core.evaluation.scores.result import Interval
 NONE = "–"
 _NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
+RTN = "round to nearest (RTN)"
+"""How the weights merely rounded, which a method has to beat, are called wherever people read of them."""
 READABLE = 1e7
 """From here on a number has an exponent."""
 

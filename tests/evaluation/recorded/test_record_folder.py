@@ -15,8 +15,10 @@ from hyocr_core.errors import CalibrationError, CheckpointError, OutputError, Ru
 from hyocr_core.evaluation.recorded.record_folder import (
     check_recordable,
     load_commands,
+    load_earlier,
     load_evaluation,
     load_evaluations,
+    pages_key,
     save_command,
     save_eval_command,
     save_evaluation,
@@ -80,14 +82,27 @@ def test_small_pages_stay_small_and_the_records_image_is_left_alone(result: Eval
         assert small.size == (64, 32)
 
 
-def test_another_evaluation_of_the_same_pages_takes_the_place_of_the_first(
-    result: EvalResult, tiny: Path, tmp_path: Path
-) -> None:
-    save_evaluation(tmp_path, result, drawn(12))
-    other = evaluate(tiny, drawn(12), max_new_tokens=2)
-    save_evaluation(tmp_path, other, drawn(12))
-    assert [each.result for each in load_evaluations(tmp_path)] == [other]
-    assert names(tmp_path) == ["eval.json", *(f"{index:05d}.webp" for index in sorted(worst_pages(other)))]
+def test_another_evaluation_of_the_same_pages_leaves_those_before(result: EvalResult, tmp_path: Path) -> None:
+    runs = [result.model_copy(update={"peak_rss_bytes": size}) for size in (1, 2, 3)]
+    for number, run in enumerate(runs, 1):
+        save_evaluation(tmp_path, run, drawn(12))
+        save_eval_command(tmp_path, run, ["hyocr", "eval", str(number)])
+    (newest,), earlier = load_evaluations(tmp_path), load_earlier(tmp_path)
+    found = [newest, *earlier]
+    assert [each.result for each in found] == runs[::-1]
+    assert [each.name for each in found] == [f"{pages_key(result)[:8]}:{run}" for run in (3, 2, 1)]
+    assert [each.command for each in found] == [f"hyocr eval {run}" for run in (3, 2, 1)]
+    for each in found:
+        shown = sorted(path.name for path in each.images.iterdir())
+        assert shown == [f"{index:05d}.webp" for index in sorted(worst_pages(each.result))]
+    assert len(list((tmp_path / "report").rglob("pages-*"))) == 3
+
+
+def test_the_very_same_evaluation_is_kept_once(result: EvalResult, tmp_path: Path) -> None:
+    for _ in range(2):
+        save_evaluation(tmp_path, result, drawn(12))
+    assert load_earlier(tmp_path) == ()
+    assert [each.run for each in load_evaluations(tmp_path)] == [1]
 
 
 def test_evaluations_of_other_pages_are_kept_the_largest_first(result: EvalResult, tiny: Path, tmp_path: Path) -> None:
@@ -131,14 +146,20 @@ def test_a_page_whose_image_is_gone_has_none(result: EvalResult, tmp_path: Path)
     assert load_evaluation(tmp_path) == result
 
 
+@pytest.mark.parametrize("renamed", [0, 1])
 def test_a_crash_leaves_the_old_evaluation_with_its_own_pages(
-    result: EvalResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    renamed: int, result: EvalResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_evaluation(tmp_path, result, drawn(12))
     before, changed = built.images(tmp_path), result.model_copy(update={"peak_rss_bytes": 7})
 
+    replace, left_to_do = Path.replace, [None] * renamed
+
     def crash(self: Path, target: Path) -> Path:
-        raise KeyboardInterrupt
+        if not left_to_do:
+            raise KeyboardInterrupt
+        left_to_do.pop()
+        return replace(self, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", crash)
@@ -149,6 +170,7 @@ def test_a_crash_leaves_the_old_evaluation_with_its_own_pages(
     save_evaluation(tmp_path, changed, drawn(12))
     assert load_evaluation(tmp_path) == changed
     assert built.images(tmp_path) != before
+    assert [(each.result, each.images) for each in load_earlier(tmp_path)] == [(result, before)]
 
 
 def test_a_crash_before_that_leaves_what_there_was(result: EvalResult, tmp_path: Path) -> None:

@@ -60,24 +60,24 @@ def result(loops: tuple[int, int] = (0, 0), **changes: Any) -> EvalResult:
     ("bounds", "figure", "failure"),
     [
         ({"cer": 0.57}, 0.57, ""),
-        ({"cer": 0.56}, 0.57, "cer 0.57 > 0.56"),
+        ({"cer": 0.56}, 0.57, "cer 0.57 > 0.56 points"),
         ({"wer": 1.0}, 1.0, ""),
-        ({"wer": 0.999}, 1.0, "wer 1 > 0.999"),
+        ({"wer": 0.999}, 1.0, "wer 1 > 0.999 points"),
         ({"agreement": 0.97}, 0.97, ""),
-        ({"agreement": 0.98}, 0.97, "agreement 0.97 < 0.98"),
+        ({"agreement": 0.98}, 0.97, "agreement 0.97 < 0.98 of next tokens"),
         ({"kl": 0.03}, 0.03, ""),
-        ({"kl": 0.02}, 0.03, "kl 0.03 > 0.02"),
+        ({"kl": 0.02}, 0.03, "kl 0.03 > 0.02 nats per token"),
         ({"loops": 2}, 2, ""),
-        ({"loops": 1}, 2, "loops 2 > 1"),
+        ({"loops": 1}, 2, "loops 2 > 1 pages"),
         ({"cut": 2}, 2, ""),
-        ({"cut": 1}, 2, "cut 2 > 1"),
+        ({"cut": 1}, 2, "cut 2 > 1 pages"),
         ({"identical": 0.7}, 0.7, ""),
-        ({"identical": 0.8}, 0.7, "identical 0.7 < 0.8"),
+        ({"identical": 0.8}, 0.7, "identical 0.7 < 0.8 of pages"),
         ({"edit-distance": 0.2}, 0.2, ""),
         ({"edit-distance": 0.1}, 0.2, "edit-distance 0.2 > 0.1"),
         ({"exact": 10}, 10, ""),
-        ({"exact": 9}, 10, "exact 10 > 9"),
-        ({"hyocr-core:cer": 0.5}, 0.57, "hyocr-core:cer 0.57 > 0.5"),
+        ({"exact": 9}, 10, "exact 10 > 9 points"),
+        ({"hyocr-core:cer": 0.5}, 0.57, "hyocr-core:cer 0.57 > 0.5 points"),
     ],
 )
 def test_a_bound_holds_up_to_its_value(bounds: dict[str, float], figure: float, failure: str) -> None:
@@ -100,12 +100,12 @@ def test_a_better_checkpoint_passes() -> None:
 
 def test_every_failing_figure_is_named() -> None:
     record = judge(Gate(cer=0.5, agreement=0.98, kl=1, loops=0), result(loops=(1, 0)))
-    assert failures(record) == "cer 0.57 > 0.5, agreement 0.97 < 0.98, loops 1 > 0"
+    assert failures(record) == "cer 0.57 > 0.5 points, agreement 0.97 < 0.98 of next tokens, loops 1 > 0 pages"
 
 
 def test_a_figure_just_beside_its_bound_does_not_look_equal_to_it() -> None:
     record = judge(Gate(cer=0.5), result(model=score(cer=0.02500001)))
-    assert failures(record) == "cer 0.500001 > 0.5"
+    assert failures(record) == "cer 0.500001 > 0.5 points"
 
 
 @pytest.mark.parametrize(
