@@ -18,6 +18,7 @@ from hyocr_core.evaluation.recorded.worst import worst_pages
 from hyocr_core.evaluation.scores.result import PageResult
 from hyocr_core.outside.regular import read_regular
 from hyocr_core.report import figures, glance
+from hyocr_core.report.by_part import parts
 from hyocr_core.report.diff import Piece, diff, shortened
 from hyocr_core.report.facts import block_facts, layer_facts, own_metric
 from hyocr_core.report.plots import Plot
@@ -100,6 +101,7 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "metric": own_metric(report),
         "metrics": list(dict.fromkeys(name for layer in report.layers for name in layer.metrics)),
         "plots": _plots(evidence, layers, blocks, several),
+        "parts": [] if result is None else parts(result),
         "worst": [] if recorded is None else [_shown(evidence, recorded, index) for index, _ in worst],
         "commands": {"Quantized by": evidence.command, "Evaluated by": recorded and recorded.command},
         "further": [each.result for each in evidence.evaluations[1:]],

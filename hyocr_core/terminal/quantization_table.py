@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, LayerRecord, QuantReport
 from hyocr_core.evaluation.scores.gate import failures
-from hyocr_core.evaluation.scores.numbers import agreed, measured, number, percent, seconds, size
+from hyocr_core.evaluation.scores.numbers import agreed, apart, measured, number, percent, seconds, size
 from hyocr_core.report.text import told
 from hyocr_core.shown import message
 
@@ -77,7 +77,10 @@ def _reading(numbers: EvaluationRecord) -> Iterator[str]:
     for name, metric in numbers.metrics.items():
         values = {label: score.metrics[name] for label, score in known.items() if name in score.metrics}
         shown = ", ".join(f"{label}{measured(value, metric.unit)}" for label, value in values.items())
-        yield f"{metric.title} {shown}"
+        difference = numbers.differences.get(name)
+        yield f"{metric.title} {shown}" + (
+            f", less the original's {apart(difference, metric.unit)}" if difference else ""
+        )
 
 
 def print_report(console: Console, report: QuantReport, output: Path) -> None:

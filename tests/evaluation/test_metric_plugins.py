@@ -357,14 +357,15 @@ def test_metrics_of_parts_are_measured_where_they_are_named(
 ) -> None:
     for page in (1, 3):
         (folder / f"{page}.txt").write_text(TABLE, encoding="utf-8")
-    given = ("--baseline", tiny, "--metrics", "teds,formula,valid-json", "--gate", "teds=1", "--json")
+    (folder / "0.txt").write_text(r"$$\frac{a}{b}$$", encoding="utf-8")
+    given = ("--baseline", tiny, "--metrics", "teds,formula", "--gate", "teds=1", "--json")
     shown = evaluated(by_rtn, folder, *given)
     assert shown.exit_code == 0, shown.output
     data = json.loads(shown.stdout)
-    assert data["metrics"].keys() == {"teds", "formula", "valid-json"}
+    assert data["metrics"].keys() == {"teds", "formula"}
     assert data["metrics"]["teds"]["distribution"] == "hyocr-core"
-    assert data["model"]["metrics"].keys() == {"teds"}, "no page has a formula, or JSON"
     assert data["model"]["metrics"]["teds"]["value"] == 0
+    assert [list(page["metrics"]) for page in data["pages"]] == [["formula"], ["teds"], [], ["teds"]]
     assert "teds" not in json.loads(evaluated(by_rtn, folder, "--json").stdout)["metrics"]
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from hyocr_core.evaluation.parts.pairing import library
 
 _CELLS = ("td", "th")
+_FIELDS = 1000
+"""Rows and columns of a grid."""
 _SPAN = re.compile(r"\s*(\d{1,4})")
 
 
@@ -21,6 +23,11 @@ class Cell:
     columns: int = 1
     rows: int = 1
     content: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Its characters alone."""
+        return "".join(token for token in self.content if len(token) == 1)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,24 @@ class Table:
     def text(self) -> str:
         """What stands in its cells."""
         return " ".join("".join(cell.content) for row in self.rows for cell in row)
+
+
+def grid(table: Table) -> dict[tuple[int, int], tuple[int, int]]:
+    """Row and column of each field of a table -> row and place of the cell that covers it, as browsers lay them out.
+
+    At most 1000 rows and columns, whatever spans say.
+    """
+    fields: dict[tuple[int, int], tuple[int, int]] = {}
+    for row, cells in enumerate(table.rows[:_FIELDS]):
+        column = 0
+        for place, cell in enumerate(cells):
+            while (row, column) in fields:
+                column += 1
+            rows, columns = min(cell.rows or 1, len(table.rows) - row), min(cell.columns or 1, _FIELDS - column)
+            covered = {(row + down, column + right) for down in range(rows) for right in range(columns)}
+            fields |= {field: (row, place) for field in covered if field not in fields}
+            column += columns
+    return fields
 
 
 def find_tables(text: str) -> list[Table]:
