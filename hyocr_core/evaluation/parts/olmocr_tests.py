@@ -16,10 +16,10 @@ from hyocr_core.evaluation.parts.html_tables import Table, find_tables, grid
 from hyocr_core.evaluation.parts.latex import find_formulas, latex_tokens
 from hyocr_core.evaluation.parts.pairing import library
 
-_ALIKE = {
+_ALIKE = str.maketrans({
     "‘": "'", "’": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "＿": "_", "–": "-", "—": "-", "‑": "-", "‒": "-",
     "−": "-", "µ": "μ",
-}  # fmt: skip
+})  # fmt: skip
 """Characters that are not told apart -> one of them."""
 _MARKS = re.compile(r"(\*\*|__|\*|_)(.*?)\1")
 _NEIGHBOURS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
@@ -71,7 +71,7 @@ def plain(text: str) -> str:
     text = re.sub(r"</?[bi]>", "", re.sub(r"<br\s*/?>", " ", text))
     text = _MARKS.sub(r"\2", _MARKS.sub(r"\2", text))
     text = unicodedata.normalize("NFC", re.sub(r"\s+", " ", text))
-    return text.translate(str.maketrans(_ALIKE))
+    return text.translate(_ALIKE)
 
 
 def _present(text: str, test: Test) -> bool:

@@ -87,7 +87,7 @@ def _found(result: EvalResult) -> tuple[Outcome, str]:
 
 
 def _lost_parts(result: EvalResult, compared: Comparison) -> str:
-    """The metrics beside CER by which it reads measurably worse, on six pages or more."""
+    """The metrics beside CER by which it reads worse, each for itself, on six pages or more."""
     lost = []
     for name, metric in result.metrics.items():
         found = compared.metrics.get(name)
@@ -95,7 +95,7 @@ def _lost_parts(result: EvalResult, compared: Comparison) -> str:
         changed = sum(page.metrics.get(name) != page.baseline_metrics.get(name) for page in result.pages)
         if found is not None and (low > 0 if metric.better == "smaller" else high < 0) and changed >= FEWEST:
             lost.append(f"{metric.title} {apart(found, metric.unit)}")
-    return f"; measurably worse: {', '.join(lost)}" if lost else ""
+    return f"; worse by part: {', '.join(lost)}" if lost else ""
 
 
 def _before(result: EvalResult) -> str:

@@ -143,10 +143,12 @@ def choose_metrics(config: EvalConfig) -> dict[str, ChosenMetric]:
 
 
 def not_measured(config: EvalConfig) -> Iterator[str]:
-    """A line for each metric that follows from the task and cannot start here, with what it lacks."""
+    """A line for all metrics that follow from the task and cannot start here for one reason, with that."""
+    names: dict[str, list[str]] = {}
     for loaded in _of_task(None if config.task is None else task_name(config.task)):
         if reason := lacking(loaded):
-            yield f"{loaded.entry.name} is not measured: {reason}"
+            names.setdefault(reason, []).append(loaded.entry.name)
+    yield from (f"not measured: {', '.join(alike)}, which {reason}" for reason, alike in names.items())
 
 
 def lacking(loaded: LoadedMetric) -> str:
