@@ -20,16 +20,10 @@ from hyocr_core.evaluation.reading.kept import keeping
 from hyocr_core.evaluation.reading.memory import reading_bytes
 from hyocr_core.evaluation.reading.participants import Participants, gather
 from hyocr_core.evaluation.reading.read_pages import Read, read_pages
+from hyocr_core.evaluation.scores.chosen_metrics import ChosenMetric, choose_metrics, needs_transcripts, not_measured
 from hyocr_core.evaluation.scores.conclusion import conclude
 from hyocr_core.evaluation.scores.gate import judge, refuse_more_than_text
-from hyocr_core.evaluation.scores.measures import (
-    ChosenMetric,
-    check_sizes,
-    choose_metrics,
-    measurable,
-    needs_transcripts,
-    not_measured,
-)
+from hyocr_core.evaluation.scores.measures import check_sizes, measurable
 from hyocr_core.evaluation.scores.rates import normalize
 from hyocr_core.evaluation.scores.result import EvalResult, Role
 from hyocr_core.evaluation.scores.score import Asked, compare, measure, page_results, score

@@ -18,6 +18,7 @@ from hyocr_core.checkpoint.quant_report import read_report
 from hyocr_core.cli.main import main
 from hyocr_core.evaluation.parts.extraction import FieldF1, ValidJson
 from hyocr_core.evaluation.parts.formulas import FormulaDistance, FormulaExact
+from hyocr_core.evaluation.parts.olmocr_tests import OlmOcrTests
 from hyocr_core.evaluation.parts.outline import OutlineF1
 from hyocr_core.evaluation.parts.spotting import SpottingF1
 from hyocr_core.evaluation.parts.tables import Teds, TedsStructure
@@ -47,6 +48,7 @@ PARTS = {
     "field-f1": FieldF1,
     "valid-json": ValidJson,
     "outline-f1": OutlineF1,
+    "olmocr-tests": OlmOcrTests,
 }
 """Those that come with hyocr and are measured where they are named."""
 

@@ -11,8 +11,8 @@ from typing import Any
 from hyocr_core.evaluation.parts.pairing import library
 
 _CELLS = ("td", "th")
-_FIELDS = 1000
-"""Rows and columns of a grid."""
+_WIDEST = 50
+"""Of a span in a grid."""
 _SPAN = re.compile(r"\s*(\d{1,4})")
 
 
@@ -50,17 +50,18 @@ class Table:
 def grid(table: Table) -> dict[tuple[int, int], tuple[int, int]]:
     """Row and column of each field of a table -> row and place of the cell that covers it, as browsers lay them out.
 
-    At most 1000 rows and columns, whatever spans say.
+    A span is 50 at most, so that no answer takes all memory.
     """
     fields: dict[tuple[int, int], tuple[int, int]] = {}
-    for row, cells in enumerate(table.rows[:_FIELDS]):
+    for row, cells in enumerate(table.rows):
         column = 0
         for place, cell in enumerate(cells):
             while (row, column) in fields:
                 column += 1
-            rows, columns = min(cell.rows or 1, len(table.rows) - row), min(cell.columns or 1, _FIELDS - column)
-            covered = {(row + down, column + right) for down in range(rows) for right in range(columns)}
-            fields |= {field: (row, place) for field in covered if field not in fields}
+            rows, columns = (min(span or 1, _WIDEST) for span in (cell.rows, cell.columns))
+            for down in range(min(rows, len(table.rows) - row)):
+                for right in range(columns):
+                    fields.setdefault((row + down, column + right), (row, place))
             column += columns
     return fields
 

@@ -9,7 +9,8 @@ from typing import Annotated
 from pydantic import Field
 
 from hyocr_core.contract.backend import Forward
-from hyocr_core.evaluation.scores.measures import ChosenMetric, Measured, PageTexts, measure_named, measure_own
+from hyocr_core.evaluation.scores.chosen_metrics import ChosenMetric
+from hyocr_core.evaluation.scores.measures import Measured, PageTexts, measure_named, measure_own
 from hyocr_core.evaluation.scores.rates import bootstrap_interval, micro_rate, normalize, words
 from hyocr_core.evaluation.scores.result import Comparison, Interval, ModelScore, PageResult, Runtime
 

@@ -10,6 +10,7 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 
 from hyocr_core.contract.metric import MetricConfig
+from hyocr_core.evaluation.parts.html_tables import find_tables, grid
 from hyocr_core.evaluation.parts.olmocr_tests import OlmOcrTests, near_starts, passes, plain
 
 TABLE = (
@@ -81,3 +82,10 @@ def test_marks_and_kinds_of_quotes_are_not_told_apart() -> None:
 def test_an_answer_of_any_length_is_judged() -> None:
     long = "word " * 6000
     assert not passes(long, {"type": "order", "before": "x" * 200, "after": "word", "max_diffs": 20})
+
+
+def test_a_grid_is_that_of_browsers_and_of_bounded_size() -> None:
+    [table] = find_tables("<table><tr><td rowspan=2>a</td><td>b</td></tr><tr><td>c</td></tr></table>")
+    assert grid(table) == {(0, 0): (0, 0), (1, 0): (0, 0), (0, 1): (0, 1), (1, 1): (1, 0)}
+    [huge] = find_tables("<table>" + "<tr><td rowspan=9999 colspan=9999>a</td></tr>" * 99 + "</table>")
+    assert len(grid(huge)) < 99 * 50 * 99

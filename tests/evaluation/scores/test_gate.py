@@ -8,9 +8,9 @@ import pytest
 
 from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import BadInputError, ConfigError
+from hyocr_core.evaluation.scores.chosen_metrics import needs_transcripts
 from hyocr_core.evaluation.scores.error_rates import BUILT_IN
 from hyocr_core.evaluation.scores.gate import failures, judge
-from hyocr_core.evaluation.scores.measures import needs_transcripts
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, ModelScore, PageResult
 from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.settings.run_config import RunConfig

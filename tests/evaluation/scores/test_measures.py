@@ -13,7 +13,8 @@ from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError, MetricError
 from hyocr_core.evaluation.evaluate import check_transcripts
 from hyocr_core.evaluation.recorded.csv_file import _row
-from hyocr_core.evaluation.scores.measures import choose_metrics, measurable, not_measured
+from hyocr_core.evaluation.scores.chosen_metrics import choose_metrics, not_measured
+from hyocr_core.evaluation.scores.measures import measurable
 from hyocr_core.evaluation.scores.score import Answer, Asked, compare, measure, page_results
 from hyocr_core.pages.prompts import TASKS
 from hyocr_core.settings.eval_config import EvalConfig
