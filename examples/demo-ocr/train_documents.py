@@ -46,7 +46,8 @@ def encode(documents: list[Document], tokenizer: PreTrainedTokenizerFast, prompt
     stop, pad = token_id(tokenizer, ASSISTANT), token_id(tokenizer, PAD)
     rows = []
     for document in documents:
-        tokens, cells = [], []
+        tokens: list[int] = []
+        cells: list[int] = []
         for text, cell in document.pieces:
             found = tokenizer.encode(text) if text else []
             tokens += found
@@ -119,7 +120,9 @@ class Trainer:
         known = batch.answers != IGNORE
         return {
             "text": _cross_entropy(scores, batch.answers),
-            "digits": _cross_entropy(functional.linear(cells, p["aux.digits"]).unflatten(-1, (2, -1)), batch.digits),
+            "digits": _cross_entropy(
+                functional.linear(cells, p["aux.digits"]).view(*batch.digits.shape, -1), batch.digits
+            ),
             "where": _cross_entropy(functional.linear(middle, p["aux.where"]), batch.where),
             "accuracy": ((scores.argmax(-1) == batch.answers) & known).sum() / known.sum(),
         }
