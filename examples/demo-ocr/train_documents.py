@@ -118,11 +118,10 @@ class Trainer:
         middle = functional.rms_norm(states[0][:, answering], (READER.text["hidden_size"],))
         scores = logits(p, states[-1][:, answering])
         known = batch.answers != IGNORE
+        seen = functional.linear(cells, p["aux.digits"])
         return {
             "text": _cross_entropy(scores, batch.answers),
-            "digits": _cross_entropy(
-                functional.linear(cells, p["aux.digits"]).view(*batch.digits.shape, -1), batch.digits
-            ),
+            "digits": _cross_entropy(seen.view(*batch.digits.shape, -1), batch.digits),
             "where": _cross_entropy(functional.linear(middle, p["aux.where"]), batch.where),
             "accuracy": ((scores.argmax(-1) == batch.answers) & known).sum() / known.sum(),
         }
