@@ -193,7 +193,7 @@ def _measured(numbers: EvaluationRecord) -> Iterator[str]:
 def _by_part(numbers: EvaluationRecord) -> Iterator[str]:
     """How far the further metrics are from the original's."""
     found = [
-        f"{markdown(metric.title)} {apart(numbers.differences[name], metric.unit)}"
+        markdown(f"{metric.title} {apart(numbers.differences[name], metric.unit)}")
         for name, metric in numbers.metrics.items()
         if name in numbers.differences
     ]

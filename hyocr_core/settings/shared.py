@@ -58,7 +58,10 @@ class Gate(RootModel[dict[str, float]]):
             value = _split_bounds(value)
         if not isinstance(value, Mapping):
             return value
-        asked = {_spelled(str(name)): bound for name, bound in value.items() if bound is not None}
+        given = {str(name): bound for name, bound in value.items() if bound is not None}
+        asked = {_spelled(name): bound for name, bound in given.items()}
+        if len(asked) < len(given):
+            raise ValueError(f"{', '.join(given)}: one of them is there twice, with hyphens and with underscores")
         if not asked:
             raise ValueError(f"asks nothing; give bounds, such as cer=0.5; there are {', '.join(_known_bounds())}")
         kinds: dict[str, Any] = {name: (_kind_of(name), ...) for name in asked}

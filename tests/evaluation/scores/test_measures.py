@@ -98,6 +98,8 @@ def test_what_follows_and_lacks_a_library_is_told_and_left_out(monkeypatch: pyte
 def test_a_gate_knows_the_parts_with_underscores_too() -> None:
     bounds = Gate.model_validate("teds=1.0,formula=1.0,valid_json=0").bounds
     assert bounds == {"teds": 1.0, "formula": 1.0, "valid-json": 0}
+    with pytest.raises(ValueError, match="one of them is there twice"):
+        Gate.model_validate("valid_json=0,valid-json=1")
 
 
 def test_what_follows_is_measured_only_where_a_transcript_has_it() -> None:
