@@ -155,8 +155,8 @@ def test_text_and_mapping_say_the_same() -> None:
         (
             "speed=1",
             "speed: unknown key; valid keys: cer, edit-distance, exact, field-f1, formula, formula-exact, loops, "
-            "outline-f1, reading-order, spotting-f1, teds, teds-structure, text-blocks, valid-json, wer, agreement, "
-            "kl, cut, identical",
+            "olmocr-tests, outline-f1, reading-order, spotting-f1, teds, teds-structure, text-blocks, valid-json, wer, "
+            "agreement, kl, cut, identical",
         ),
         ("other:cer=1", "no distribution 'other' offers the metric cer; hyocr-core"),
         ("cer=x", "cer = 'x': should be a valid number"),
