@@ -94,6 +94,13 @@ class MetricRecord(FrozenModel):
     version: str
 
 
+class Measure(FrozenModel):
+    """What a metric says of all pages, or how far two checkpoints are apart by it. interval: 95 %, over pages."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+
 class ScoreRecord(FrozenModel):
     """How one checkpoint read the pages. Rates are fractions; what needs transcripts is None without them."""
 
@@ -143,7 +150,10 @@ class EvaluationRecord(FrozenModel):
     rounded: ScoreRecord | None = Field(description="the same linears rounded to nearest in the same format")
     cer_difference: float | None = Field(description="the model's CER less the baseline's")
     cer_difference_interval: tuple[float, float] | None = Field(description="95 %, paired bootstrap over pages")
-    metrics: dict[str, MetricRecord] = Field({}, description="the metrics that were named, by name")
+    metrics: dict[str, MetricRecord] = Field(
+        {}, description="the metrics that were named, or follow from the task, by name"
+    )
+    differences: dict[str, Measure] = Field({}, description="by them, the model's less the original's, paired")
     verdict: VerdictRecord | None = None
 
 

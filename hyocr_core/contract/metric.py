@@ -26,6 +26,9 @@ class Metric(ABC):
     unit: `%` for a fraction, which is shown times 100 and bounded in points; anything else is shown behind the number.
     together: `mean`, the sum of the pages' numbers over the sum of their sizes, or `sum`, of the numbers alone.
     needs_reference: whether pages without a transcript have no number; otherwise `reference` is empty for them.
+    compares: what `reference` is: the page's `transcript`, or its `checks`, which some sources give instead.
+    tasks: of which answers it measures a part, by the names of official tasks such as `table`; it is refused beside
+        another task. Empty for one that is of every answer.
     """
 
     api_version: ClassVar[int]
@@ -35,6 +38,8 @@ class Metric(ABC):
     unit: ClassVar[str] = ""
     together: ClassVar[Literal["mean", "sum"]] = "mean"
     needs_reference: ClassVar[bool] = True
+    compares: ClassVar[Literal["transcript", "checks"]] = "transcript"
+    tasks: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:
         """config: an instance of `config_class`."""
@@ -49,5 +54,12 @@ class Metric(ABC):
         """
 
     def size(self, reference: str) -> float:  # noqa: ARG002
-        """How much a page counts in the mean, 0 or more; such as the reference's length, if `page` counts errors."""
+        """How much a page counts in the mean, 0 or more; such as the reference's length, if `page` counts errors.
+
+        A page of size 0 has no number of its own in a mean.
+        """
         return 1.0
+
+    def note(self, text: str, reference: str) -> str:  # noqa: ARG002
+        """What is broken in `text`, which has a number all the same: a few words, empty where nothing is."""
+        return ""

@@ -26,6 +26,7 @@ class Record:
     open_image: reads the page as RGB, as often as it is called; raises CalibrationError with the reason, without the
         record's name.
     system: the system message; None takes the default one, which is empty.
+    checks: what is known of a page without a transcript, for a metric that says so (`Metric.compares`).
     """
 
     name: str
@@ -33,6 +34,7 @@ class Record:
     answer: str | None
     open_image: Callable[[], Image]
     system: str | None = None
+    checks: str | None = None
 
 
 class SourceConfig(FrozenModel):

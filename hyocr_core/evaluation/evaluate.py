@@ -20,9 +20,10 @@ from hyocr_core.evaluation.reading.kept import keeping
 from hyocr_core.evaluation.reading.memory import reading_bytes
 from hyocr_core.evaluation.reading.participants import Participants, gather
 from hyocr_core.evaluation.reading.read_pages import Read, read_pages
+from hyocr_core.evaluation.scores.chosen_metrics import ChosenMetric, choose_metrics, needs_transcripts, not_measured
 from hyocr_core.evaluation.scores.conclusion import conclude
 from hyocr_core.evaluation.scores.gate import judge, refuse_more_than_text
-from hyocr_core.evaluation.scores.measures import ChosenMetric, check_sizes, choose_metrics, needs_transcripts
+from hyocr_core.evaluation.scores.measures import check_sizes, measurable
 from hyocr_core.evaluation.scores.rates import normalize
 from hyocr_core.evaluation.scores.result import EvalResult, Role
 from hyocr_core.evaluation.scores.score import Asked, compare, measure, page_results, score
@@ -119,6 +120,9 @@ def _prepare(
         found = draw_records(config, progress.say)
     elif pages is None:
         check_transcripts(config, metrics, found.records)
+    for line in not_measured(config):
+        progress.say(line)
+    metrics = measurable(metrics, found.records, progress.say)
     participants = gather(config, backends)
     for line in notices(participants, config):
         progress.say(line)
@@ -209,13 +213,14 @@ def check_transcripts(config: EvalConfig, metrics: Mapping[str, ChosenMetric], r
     that a metric cannot use.
     """
     required = config.rival is None or needs_transcripts(config)
-    if required and records and all(record.answer is None for record in records):
+    known = (record.answer if needs_transcripts(config) else record.answer or record.checks for record in records)
+    if required and records and all(text is None for text in known):
         raise CalibrationError(
             f"{records[0].name}: no transcript, and none of the {len(records)} pages has one; error rates need some, "
             "agreement and KL with a --baseline none"
         )
     _refuse_empty(records)
-    check_sizes(metrics, ((record.name, record.answer) for record in records))
+    check_sizes(metrics, records)
 
 
 def _choose(config: EvalConfig) -> tuple[dict[str, ChosenMetric], dict[Role, ChosenBackend]]:
@@ -234,7 +239,9 @@ def _refuse_empty(records: Sequence[Record]) -> None:
 
 def _asked(records: Sequence[Record], seed: int, metrics: Mapping[str, ChosenMetric]) -> Asked:
     _refuse_empty(records)
-    return Asked([record.name for record in records], [record.answer for record in records], seed, metrics)
+    columns = zip(*((record.name, record.answer, record.checks) for record in records), strict=True)
+    names, references, checks = map(list, columns)
+    return Asked(names, references, seed, metrics, checks)
 
 
 def _say_transcribed(records: Sequence[Record], progress: Progress) -> None:

@@ -45,7 +45,7 @@ class Distinct:
             image = record.open_image()
         except CalibrationError:
             return True
-        texts = (system_of(record), prompt_of(record), record.answer)
+        texts = (system_of(record), prompt_of(record), record.answer, record.checks)
         digest, small = digest_image(image), thumbnail(image)
         if (texts, digest) in self._pixels:
             self.copies[record.name] = f"has the same pixels as {self._pixels[texts, digest]}"

@@ -70,7 +70,8 @@ _UNSPACED = {
 _STOPS = {"Chinese": "。", "Japanese": "。", "Hindi": "।", "Thai": ""}
 
 
-def _sentence(rng: random.Random) -> str:
+def sentence(rng: random.Random) -> str:
+    """A few English words and perhaps a number."""
     words = rng.choices(_WORDS, k=rng.randint(5, 14))
     if rng.random() < 0.3:
         words.insert(rng.randrange(len(words)), str(rng.randint(2, 4999)))
@@ -80,19 +81,24 @@ def _sentence(rng: random.Random) -> str:
 def _prose(rng: random.Random, columns: int, paragraphs: int, sentences: int) -> Iterator[Line]:
     for _ in range(paragraphs):
         yield ()
-        text = " ".join(_sentence(rng) for _ in range(rng.randint(2, sentences)))
+        text = " ".join(sentence(rng) for _ in range(rng.randint(2, sentences)))
         for line in textwrap.wrap(text, columns):
             yield ((0.0, line),)
 
 
+def title(rng: random.Random) -> str:
+    """Three words."""
+    return " ".join(rng.choices(_WORDS, k=3)).title()
+
+
 def _paragraphs(rng: random.Random) -> Text:
-    title: Line = ((0.0, " ".join(rng.choices(_WORDS, k=3)).title()),)
-    return Text((title, *_prose(rng, rng.randint(52, 76), rng.randint(3, 4), 3)))
+    head: Line = ((0.0, title(rng)),)
+    return Text((head, *_prose(rng, rng.randint(52, 76), rng.randint(3, 4), 3)))
 
 
 def _small_print(rng: random.Random) -> Text:
-    title: Line = ((0.0, "Terms and Conditions"),)
-    return Text((title, *_prose(rng, rng.randint(84, 100), rng.randint(3, 5), 5)), size=rng.choice((10, 12)))
+    head: Line = ((0.0, "Terms and Conditions"),)
+    return Text((head, *_prose(rng, rng.randint(84, 100), rng.randint(3, 5), 5)), size=rng.choice((10, 12)))
 
 
 def _receipt(rng: random.Random) -> Text:
@@ -107,24 +113,29 @@ def _receipt_lines(rng: random.Random) -> Iterator[Line]:
     for good in rng.sample(_GOODS, rng.randint(4, 10)):
         cents = rng.randint(49, 4999)
         total += cents
-        yield ((0.0, f"{rng.randint(1, 9)} x"), (0.12, good), (0.8, _money(cents)))
+        yield ((0.0, f"{rng.randint(1, 9)} x"), (0.12, good), (0.8, money(cents)))
     tax = total * 19 // 100
     yield ()
     for label, cents in (("Subtotal", total), ("Tax 19%", tax), ("TOTAL", total + tax)):
-        yield ((0.12, label), (0.8, _money(cents)))
+        yield ((0.12, label), (0.8, money(cents)))
 
 
-def _form(rng: random.Random) -> Text:
-    fields = [
+def form_fields(rng: random.Random) -> list[tuple[str, str]]:
+    """What a form may ask, and answers."""
+    return [
         ("Name", rng.choice(_NAMES)),
         ("Address", rng.choice(_PLACES)),
         ("Date of birth", _date(rng)),
         ("Phone", f"+{rng.randint(1, 49)} {rng.randint(100, 999)} {rng.randint(100_000, 999_999)}"),
         ("E-mail", f"{rng.choice(_WORDS)}.{rng.choice(_WORDS)}@example.com"),
         ("Reference", f"{rng.choice('ABCDEFGH')}{rng.randint(100, 999)}-{rng.randint(1000, 9999)}/{rng.randint(1, 9)}"),
-        ("Amount", _money(rng.randint(1000, 9_999_999))),
+        ("Amount", money(rng.randint(1000, 9_999_999))),
         ("Remarks", " ".join(rng.choices(_WORDS, k=3))),
     ]
+
+
+def _form(rng: random.Random) -> Text:
+    fields = form_fields(rng)
     head: Line = ((0.0, f"Application No. {rng.randint(10_000, 99_999)}"),)
     rows: list[Line] = [
         ((0.0, f"{label}:"), (0.35, value)) for label, value in sorted(rng.sample(fields, rng.randint(5, 8)))
@@ -137,7 +148,7 @@ def _table(rng: random.Random) -> Text:
     lines: list[Line] = [tuple(zip(lefts, ("Item", "Units", "Price", "Share"), strict=True))]
     for _ in range(rng.randint(5, 14)):
         share = f"{rng.randint(0, 99)}.{rng.randint(0, 9)}%"
-        cells = (rng.choice(_WORDS).title(), str(rng.randint(1, 9999)), _money(rng.randint(10, 99_999)), share)
+        cells = (rng.choice(_WORDS).title(), str(rng.randint(1, 9999)), money(rng.randint(10, 99_999)), share)
         lines.append(tuple(zip(lefts, cells, strict=True)))
     return Text(tuple(lines))
 
@@ -228,7 +239,8 @@ def _date(rng: random.Random) -> str:
     return rng.choice((f"{year}-{month:02}-{day:02}", f"{day:02}/{month:02}/{year}", f"{day}.{month}.{year}"))
 
 
-def _money(cents: int) -> str:
+def money(cents: int) -> str:
+    """An amount in dollars."""
     return f"${cents // 100:,}.{cents % 100:02}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,11 @@ def read_pdf(path: Path, name: str) -> list[Record]:
     return [Record(f"{name}:{number}", None, None, partial(_render, path, number)) for number in range(1, pages + 1)]
 
 
+def page_of_pdf(path: Path, number: int) -> Callable[[], Image]:
+    """What renders one page of a file, which is opened then."""
+    return partial(_render, path, number)
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
     """The document; what PDFium says against it, then or inside, becomes a CalibrationError."""
@@ -80,7 +85,7 @@ def _reason(error: Exception) -> str:
 def _render(path: Path, number: int) -> Image:
     with _open(path) as document:
         if number > len(document):
-            raise CalibrationError("the file has changed since its pages were counted")
+            raise CalibrationError(f"has no page {number}, or no longer")
         page = document[number - 1]
         width, height = page.get_size()
         scale = min(DPI / 72, LONGEST_SIDE / max(width, height))

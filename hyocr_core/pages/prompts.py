@@ -108,6 +108,12 @@ def task_prompt(task: str) -> str:
     return TASKS[name][language].format(fields=list(keys))
 
 
+def task_name(task: str) -> str:
+    """The name of a task, without its language and fields. Raises as `task_prompt`."""
+    task_prompt(task)
+    return task.partition("=")[0].partition(":")[0]
+
+
 def with_task(records: Iterable[Record], task: str | None) -> list[Record]:
     """The records, those without a question of their own asked that of `task`; None leaves them the default one."""
     if task is None:

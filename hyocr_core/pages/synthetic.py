@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from hyocr_core.contract.page_source import Record, Source
+from pydantic import Field
+
+from hyocr_core.contract.page_source import Record, Source, SourceConfig
 from hyocr_core.errors import CalibrationError
+from hyocr_core.pages.documents import document_records
 from hyocr_core.pages.fonts import load_font
 from hyocr_core.pages.page_texts import KINDS, Line
 
@@ -26,18 +29,27 @@ _LINE_HEIGHT = 1.4
 _MAX_ANGLE = 2.5  # degrees: the corners of a page's text then stay within its margins and on the page
 
 
+class SyntheticConfig(SourceConfig):
+    kind: Literal["text", "documents"] = Field(
+        "text",
+        description="text: lines of many kinds and scripts, with a plain transcript; documents: a table, a formula, "
+        "two columns and a form in turn, with the transcript that the model would write",
+    )
+
+
 class SyntheticSource(Source):
-    """Rendered pages, as many as the place says: text, tables, receipts, formulas, small print."""
+    """Rendered pages, as many as the place says: text, tables, receipts, formulas, small print; or whole documents."""
 
     api_version: ClassVar[int] = 1
+    config_class: ClassVar[type[SourceConfig]] = SyntheticConfig
 
     def records(self) -> list[Record]:
-        """As `synthetic_records`."""
+        """As `synthetic_records`, or `document_records`."""
         count = self.place
         pages = int(count) if count.isascii() and count.isdigit() and len(count) < 10 else 0
         if not 1 <= pages <= MAX_PAGES:
             raise CalibrationError(f"{SCHEME}:N takes a number of pages from 1 to {MAX_PAGES}")
-        return synthetic_records(pages)
+        return document_records(pages) if self.config.kind == "documents" else synthetic_records(pages)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from hyocr_core.plugin.entry_points import PluginEntry
 RESERVED = ("agreement", "kl", "cut", "identical")
 """Figures that no text and reference give: a gate bounds them, and no metric may have their names."""
 
-_CHOICES = {"better": ("smaller", "larger"), "together": ("mean", "sum")}
+_CHOICES = {"better": ("smaller", "larger"), "together": ("mean", "sum"), "compares": ("transcript", "checks")}
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ def _check(loaded: LoadedMetric) -> None:
         raise MetricError(f"its class {metric.__name__} has no title of one line; write such as title = 'chrF'")
     if not _is_one_line(metric.unit):
         raise MetricError(f"unit of its class {metric.__name__} must be a text of one line, such as '%'")
+    if not (isinstance(metric.tasks, tuple) and all(map(_is_one_line, metric.tasks))):
+        raise MetricError(f"tasks of its class {metric.__name__} must be a tuple of names, such as ('table',)")
     for key, choices in _CHOICES.items():
         if getattr(metric, key) not in choices:
             raise MetricError(f"{key} of its class {metric.__name__} must be {' or '.join(choices)}")

@@ -119,7 +119,13 @@ def _check(found: list[Record]) -> None:
     for record in found:
         if not isinstance(record, Record):
             raise CalibrationError(f"its records() gave a {type(record).__name__}, no hyocr_core.Record")
-        for key, optional in (("name", False), ("question", True), ("answer", True), ("system", True)):
+        for key, optional in (
+            ("name", False),
+            ("question", True),
+            ("answer", True),
+            ("system", True),
+            ("checks", True),
+        ):
             _check_text(key, getattr(record, key), optional=optional)
     name, count = Counter(record.name for record in found).most_common(1)[0]
     if count > 1:

@@ -17,7 +17,18 @@ from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, GateRecord, QuantReport, ScoreRecord, read_report
 from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.gate import failures
-from hyocr_core.evaluation.scores.numbers import RTN, agreed, measured, number, percent, points, signed_span, size, span
+from hyocr_core.evaluation.scores.numbers import (
+    RTN,
+    agreed,
+    apart,
+    measured,
+    number,
+    percent,
+    points,
+    signed_span,
+    size,
+    span,
+)
 from hyocr_core.formats import TRANSFORMERS
 from hyocr_core.models.known_formats import known_formats, known_runtimes
 from hyocr_core.outside.aliases import check_aliases
@@ -179,7 +190,19 @@ def _measured(numbers: EvaluationRecord) -> Iterator[str]:
             f"The CER is {points(numbers.cer_difference)} points from the original's "
             f"(95 % interval, page by page: {signed_span(numbers.cer_difference_interval)})."
         )
+    yield from _by_part(numbers)
     yield f"Runtime: {_runtimes(found)}. {_meaning(numbers)}"
+
+
+def _by_part(numbers: EvaluationRecord) -> Iterator[str]:
+    """How far the further metrics are from the original's."""
+    found = [
+        markdown(f"{metric.title} {apart(numbers.differences[name], metric.unit)}")
+        for name, metric in numbers.metrics.items()
+        if name in numbers.differences
+    ]
+    if found:
+        yield f"Less the original's (95 % interval, page by page): {'; '.join(found)}."
 
 
 def _scaled(max_pixels: int | None) -> str:

@@ -20,6 +20,7 @@ from hyocr_core.evaluation.scores.gate import AT_LEAST
 from hyocr_core.evaluation.scores.result import PageResult
 from hyocr_core.outside.regular import read_regular
 from hyocr_core.report import figures, glance
+from hyocr_core.report.by_part import parts
 from hyocr_core.report.diff import Piece, diff, shortened
 from hyocr_core.report.facts import block_facts, layer_facts, own_metric
 from hyocr_core.report.kinds import kinds_of
@@ -109,6 +110,7 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "metric": own_metric(report),
         "metrics": _metrics(report, measured=result is not None and bool(result.layers)),
         "plots": _plots(evidence, layers, blocks, several),
+        "parts": [] if result is None else parts(result),
         "worst": [] if recorded is None else [_shown(evidence, recorded, index) for index, _ in worst],
         "commands": {"Quantized by": evidence.command, "Evaluated by": recorded and recorded.command},
         "further": evidence.others,

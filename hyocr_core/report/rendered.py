@@ -37,7 +37,8 @@ def rendered(template: str, context: Mapping[str, Any]) -> str:
         "without_folders": text.without_folders, "model_name": text.checkpoint_name, "marked": text.marked,
         "relative": numbers.relative, "times": numbers.times, "source_name": source_name, "told": text.told,
         "metric_title": text.metric_title, "measured": numbers.measured, "measured_span": numbers.measured_span,
-        "measured_difference": numbers.measured_difference,
+        "measured_difference": numbers.measured_difference, "measured_signed_span": numbers.measured_signed_span,
+        "apart": numbers.apart,
     }  # fmt: skip
     return environment.get_template(template).render(context)
 

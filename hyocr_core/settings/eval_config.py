@@ -38,7 +38,7 @@ class EvalConfig(FrozenModel):
         "its name, org/name@revision",
     )
     data: Name = Field(description="pages with transcripts: a source as for calib")
-    task: str | None = Field(None, description=TASK)
+    task: str | None = Field(None, description=f"{TASK}; metrics of the parts of its answers follow from it")
     system: Text | None = Field(None, description=SYSTEM)
     keep_duplicates: bool = Field(False, description="read copies of a page too, also scaled or recompressed ones")
     num_samples: int | None = Field(None, ge=1, description="pages to draw from the data; all of them by default")

@@ -58,7 +58,10 @@ class Gate(RootModel[dict[str, float]]):
             value = _split_bounds(value)
         if not isinstance(value, Mapping):
             return value
-        asked = {str(name): bound for name, bound in value.items() if bound is not None}
+        given = {str(name): bound for name, bound in value.items() if bound is not None}
+        asked = {_spelled(name): bound for name, bound in given.items()}
+        if len(asked) < len(given):
+            raise ValueError(f"{', '.join(given)}: one of them is there twice, with hyphens and with underscores")
         if not asked:
             raise ValueError(f"asks nothing; give bounds, such as cer=0.5; there are {', '.join(_known_bounds())}")
         kinds: dict[str, Any] = {name: (_kind_of(name), ...) for name in asked}
@@ -78,6 +81,13 @@ def _split_bounds(text: str) -> dict[str, str]:
             raise ValueError(f"{metric} is there twice")
         bounds[metric] = bound
     return bounds
+
+
+def _spelled(name: str) -> str:
+    """A name as its entry point has it, which many would write with underscores, as keys of YAML are."""
+    hyphenated = name.replace("_", "-")
+    known = _known_bounds()
+    return hyphenated if name not in known and hyphenated in known else name
 
 
 def _kind_of(name: str) -> Any:

@@ -10,6 +10,7 @@ from rich.table import Table
 from hyocr_core.evaluation.recorded.comparison import Candidate, Several
 from hyocr_core.evaluation.scores.numbers import (
     agreed,
+    apart,
     count,
     measured,
     number,
@@ -108,6 +109,9 @@ def _cells(row: Candidate, several: Several) -> Cells:
         "to best": points(row.behind_best),
         "  95 %  ": signed_span(row.behind_best_interval),
     }
-    cells |= {metric.title: measured(row.metrics.get(name), metric.unit) for name, metric in several.metrics.items()}
+    for name, metric in several.metrics.items():
+        cells[metric.title] = measured(row.metrics.get(name), metric.unit)
+        if any(name in each.metric_differences for each in several.candidates):
+            cells[f"  {metric.title}, to baseline"] = apart(row.metric_differences.get(name), metric.unit)
     method = ", ".join(filter(None, (row.method, row.format)))
     return cells | {"pages/s": number(row.pages_per_second), "method": method, "runtime": row.runtime}

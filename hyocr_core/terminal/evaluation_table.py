@@ -15,6 +15,7 @@ from hyocr_core.evaluation.scores.numbers import (
     RTN,
     measured,
     measured_difference,
+    measured_signed_span,
     measured_span,
     number,
     percent,
@@ -101,8 +102,9 @@ def _named(result: EvalResult, scores: Sequence[ModelScore]) -> Iterator[tuple[s
         numbers = (NONE if each is None else measured(each.value, metric.unit) for each in found)
         spans = (NONE if each is None else measured_span(each.interval, metric.unit) for each in found)
         difference = [] if compared is None else [measured_difference(compared.value, metric.unit)]
+        apart = [] if compared is None else [measured_signed_span(compared.interval, metric.unit)]
         yield (metric.title, *numbers, *difference)
-        yield ("  95 % interval", *spans)
+        yield ("  95 % interval", *spans, *apart)
 
 
 def _shown(values: object, field: str, show: Callable[[Any], str]) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, LayerRecord, QuantReport
-from hyocr_core.evaluation.scores.numbers import RTN, agreed, measured, number, percent, seconds, size
+from hyocr_core.evaluation.scores.numbers import RTN, agreed, apart, measured, number, percent, seconds, size
 from hyocr_core.report.facts import METRICS, own_metric
 from hyocr_core.report.kinds import kinds_of
 from hyocr_core.report.text import metric_title, told
@@ -101,7 +101,10 @@ def _reading(numbers: EvaluationRecord) -> Iterator[str]:
     for name, metric in numbers.metrics.items():
         values = {label: score.metrics[name] for label, score in known.items() if name in score.metrics}
         shown = ", ".join(f"{label}{measured(value, metric.unit)}" for label, value in values.items())
-        yield f"{metric.title} {shown}"
+        difference = numbers.differences.get(name)
+        yield f"{metric.title} {shown}" + (
+            f", less the original's {apart(difference, metric.unit)}" if difference else ""
+        )
 
 
 def print_report(console: Console, report: QuantReport, output: Path, *, whole: bool) -> None:

@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from PIL import Image as Pillow
 
 from hyocr_core.cli.main import main as hyocr
+from tests.benchmark_folders import olmocr_bench, omnidocbench
 from tests.conftest import DEMO, REPO, lay_out_hub
 from tests.docs.pages import DOCS, Fence, commands, fences
 
@@ -119,6 +120,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for image in images:
         shutil.copy(image, folder / "heldout")
         (folder / "heldout" / f"{image.stem}.txt").write_text("text", encoding="utf-8")
+    omnidocbench(folder / "OmniDocBench")
+    olmocr_bench(folder / "olmOCR-bench")
     (folder / "OWNER/NAME").mkdir(parents=True)
     dataset.to_parquet(folder / "OWNER/NAME/train.parquet")
     return folder

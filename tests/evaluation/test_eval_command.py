@@ -179,7 +179,7 @@ def test_csv_holds_a_row_for_each_page(tiny: Path, noisy: Path, folder: Path, tm
         rows = list(csv.DictReader(file))
     pages = json.loads(result.stdout)["pages"]
     assert [row["reference"] for row in rows] == ["abc", 'two "lines",\nof 漢字', "abc", "abc"]
-    named = ("metrics", "baseline_metrics")
+    named = ("metrics", "baseline_metrics", "notes", "baseline_notes")
     shown = [{key: spreadsheet(str(value)) for key, value in page.items() if key not in named} for page in pages]
     assert shown == rows
 

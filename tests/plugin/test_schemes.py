@@ -77,7 +77,15 @@ def hyocr(*arguments: str) -> Result:
 
 def test_the_sources_of_the_core_are_installed() -> None:
     own = [entry for entry in installed_sources() if entry.own]
-    assert [entry.name for entry in own] == ["folder", "hf", "jsonl", "pdf", "synthetic"]
+    assert [entry.name for entry in own] == [
+        "folder",
+        "hf",
+        "jsonl",
+        "olmocr-bench",
+        "omnidocbench",
+        "pdf",
+        "synthetic",
+    ]
     for entry in own:
         assert load_source(entry.selector).entry == entry
 

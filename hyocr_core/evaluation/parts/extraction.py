@@ -23,6 +23,7 @@ class FieldF1(Metric):
     title: ClassVar[str] = "extracted fields (F1)"
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
     unit: ClassVar[str] = "%"
+    tasks: ClassVar[tuple[str, ...]] = ("extraction",)
 
     def page(self, text: str, reference: str) -> float:
         known = transcript_json(reference)
@@ -30,6 +31,9 @@ class FieldF1(Metric):
             return 0.0
         expected, found = Counter(fields(known)), Counter(fields(find_json(text) or {}))
         return f1((expected & found).total(), expected.total(), found.total())
+
+    def note(self, text: str, reference: str) -> str:  # noqa: ARG002
+        return "" if whole_json(text) is not None else "is no whole JSON"
 
     def size(self, reference: str) -> float:
         """1 if it is JSON. Raises MetricError for a transcript that begins as such and is none."""
@@ -48,6 +52,7 @@ class ValidJson(Metric):
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
     unit: ClassVar[str] = "%"
     needs_reference: ClassVar[bool] = False
+    tasks: ClassVar[tuple[str, ...]] = ("extraction", "spotting_json")
 
     def page(self, text: str, reference: str) -> float:
         return float(whole_json(text) is not None) * self.size(reference)

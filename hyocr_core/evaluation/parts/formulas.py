@@ -9,8 +9,9 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
+from hyocr_core.evaluation.parts.broken_latex import latex_faults
 from hyocr_core.evaluation.parts.latex import find_formulas, latex_tokens
-from hyocr_core.evaluation.parts.pairing import MOST, PairingMetric, cheapest_pairs, moved
+from hyocr_core.evaluation.parts.pairing import MOST, PARSING, PairingMetric, cheapest_pairs, listed, moved
 
 _PER_PLACE = 1e-9  # of the distance: decides only between formulas that are equally near
 
@@ -25,6 +26,7 @@ class FormulaDistance(PairingMetric):
     """
 
     title: ClassVar[str] = "formulas (edit distance)"
+    tasks: ClassVar[tuple[str, ...]] = (*PARSING, "trans_other2zh", "trans_other2en", "formula")
 
     def page(self, text: str, reference: str) -> float:
         """The sum of the distances of the transcript's formulas; with too many read it is worse in proportion."""
@@ -32,6 +34,9 @@ class FormulaDistance(PairingMetric):
         most = max(len(expected), len(found), 1)
         paired = paired_distances(expected, found)
         return (sum(paired) + most - len(paired)) * len(expected) / most
+
+    def note(self, text: str, reference: str) -> str:  # noqa: ARG002
+        return listed(latex_faults(text))
 
     def size(self, reference: str) -> float:
         """How many formulas there are."""
@@ -52,9 +57,15 @@ class FormulaExact(FormulaDistance):
 
 
 def paired_distances(expected: Sequence[list[str]], found: Sequence[list[str]]) -> list[float]:
-    """The distance of each pair, where the pairs are those of the smallest sum; among equal ones, in their order."""
+    """The distance of each pair."""
+    return [far for _, _, far in pair_formulas(expected, found)]
+
+
+def pair_formulas(expected: Sequence[list[str]], found: Sequence[list[str]]) -> list[tuple[int, int, float]]:
+    """Which formula was read as which, and how far it is, to the smallest sum; among equal ones, in their order."""
     far = cdist(expected[:MOST], found[:MOST], scorer=Levenshtein.normalized_distance, dtype=np.float64)
-    return [float(far[pair]) for pair in cheapest_pairs(far + _PER_PLACE * moved(*far.shape))]
+    pairs = cheapest_pairs(far + _PER_PLACE * moved(*far.shape))
+    return [(old, new, float(far[old, new])) for old, new in pairs]
 
 
 def _tokens(text: str) -> list[list[str]]:

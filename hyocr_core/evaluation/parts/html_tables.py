@@ -11,6 +11,8 @@ from typing import Any
 from hyocr_core.evaluation.parts.pairing import library
 
 _CELLS = ("td", "th")
+_WIDEST = 50
+"""Of a span in a grid."""
 _SPAN = re.compile(r"\s*(\d{1,4})")
 
 
@@ -21,6 +23,11 @@ class Cell:
     columns: int = 1
     rows: int = 1
     content: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Its characters alone."""
+        return "".join(token for token in self.content if len(token) == 1)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,25 @@ class Table:
     def text(self) -> str:
         """What stands in its cells."""
         return " ".join("".join(cell.content) for row in self.rows for cell in row)
+
+
+def grid(table: Table) -> dict[tuple[int, int], tuple[int, int]]:
+    """Row and column of each field of a table -> row and place of the cell that covers it, as browsers lay them out.
+
+    A span is 50 at most, so that no answer takes all memory.
+    """
+    fields: dict[tuple[int, int], tuple[int, int]] = {}
+    for row, cells in enumerate(table.rows):
+        column = 0
+        for place, cell in enumerate(cells):
+            while (row, column) in fields:
+                column += 1
+            rows, columns = (min(span or 1, _WIDEST) for span in (cell.rows, cell.columns))
+            for down in range(min(rows, len(table.rows) - row)):
+                for right in range(columns):
+                    fields.setdefault((row + down, column + right), (row, place))
+            column += columns
+    return fields
 
 
 def find_tables(text: str) -> list[Table]:

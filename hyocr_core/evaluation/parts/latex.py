@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 _ENVIRONMENTS = "equation|align|gather|multline|eqnarray|displaymath|math"
 _FORMULA = re.compile(
@@ -54,20 +55,51 @@ _SAME = {
 """Ways to write the same, or what a page does not tell apart -> one of them."""
 
 
-def find_formulas(text: str) -> list[str]:
-    """The formulas of a text, in their order, without their delimiters.
+@dataclass(frozen=True)
+class Formula:
+    """A formula, without its delimiters. opening: the one before it, empty for a text that is a formula as a whole.
+
+    closed: whether the other stands behind it.
+    """
+
+    body: str
+    opening: str = ""
+    closed: bool = True
+
+
+def delimited(text: str) -> list[Formula]:
+    """The formulas of a text, in their order.
 
     These are `$$`, `$`, `\\[`, `\\(` and environments such as `equation`. A text that has none, and no paragraphs,
     but a command of LaTeX is one formula as a whole: so the model answers where it is asked for a formula alone.
     """
-    found = ["".join(filter(None, match.group(*_BODIES))) for match in _FORMULA.finditer(text)]
+    found = [_formula(match) for match in _FORMULA.finditer(text)]
     if found:
-        return [formula for formula in found if formula.strip()]
+        return [formula for formula in found if formula.body.strip()]
     alone = text.strip()
-    return [alone] if _COMMAND.search(alone) and not re.search(r"\n\s*\n", alone) else []
+    return [Formula(alone)] if _COMMAND.search(alone) and not re.search(r"\n\s*\n", alone) else []
 
 
-_BODIES = ("dollars", "brackets", "round", "environment", "inline")
+def find_formulas(text: str) -> list[str]:
+    """The same, without their delimiters."""
+    return [formula.body for formula in delimited(text)]
+
+
+_ENDS = {"dollars": "$$", "brackets": r"\]", "round": r"\)", "inline": "$"}
+"""What closes a formula of each kind but environments."""
+
+
+def _formula(match: re.Match[str]) -> Formula:
+    kind = match.lastgroup if match["environment"] is None else "environment"
+    body = match[str(kind)]
+    end = rf"\end{{{match['name']}}}" if kind == "environment" else _ENDS[str(kind)]
+    start = match.start(str(kind)) - match.start()
+    return Formula(body, match[0][:start], closed=match[0][start + len(body) :] == end)
+
+
+def latex_words(formula: str) -> list[str]:
+    """Its commands and characters, as they are, but for white space."""
+    return _TOKEN.findall(formula)
 
 
 def latex_tokens(formula: str) -> list[str]:
@@ -75,7 +107,7 @@ def latex_tokens(formula: str) -> list[str]:
 
     Never raises: a brace that has no partner stays, as does a backslash at the end.
     """
-    tokens = [_SAME.get(token, token) for token in _TOKEN.findall(_LABEL.sub(" ", formula))]
+    tokens = [_SAME.get(token, token) for token in latex_words(_LABEL.sub(" ", formula))]
     return _without_idle_braces([token for token in tokens if token not in _NOTHING])
 
 

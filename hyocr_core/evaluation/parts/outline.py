@@ -9,7 +9,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from hyocr_core.evaluation.parts.pairing import MOST, PairingMetric, f1, library, most_pairs
+from hyocr_core.evaluation.parts.pairing import MOST, PARSING, PairingMetric, f1, library, most_pairs
 from hyocr_core.evaluation.scores.rates import normalize
 
 _ALIKE = 0.5
@@ -56,6 +56,7 @@ class OutlineF1(PairingMetric):
     title: ClassVar[str] = "headings and lists (F1)"
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
     libraries: ClassVar[tuple[str, ...]] = ("markdown_it", "scipy.optimize")
+    tasks: ClassVar[tuple[str, ...]] = PARSING
 
     def page(self, text: str, reference: str) -> float:
         expected, found = outline(reference), outline(text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +15,12 @@ from hyocr_core.errors import MetricError
 
 MOST = 1000
 """Parts of one kind on a page that are paired: for 1000 by 1000 it takes a moment, for 50,000 all memory."""
+
+_NOTED = 3
+"""Kinds of faults that a note names."""
+
+PARSING = ("doc_parse", "layout_parse", "doc_trans_en2zh")
+"""Tasks whose answers are whole documents: Markdown with HTML tables and LaTeX formulas."""
 
 
 def library(name: str) -> Any:
@@ -60,3 +68,10 @@ def most_pairs(may: NDArray[np.bool_]) -> int:
 def f1(hits: int, expected: int, found: int) -> float:
     """The harmonic mean of precision and recall; 1 where nothing is expected and nothing found."""
     return 2 * hits / (expected + found) if expected + found else 1.0
+
+
+def listed(faults: Iterable[str]) -> str:
+    """Faults as a note, each once, at most three of them; only the first thousand are looked for."""
+    kinds = list(dict.fromkeys(islice(faults, MOST)))
+    more = len(kinds) - _NOTED
+    return "; ".join([*kinds[:_NOTED], *([f"and {more} more"] if more > 0 else [])])

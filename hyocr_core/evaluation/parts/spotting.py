@@ -55,6 +55,7 @@ class SpottingF1(PairingMetric):
 
     title: ClassVar[str] = "spotted lines (F1)"
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
+    tasks: ClassVar[tuple[str, ...]] = ("spotting_json", "spotting_hunyuan")
 
     def page(self, text: str, reference: str) -> float:
         expected, found = spotted_lines(reference), spotted_lines(text)

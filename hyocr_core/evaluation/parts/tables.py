@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -10,8 +11,9 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 from hyocr_core.errors import MetricError
+from hyocr_core.evaluation.parts.broken_html import table_faults
 from hyocr_core.evaluation.parts.html_tables import Table, find_tables
-from hyocr_core.evaluation.parts.pairing import MOST, PairingMetric, cheapest_pairs, moved
+from hyocr_core.evaluation.parts.pairing import MOST, PARSING, PairingMetric, cheapest_pairs, listed, moved
 from hyocr_core.evaluation.parts.teds import teds
 
 
@@ -28,16 +30,20 @@ class Teds(PairingMetric):
     title: ClassVar[str] = "tables (TEDS)"
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
     libraries: ClassVar[tuple[str, ...]] = ("apted", "lxml.html", "scipy.optimize")
+    tasks: ClassVar[tuple[str, ...]] = (*PARSING, "table")
 
     def page(self, text: str, reference: str) -> float:
         """The sum of the scores of the transcript's tables."""
         expected, found = _tables_of(reference), find_tables(text)
-        score = sum(self.alike(expected[i], found[j]) for i, j in _pairs(expected[:MOST], found[:MOST]))
+        score = sum(self.alike(expected[i], found[j]) for i, j in pair_tables(expected, found))
         return score * len(expected) / max(len(expected), len(found), 1)
 
     def size(self, reference: str) -> float:
         """How many tables there are. Raises MetricError for a transcript with one that has no row."""
         return len(_tables_of(reference))
+
+    def note(self, text: str, reference: str) -> str:  # noqa: ARG002
+        return listed(table_faults(text))
 
     def alike(self, expected: Table, found: Table) -> float:
         """The score of one table, 0 to 1."""
@@ -60,11 +66,11 @@ def _tables_of(reference: str) -> list[Table]:
     return tables
 
 
-def _pairs(expected: list[Table], found: list[Table]) -> list[tuple[int, int]]:
-    """Which table was read as which; of equally good pairs those that stand in the same order."""
+def pair_tables(expected: Sequence[Table], found: Sequence[Table]) -> list[tuple[int, int]]:
+    """Which table was read as which; of equally good pairs those that stand in the same order. At most MOST of each."""
     if len(expected) == len(found) == 1:
         return [(0, 0)]
-    texts = [table.text for table in expected], [table.text for table in found]
+    texts = [table.text for table in expected[:MOST]], [table.text for table in found[:MOST]]
     far = cdist(*texts, scorer=Levenshtein.normalized_distance, dtype=np.float64)
     return cheapest_pairs(far + 1e-9 * moved(*far.shape))
 

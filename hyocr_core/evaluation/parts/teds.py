@@ -77,11 +77,11 @@ def tree_distance(one: Table, other: Table) -> float:
 def aligned_distance(mine: Sequence[Row], theirs: Sequence[Row]) -> float:
     """The cost of edits that change rows into rows and, within them, cells into cells: never less than the least."""
     cost = 0.0
-    for row, other in _aligned(mine, theirs):
+    for row, other in aligned(mine, theirs):
         if row is None or other is None:
             cost += _size([row or other or ()])
         else:
-            cells = _aligned(row, other)
+            cells = aligned(row, other)
             cost += sum(1.0 if cell is None or new is None else renaming(cell, new) for cell, new in cells)
     return cost
 
@@ -109,7 +109,7 @@ def _without_equal_ends(mine: Sequence[Row], theirs: Sequence[Row]) -> tuple[Seq
     return mine[: len(mine) - bottom], theirs[: len(theirs) - bottom]
 
 
-def _aligned(mine: Sequence[_Part], theirs: Sequence[_Part]) -> Iterator[tuple[_Part | None, _Part | None]]:
+def aligned(mine: Sequence[_Part], theirs: Sequence[_Part]) -> Iterator[tuple[_Part | None, _Part | None]]:
     """Both in their order, equal ones beside each other as far as Levenshtein's alignment puts them there."""
     for edit in Levenshtein.opcodes(mine, theirs):
         old, new = mine[edit.src_start : edit.src_end], theirs[edit.dest_start : edit.dest_end]

@@ -10,7 +10,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from hyocr_core.evaluation.parts.pairing import MOST, PairingMetric, cheapest_pairs, moved
+from hyocr_core.evaluation.parts.pairing import MOST, PARSING, PairingMetric, cheapest_pairs, moved
 from hyocr_core.evaluation.scores.rates import normalize
 
 _TABLE = re.compile(r"<table\b.*?(?:</table>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -53,6 +53,7 @@ class TextBlocks(PairingMetric):
     """
 
     title: ClassVar[str] = "text blocks (edit distance)"
+    tasks: ClassVar[tuple[str, ...]] = (*PARSING, "structured_parse")
 
     def page(self, text: str, reference: str) -> float:
         """The edits, in code points."""
@@ -76,6 +77,7 @@ class ReadingOrder(PairingMetric):
     """
 
     title: ClassVar[str] = "reading order (edit distance)"
+    tasks: ClassVar[tuple[str, ...]] = (*PARSING, "structured_parse")
 
     def page(self, text: str, reference: str) -> float:
         expected, found = text_blocks(reference), text_blocks(text)

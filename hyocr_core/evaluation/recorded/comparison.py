@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hyocr_core.checkpoint.quant_report import MetricRecord
+from hyocr_core.checkpoint.quant_report import Measure, MetricRecord
 from hyocr_core.contract.config import FrozenModel, show
 from hyocr_core.errors import BadInputError
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
@@ -38,7 +38,8 @@ class Candidate(FrozenModel):
     agreement_interval: Interval | None = None
     kl: float | None
     loop_rate: float
-    metrics: dict[str, float] = Field({}, description="of the metrics that were named, by name")
+    metrics: dict[str, float] = Field({}, description="of the metrics that were named, or follow from the task")
+    metric_differences: dict[str, Measure] = Field({}, description="by them, this less the baseline, paired")
     pages_per_second: float
     tokens_per_second: float
     front: bool = Field(description="no other quantization is smaller without being measurably worse, or better")
@@ -207,6 +208,7 @@ def _candidate(name: str, evidence: Evidence, result: EvalResult, best: EvalResu
         agreement=None if compared is None else compared.agreement,
         agreement_interval=None if compared is None else compared.agreement_interval,
         kl=None if compared is None else compared.kl,
+        metric_differences={} if compared is None else compared.metrics,
         front=False,
     )
 

@@ -60,14 +60,19 @@ def write_comparison_csv(several: Several, path: Path) -> None:
 
 def _comparison_row(candidate: Candidate, several: Several) -> dict[str, object]:
     row: dict[str, object] = {}
-    for name, value in candidate.model_dump(exclude={"metrics"}).items():
+    for name, value in candidate.model_dump(exclude={"metrics", "metric_differences"}).items():
         if name.endswith("_interval"):
             low, high = value or (None, None)
             row |= {name.replace("_interval", "_low"): low, name.replace("_interval", "_high"): high}
         else:
             row[name] = spreadsheet(value) if isinstance(value, str) else value
     row |= {"recommended": candidate.name == several.recommendation.name}
-    return row | {f"metric_{name}": candidate.metrics.get(name) for name in several.metrics}
+    for name in several.metrics:
+        apart = candidate.metric_differences.get(name)
+        low, high = (apart and apart.interval) or (None, None)
+        row |= {f"metric_{name}": candidate.metrics.get(name), f"metric_{name}_difference": apart and apart.value}
+        row |= {f"metric_{name}_difference_low": low, f"metric_{name}_difference_high": high}
+    return row
 
 
 def _write(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
@@ -80,10 +85,14 @@ def _write(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, objec
 
 
 def _row(page: PageResult) -> dict[str, object]:
-    fields = page.model_dump(exclude={"metrics", "baseline_metrics"})
+    fields = page.model_dump(exclude={"metrics", "baseline_metrics", "notes", "baseline_notes"})
     row = {name: spreadsheet(value) if isinstance(value, str) else value for name, value in fields.items()}
-    for prefix, metrics in (("", page.metrics), ("baseline_", page.baseline_metrics)):
+    for prefix, metrics, notes in (
+        ("", page.metrics, page.notes),
+        ("baseline_", page.baseline_metrics, page.baseline_notes),
+    ):
         for name, value in metrics.items():
             # A metric may have the name of a field.
             row[f"{prefix}metric_{name}" if f"{prefix}{name}" in PageResult.model_fields else f"{prefix}{name}"] = value
+        row |= {f"{prefix}note_{name}": spreadsheet(note) for name, note in notes.items()}
     return row

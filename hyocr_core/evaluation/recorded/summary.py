@@ -25,6 +25,7 @@ def summarize(result: EvalResult, data: str) -> EvaluationRecord:
         cer_difference=None if compared is None else compared.cer_difference,
         cer_difference_interval=None if compared is None else compared.cer_difference_interval,
         metrics=result.metrics,
+        differences={} if compared is None else compared.metrics,
         verdict=result.verdict,
     )
 

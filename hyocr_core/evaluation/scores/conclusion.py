@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hyocr_core.checkpoint.quant_report import Outcome, VerdictRecord
-from hyocr_core.evaluation.scores.numbers import count, number, percent, points, signed_span, size, span
+from hyocr_core.evaluation.scores.numbers import apart, count, number, percent, points, signed_span, size, span
 from hyocr_core.evaluation.scores.rates import unseen_share
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, Interval
 from hyocr_core.evaluation.scores.unusable import unusable, unusable_warning
@@ -83,7 +83,19 @@ def _found(result: EvalResult) -> tuple[Outcome, str]:
     else:
         few = "" if changed >= FEWEST else f", on {count(changed, 'page')} alone"
         difference = f"{difference} (95 %: {signed_span(compared.cer_difference_interval)}){few}"
-    return outcome, f"{_WORDS[outcome]}: {difference}{_more_faults(result)}"
+    return outcome, f"{_WORDS[outcome]}: {difference}{_lost_parts(result, compared)}{_more_faults(result)}"
+
+
+def _lost_parts(result: EvalResult, compared: Comparison) -> str:
+    """The metrics beside CER by which it reads worse, each for itself, on six pages or more."""
+    lost = []
+    for name, metric in result.metrics.items():
+        found = compared.metrics.get(name)
+        low, high = (found and found.interval) or (0.0, 0.0)
+        changed = sum(page.metrics.get(name) != page.baseline_metrics.get(name) for page in result.pages)
+        if found is not None and (low > 0 if metric.better == "smaller" else high < 0) and changed >= FEWEST:
+            lost.append(f"{metric.title} {apart(found, metric.unit)}")
+    return f"; worse by part: {', '.join(lost)}" if lost else ""
 
 
 def _before(result: EvalResult) -> str:

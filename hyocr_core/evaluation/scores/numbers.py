@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hyocr_core import resources
+from hyocr_core.checkpoint.quant_report import Measure
 from hyocr_core.evaluation.scores.result import Interval
 
 NONE = "–"
@@ -88,7 +89,25 @@ def measured_difference(difference: float | None, unit: str) -> str:
     """How far two checkpoints are apart by it, with its sign: fractions in points."""
     if difference is None or unit == "%":
         return points(difference)
-    return _with_unit(f"{'−' if difference < 0 else '+'}{number(abs(difference))}", unit)
+    return _with_unit(_signed(difference), unit)
+
+
+def measured_signed_span(interval: Interval | None, unit: str) -> str:
+    """The interval of that."""
+    if interval is None or unit == "%":
+        return signed_span(interval)
+    return f"{_signed(interval[0])} to {_signed(interval[1])}"
+
+
+def apart(difference: Measure | None, unit: str) -> str:
+    """Both: `−3.10 (−5.20 to −1.00)`."""
+    if difference is None:
+        return NONE
+    return f"{measured_difference(difference.value, unit)} ({measured_signed_span(difference.interval, unit)})"
+
+
+def _signed(value: float) -> str:
+    return f"{'−' if value < 0 else '+'}{number(abs(value))}"
 
 
 def _with_unit(text: str, unit: str) -> str:

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from hyocr_core.checkpoint.quant_report import GateRecord, MetricRecord, System, Task, VerdictRecord
+from hyocr_core.checkpoint.quant_report import GateRecord, Measure, MetricRecord, System, Task, VerdictRecord
 from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.config import FrozenModel
 from hyocr_core.contract.decoding import Decoding
@@ -23,13 +23,6 @@ Runtime: TypeAlias = str
 """What gave the numbers, by the name of the backend. Of hyocr's own: `transformers`, Transformers' own model of a
 checkpoint; `dequant`, the same model with the weights of a quantized one as hyocr unpacks them, and with its quantized
 activations emulated; `vllm` in a process of its own; `endpoint`, a server that speaks the OpenAI protocol."""
-
-
-class Measure(FrozenModel):
-    """What a metric says of all pages, or how far two checkpoints are apart by it."""
-
-    value: float
-    interval: Interval | None
 
 
 class ModelScore(FrozenModel):
@@ -148,6 +141,8 @@ class PageResult(FrozenModel):
     kl: float | None = Field(None, description="mean per token of this page")
     metrics: dict[str, float] = Field({}, description="the page's numbers by the metrics that were named")
     baseline_metrics: dict[str, float] = Field({}, description="the same of what the baseline wrote")
+    notes: dict[str, str] = Field({}, description="what is broken in the text, by the metric that noted it")
+    baseline_notes: dict[str, str] = Field({}, description="the same of what the baseline wrote")
 
 
 class EvalResult(FrozenModel):
@@ -184,7 +179,9 @@ class EvalResult(FrozenModel):
     failures: dict[str, str] = Field(description="page -> why it could not be used")
     left_out: dict[str, str] = Field({}, description="page or file of the source -> why it was not drawn")
     unread: dict[str, str] = Field({}, description="page -> why a runtime gave no answer; it counts nowhere")
-    metrics: dict[str, MetricRecord] = Field({}, description="the metrics that were named, by name")
+    metrics: dict[str, MetricRecord] = Field(
+        {}, description="the metrics that were named, or follow from the task, by name"
+    )
     verdict: VerdictRecord | None = Field(None, description="what it comes to, in words")
     gate: GateRecord | None = Field(None, description="whether bounds hold, if there are any and every page was read")
     pages: tuple[PageResult, ...]

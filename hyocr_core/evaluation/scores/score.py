@@ -9,7 +9,8 @@ from typing import Annotated
 from pydantic import Field
 
 from hyocr_core.contract.backend import Forward
-from hyocr_core.evaluation.scores.measures import ChosenMetric, Measured, PageTexts, measure_named, measure_own
+from hyocr_core.evaluation.scores.chosen_metrics import ChosenMetric
+from hyocr_core.evaluation.scores.measures import Measured, PageTexts, measure_named, measure_own
 from hyocr_core.evaluation.scores.rates import bootstrap_interval, micro_rate, normalize, words
 from hyocr_core.evaluation.scores.result import Comparison, Interval, ModelScore, PageResult, Runtime
 
@@ -55,13 +56,14 @@ class Asked:
     """The pages that were read.
 
     references: the transcripts as they are, not all empty; None for a page without. metrics: those that were named.
-    seed: of the bootstrap.
+    seed: of the bootstrap. checks: what is known of pages otherwise; None for a page without.
     """
 
     names: Sequence[str]
     references: Sequence[str | None]
     seed: int
     metrics: Mapping[str, ChosenMetric]
+    checks: Sequence[str | None] = ()
 
     @property
     def compared(self) -> dict[int, str]:
@@ -96,7 +98,7 @@ class Reading:
 
 def measure(answers: Sequence[Answer], asked: Asked) -> Reading:
     """Let the metrics compare every answer with its reference. Raises MetricError for one that gives no number."""
-    pages = PageTexts(asked.names, [answer.text for answer in answers], asked.references, asked.seed)
+    pages = PageTexts(asked.names, [answer.text for answer in answers], asked.references, asked.seed, asked.checks)
     texts = [normalize(answer.text) for answer in answers]
     return Reading(answers, texts, measure_own(pages), measure_named(asked.metrics, pages))
 
@@ -202,7 +204,8 @@ def page_results(
 
 def _columns(reading: Reading) -> dict[str, Sequence[object]]:
     count = len(reading.texts)
-    named = {name: measured.by_page(measured.numbers, count) for name, measured in reading.named.items()}
+    named = {name: measured.by_page(measured.shown, count) for name, measured in reading.named.items()}
+    noted = {name: measured.by_page(measured.notes, count) for name, measured in reading.named.items()}
     columns: dict[str, Sequence[object]] = {
         "text": reading.texts,
         "loop": [bool(number) for number in reading.own["loops"].numbers],
@@ -211,6 +214,7 @@ def _columns(reading: Reading) -> dict[str, Sequence[object]]:
             {name: numbers[page] for name, numbers in named.items() if numbers[page] is not None}
             for page in range(count)
         ],
+        "notes": [{name: note for name, notes in noted.items() if (note := notes[page])} for page in range(count)],
     }
     if "cer" in reading.own:
         columns["errors"] = reading.own["cer"].by_page([int(number) for number in reading.own["cer"].numbers], count)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from hyocr_core.checkpoint.quant_report import Measure, MetricRecord
 from hyocr_core.evaluation.scores.conclusion import FEWEST, conclude
 from hyocr_core.evaluation.scores.rates import bootstrap_interval
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, PageResult
@@ -173,3 +174,29 @@ def test_nothing_is_concluded_from_a_baseline_that_says_nothing() -> None:
     verdict = conclude(evaluated(pages(40, baseline_text="")))
     assert verdict.outcome == "unknown"
     assert "most answers of the baseline say nothing, so nobody knows what was lost." in verdict.text
+
+
+TEDS = MetricRecord(title="tables (TEDS)", unit="%", better="larger", distribution="hyocr-core", version="0.1.0")
+
+
+@pytest.mark.parametrize(
+    ("interval", "changed", "said"),
+    [
+        ((-0.08, -0.02), FEWEST, True),
+        ((-0.08, 0.01), FEWEST, False),
+        ((0.02, 0.08), FEWEST, False),
+        ((-0.08, -0.02), FEWEST - 1, False),
+    ],
+)
+def test_a_loss_by_part_is_named(interval: tuple[float, float], changed: int, said: bool) -> None:
+    read = tuple(
+        page.model_copy(update={"metrics": {"teds": 0.5}, "baseline_metrics": {"teds": 0.5 + (index < changed)}})
+        for index, page in enumerate(pages(40))
+    )
+    result = evaluated(read, metrics={"teds": TEDS})
+    assert result.comparison is not None
+    found = {"teds": Measure(value=-0.05, interval=interval)}
+    compared = result.comparison.model_copy(update={"metrics": found})
+    verdict = conclude(result.model_copy(update={"comparison": compared}))
+    assert verdict.outcome == "no measurable loss", "which is of the CER"
+    assert ("; worse by part: tables (TEDS) −5.00 (−8.00 to −2.00)" in verdict.text) == said

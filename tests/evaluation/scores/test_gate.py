@@ -8,9 +8,9 @@ import pytest
 
 from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import BadInputError, ConfigError
+from hyocr_core.evaluation.scores.chosen_metrics import needs_transcripts
 from hyocr_core.evaluation.scores.error_rates import BUILT_IN
 from hyocr_core.evaluation.scores.gate import failures, judge
-from hyocr_core.evaluation.scores.measures import needs_transcripts
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, ModelScore, PageResult
 from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.settings.run_config import RunConfig
@@ -155,8 +155,8 @@ def test_text_and_mapping_say_the_same() -> None:
         (
             "speed=1",
             "speed: unknown key; valid keys: cer, edit-distance, exact, field-f1, formula, formula-exact, loops, "
-            "outline-f1, reading-order, spotting-f1, teds, teds-structure, text-blocks, valid-json, wer, agreement, "
-            "kl, cut, identical",
+            "olmocr-tests, outline-f1, reading-order, spotting-f1, teds, teds-structure, text-blocks, valid-json, wer, "
+            "agreement, kl, cut, identical",
         ),
         ("other:cer=1", "no distribution 'other' offers the metric cer; hyocr-core"),
         ("cer=x", "cer = 'x': should be a valid number"),
