@@ -93,7 +93,10 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "result": result,
         "labels": figures.labels(evidence),
         "scores": {} if result is None else figures.scores(result),
-        "answers": [glance.smaller(evidence), glance.worse(evidence), glance.where(blocks, evidence, worst)],
+        "answers": [
+            *(glance.faster(evidence), glance.smaller(evidence), glance.worse(evidence)),
+            glance.where(blocks, evidence, worst),
+        ],
         "layers": layers,
         "ranked": sorted(blocks, key=lambda fact: fact.error, reverse=True)[:SHOWN_BLOCKS],
         "measured_blocks": result is not None and bool(result.blocks),
@@ -101,9 +104,15 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "metrics": list(dict.fromkeys(name for layer in report.layers for name in layer.metrics)),
         "plots": _plots(evidence, layers, blocks, several),
         "worst": [] if recorded is None else [_shown(evidence, recorded, index) for index, _ in worst],
-        "commands": {"Quantized by": evidence.command, "Evaluated by": recorded and recorded.command},
+        "commands": {
+            "Quantized by": evidence.command,
+            "Evaluated by": recorded and recorded.command,
+            "Speed measured by": evidence.bench_command,
+        },
+        "bench": evidence.bench,
         "further": [each.result for each in evidence.evaluations[1:]],
         "measure": _measure(evidence),
+        "measure_speed": _measure_speed(evidence),
         "several": several,
         "ours": evidence.name,
     }
@@ -114,6 +123,12 @@ def _measure(evidence: Evidence) -> str:
     source = evidence.report.model.source
     name, baseline = shlex.quote(evidence.name), shlex.quote(source)
     return f"hyocr eval {name} --data your-pages/ --baseline {baseline} --record"
+
+
+def _measure_speed(evidence: Evidence) -> str:
+    """The command that gives its speed."""
+    name, baseline = shlex.quote(evidence.name), shlex.quote(evidence.report.model.source)
+    return f"hyocr bench {name} --baseline {baseline} --backend vllm --record"
 
 
 def _plots(evidence: Evidence, layers: Any, blocks: Any, several: Several | None) -> dict[str, Plot]:
@@ -145,6 +160,7 @@ def _plots(evidence: Evidence, layers: Any, blocks: Any, several: Several | None
             lambda layer: layer.metrics.get("ratio"), log=False,
         ),
         "parts": figures.parts(evidence),
+        "throughput": None if evidence.bench is None else figures.throughput(evidence.bench, figures.labels(evidence)),
         "beside": None if several is None else figures.beside(several),
     }  # fmt: skip
     return {name: plot for name, plot in drawn.items() if plot is not None}

@@ -335,3 +335,44 @@ def choices(figure: Figure, points: Sequence[Choice], units: tuple[str, str]) ->
     axes.set_ylabel(units[1])
     axes.tick_params(axis="y", labelcolor=MUTED)
     axes.grid()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of points, each with the least and the most of what was measured there."""
+
+    label: str
+    places: Sequence[float]
+    values: Sequence[float]
+    least: Sequence[float]
+    most: Sequence[float]
+    colour: str
+    marker: str
+
+
+def lines(figure: Figure, rows: Sequence[Line], units: tuple[str, str]) -> None:
+    """Lines over places that double, from zero on."""
+    axes = figure.subplots()
+    _frame(figure, 56, top=36)
+    places = sorted({place for row in rows for place in row.places})
+    axes.set_xscale("log", base=2)
+    for row in rows:
+        axes.vlines(row.places, row.least, row.most, color=row.colour, linewidth=5, alpha=0.35)
+        axes.plot(
+            row.places,
+            row.values,
+            color=row.colour,
+            marker=row.marker,
+            markersize=8,
+            linewidth=2,
+            label=_short(row.label),
+        )
+    axes.set_xticks(places, [f"{place:g}" for place in places], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.margins(x=0.08)
+    axes.set_ylim(0, 1.1 * max(most for row in rows for most in row.most))
+    axes.set_xlabel(units[0])
+    axes.set_ylabel(units[1])
+    axes.tick_params(axis="y", labelcolor=MUTED)
+    axes.grid()
+    figure.legend(loc="upper left", bbox_to_anchor=(0, 1), ncols=len(rows), borderaxespad=0)

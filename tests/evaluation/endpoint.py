@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
@@ -23,6 +24,26 @@ Reply = tuple[int, bytes | None]
 WHITE = 255
 """Of a trial page, what is the number of another."""
 IMPOSSIBLE = b'{"error": {"message": "repetition_penalty must be greater than zero, got -1.0."}}'
+
+
+PAUSE = 0.02
+"""Seconds before each piece of a stream."""
+
+
+def chunk(text: str | None = None, **more: Any) -> bytes:
+    """A piece of a stream as vLLM and llama.cpp send it."""
+    choices = [] if text is None else [{"index": 0, "delta": {"content": text}}]
+    return b"data: " + json.dumps({"choices": choices, **more}).encode() + b"\n\n"
+
+
+TOKENS = 5
+STREAM = [
+    chunk("", usage=None),
+    *(chunk(text) for text in ("a", "b", "c")),
+    chunk(usage={"prompt_tokens": 55, "completion_tokens": TOKENS}),
+    b"data: [DONE]\n\n",
+]
+"""The first piece says who speaks, the last one how much was said."""
 
 
 def colour(index: int) -> tuple[int, int, int]:
@@ -64,6 +85,9 @@ class Server:
         self.keys: set[str | None] = set()
         self.retry_after: str | None = None
         self.knows_penalty = True
+        self.pieces: list[bytes] | None = STREAM
+        """What it streams where it is asked to; None: it answers in one piece."""
+        self.streamed: list[dict[str, Any]] = []
         self.at_once = self.most_at_once = 0
         self._lock = threading.Lock()
         self._http = QuietHTTPServer(("127.0.0.1", 0), self._handler())
@@ -106,6 +130,9 @@ class Server:
                 if body.get("repetition_penalty", 1) <= 0:
                     self._send(*((400, IMPOSSIBLE) if server.knows_penalty else (200, completion("."))))
                     return
+                if body.get("stream") and server.pieces is not None:
+                    self._stream(body, server.pieces)
+                    return
                 if page_of(body) == WHITE:
                     self._send(*server._try(body))
                     return
@@ -122,6 +149,23 @@ class Server:
                 finally:
                     with server._lock:
                         server.at_once -= 1
+
+            def _stream(self, body: dict[str, Any], pieces: list[bytes]) -> None:
+                with server._lock:
+                    server.streamed.append(body)
+                    server.at_once += 1
+                    server.most_at_once = max(server.most_at_once, server.at_once)
+                self.send_response(200)
+                self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Connection", "close")
+                self.close_connection = True
+                self.end_headers()
+                for piece in pieces:
+                    time.sleep(PAUSE)
+                    self.wfile.write(piece)
+                    self.wfile.flush()
+                with server._lock:
+                    server.at_once -= 1
 
             def _send(self, status: int, body: bytes | None) -> None:
                 if body is None:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from hyocr_core.contract.backend import Backend, BackendConfig, Forward, ModelToRead, PageAnswer, PageToRead
+from hyocr_core.contract.backend import (
+    BackendConfig,
+    Forward,
+    ModelToRead,
+    PageAnswer,
+    PageToRead,
+    Serving,
+    ServingBackend,
+)
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CheckpointError, RunError
 from hyocr_core.evaluation.reading.endpoint import Completion, Endpoint, NoAnswerError, Served
 from hyocr_core.evaluation.reading.parallel import as_done
+from hyocr_core.evaluation.reading.timed import EndpointServing, VllmServing
 from hyocr_core.pages.images import png_base64
 from hyocr_core.pages.prompts import chat, for_endpoint
 from hyocr_core.runtimes.concurrency import MAX_NEW_TOKENS, try_concurrency
+from hyocr_core.runtimes.server_memory import listening
 from hyocr_core.runtimes.vllm_installed import find_vllm
 from hyocr_core.runtimes.vllm_pair import INSTALL
 from hyocr_core.runtimes.vllm_process import VllmAnswer, VllmProcess, VllmRequest
@@ -31,7 +42,7 @@ class VllmConfig(BackendConfig):
     python: Path | None = Field(None, description="interpreter that has vLLM; this one by default")
 
 
-class Vllm(Backend):
+class Vllm(ServingBackend):
     """vLLM in a process of its own, several pages at once where its versions keep them apart.
 
     Raises MissingRuntimeError where there is none, BadInputError when one that mixes up pages is to read several.
@@ -62,21 +73,35 @@ class Vllm(Backend):
         return self._forward
 
     def read(self, pages: Sequence[PageToRead], say: Callable[[str], None]) -> Iterator[PageAnswer]:
-        longest = max((page.prompt_tokens or 0) + self.model.room(page) for page in pages)
         if not self._pair.sound:
             say(f"one page at a time: {self._pair.warning}")
         say(f"vLLM {self._pair.vllm} loads {self._folder}")
-        with VllmProcess(self._folder, self._python, min(longest, self._most), self._at_once) as vllm:
-            for answer in vllm.read(map(self._request, pages)):
+        with VllmProcess(self._folder, self._python, self._longest(pages), self._at_once) as vllm:
+            for answer in vllm.read(map(self.request, pages)):
                 yield self._page_answer(pages[answer.number], answer)
 
-    def _request(self, page: PageToRead) -> VllmRequest:
+    @contextmanager
+    def serve(
+        self, pages: Sequence[PageToRead], at_once: int, say: Callable[[str], None], *, first_token: bool
+    ) -> Iterator[Serving]:
+        if not self._pair.sound and at_once > 1:
+            raise BadInputError(f"{self._pair.warning}, here --at-once 1")
+        say(f"vLLM {self._pair.vllm} loads {self._folder}")
+        with VllmProcess(self._folder, self._python, self._longest(pages), at_once, fast=True) as vllm:
+            yield VllmServing(vllm, self.request, first_token=first_token)
+
+    def _longest(self, pages: Sequence[PageToRead]) -> int:
+        return min(max((page.prompt_tokens or 0) + self.model.room(page) for page in pages), self._most)
+
+    def request(self, page: PageToRead, *, timed: bool = False) -> VllmRequest:
+        """What vLLM is asked about a page."""
         return VllmRequest(
             page.prompt or "",
             page.open_image(),
             self.model.room(page),
             repetition_penalty=self.model.repetition_penalty,
             stop_token_ids=self.model.decoding.stop_token_ids,
+            timed=timed,
         )
 
     def _page_answer(self, page: PageToRead, found: VllmAnswer) -> PageAnswer:
@@ -97,7 +122,7 @@ class EndpointConfig(BackendConfig):
     timeout: Annotated[float, Field(gt=0, description="seconds to wait for a page")] = 600
 
 
-class OpenAiEndpoint(Backend):
+class OpenAiEndpoint(ServingBackend):
     """An OpenAI-compatible endpoint, several pages at once where that changes no answer, which is tried first.
 
     The model is the name of what is served, or the folder of the checkpoint that is. Raises BadInputError if the
@@ -121,6 +146,17 @@ class OpenAiEndpoint(Backend):
     @property
     def identity(self) -> Mapping[str, str]:
         return {"endpoint": self._endpoint.url, "served": self._served}
+
+    @contextmanager
+    def serve(
+        self,
+        pages: Sequence[PageToRead],  # noqa: ARG002 - it runs already
+        at_once: int,  # noqa: ARG002
+        say: Callable[[str], None],  # noqa: ARG002
+        *,
+        first_token: bool,
+    ) -> Iterator[Serving]:
+        yield EndpointServing(self._endpoint, self._body, listening(self._endpoint.url), first_token=first_token)
 
     def _try_concurrency(self) -> str:
         """Why pages should be read one by one; empty if they need not be."""

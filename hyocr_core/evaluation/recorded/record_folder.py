@@ -4,6 +4,7 @@ It lies in the checkpoint's sub folder `report`, which may show confidential pag
 
     run.json                 the settings of the run that made the checkpoint
     commands.json
+    bench.json               the newest measurement of its speed, see `bench_record`
     evaluations/KEY/         one set of pages, the newest evaluation of it
         eval.json
         pages-DIGEST/        its worst pages, 00007.webp by their index in it; DIGEST is that of eval.json
@@ -78,7 +79,7 @@ def pages_key(result: EvalResult) -> str:
 def save_run(folder: Path, settings: Mapping[str, Any]) -> None:
     """Note the settings of the run that made a checkpoint. Raises RunError when they cannot be written."""
     path = folder / REPORT / RUN
-    with _recording(folder):
+    with recording(folder):
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as partial:
             save_bytes(partial, f"{json.dumps(settings, indent=2)}\n".encode())
@@ -97,7 +98,7 @@ def save_evaluation(folder: Path, result: EvalResult, records: Sequence[Record])
     """
     place = folder / REPORT / EVALUATIONS / pages_key(result)
     text = result.model_dump_json(indent=2).encode()
-    with _recording(folder):
+    with recording(folder):
         place.mkdir(parents=True, exist_ok=True)
         images = _images(place, text)
         fresh = _save_images(place / ".pages.partial", _worst_records(result, records))
@@ -163,7 +164,7 @@ def save_command(folder: Path, name: str, argv: Sequence[str]) -> None:
     path = folder / REPORT / COMMANDS
     commands = {key: command for key, command in load_commands(folder).items() if key != name}
     commands[name] = shlex.join(argv)
-    with _recording(folder):
+    with recording(folder):
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as partial:
             save_bytes(partial, f"{json.dumps(commands, indent=2)}\n".encode())
@@ -175,7 +176,8 @@ def load_commands(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _recording(folder: Path) -> Iterator[None]:
+def recording(folder: Path) -> Iterator[None]:
+    """What the system says against writing there becomes a RunError."""
     try:
         yield
     except OSError as error:
