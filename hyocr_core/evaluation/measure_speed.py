@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections import defaultdict
@@ -37,13 +38,22 @@ if TYPE_CHECKING:
 ROUNDS = 2
 """Every page that is read at once is followed by another one at least, or none would be read beside others' tokens."""
 
+SECONDS = 2.0
+"""That a measurement takes at least, about: shorter ones tell of the machine's moods."""
+MOST_ROUNDS = 64
+
 
 @dataclass
 class _Noted:
-    """What was measured of one checkpoint so far. ready: seconds of each turn. answers: of each repetition."""
+    """What was measured of one checkpoint so far.
+
+    ready: seconds of each turn. rounds: in which all pages are read, by how many are at once. answers: of each
+    repetition.
+    """
 
     held: Held = field(default_factory=Held)
     ready: list[float] = field(default_factory=list)
+    rounds: dict[int, int] = field(default_factory=dict)
     answers: dict[int, list[Sequence[TimedAnswer]]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -79,8 +89,8 @@ def measure_speed(config: EvalConfig, load: BenchLoad, progress: Progress | None
 def _check_serves(backend: ChosenBackend) -> None:
     if not issubclass(backend.cls, ServingBackend):
         raise BadInputError(
-            f"{backend.who}: is no server, so that its speed would tell nothing of one; give --backend vllm, or the "
-            "URL of an OpenAI-compatible endpoint"
+            f"{backend.who}: is no server, so that its speed would tell nothing of one; give --backend vllm or "
+            "llama.cpp, or the URL of an OpenAI-compatible endpoint"
         )
 
 
@@ -93,19 +103,19 @@ def _measure(
     reader: TextReader, pages: Sequence[PageToRead], load: BenchLoad, noted: _Noted, progress: Progress
 ) -> None:
     """One turn of one checkpoint."""
-    backend = reader.backend
+    backend, start = reader.backend, time.monotonic()
     assert isinstance(backend, ServingBackend)  # noqa: S101 - `_check_serves` has seen to it
-    most, start = load.at_once[-1], time.monotonic()
     try:
-        with backend.serve(pages, most, progress.say, first_token=load.first_token) as serving:
-            _all(serving, pages[:1], 1)
+        with backend.serve(pages, load.at_once[-1], progress.say, first_token=load.first_token) as serving:
+            _read(serving, pages[:1], 1)
             noted.ready.append(time.monotonic() - start)
-            _read(serving, pages, most)
+            for at_once in load.at_once:
+                _warm(serving, pages, at_once, noted)
             progress.step(f"{reader.model}: warm")
             for _ in range(load.repetitions):
                 for at_once in load.at_once:
                     with watching(serving.processes, noted.held):
-                        noted.answers[at_once].append(_read(serving, pages, at_once))
+                        noted.answers[at_once].append(_read(serving, pages, at_once, noted.rounds[at_once]))
                     progress.step(f"{reader.model}: {at_once} at once")
     except HyocrError:
         raise
@@ -113,14 +123,17 @@ def _measure(
         raise RunError(f"{reader.who}: {one_line(error, named=True)}") from error
 
 
-def _read(serving: Serving, pages: Sequence[PageToRead], at_once: int) -> list[TimedAnswer]:
-    """All pages, in full rounds of them, so that there are ROUNDS for each that is read at once."""
-    rounds = -(-ROUNDS * at_once // len(pages))
-    return _all(serving, [page for _ in range(rounds) for page in pages], at_once)
+def _warm(serving: Serving, pages: Sequence[PageToRead], at_once: int, noted: _Noted) -> None:
+    """Read for nothing, but to know, the first time, in how many rounds it takes SECONDS."""
+    least = -(-ROUNDS * at_once // len(pages))
+    seconds = _wall(_read(serving, pages, at_once, least))
+    wanted = math.ceil(least * SECONDS / max(seconds, 1e-3))
+    noted.rounds.setdefault(at_once, max(least, min(wanted, MOST_ROUNDS)))
 
 
-def _all(serving: Serving, pages: Sequence[PageToRead], at_once: int) -> list[TimedAnswer]:
-    asked = [replace(page, open_image=partial(_unlike, page)) for page in pages]
+def _read(serving: Serving, pages: Sequence[PageToRead], at_once: int, rounds: int = 1) -> list[TimedAnswer]:
+    """All pages, so often."""
+    asked = [replace(page, open_image=partial(_unlike, page)) for _ in range(rounds) for page in pages]
     answers = list(serving.read(asked, at_once))
     if len(answers) != len(asked):
         raise RunError(f"{len(asked) - len(answers)} of {len(asked)} pages were not read")
@@ -151,6 +164,8 @@ def _served(reader: TextReader, noted: _Noted) -> ServedSpeed:
     files = reader.files
     return ServedSpeed(
         model=reader.model if files is None else files.repo_id or str(files.folder),
+        revision=None if files is None else files.revision,
+        subfolder=None if files is None else files.subfolder,
         runtime=reader.runtime,
         forward=reader.backend.forward,
         weight_bytes=None if files is None else stored_bytes(files.folder)[0],

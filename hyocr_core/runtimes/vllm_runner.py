@@ -11,8 +11,8 @@ asked}. A request may add "repetition_penalty", "stop_token_ids" beside those th
 One that adds "timed": true is
 answered with "times" too: when it came, when its first token was there and when it was done, by `time.monotonic()`.
 Generation is greedy. MAX_TOKENS is the most that prompt and answer may have together, AT_ONCE the most requests that
-are read at the same time. What vLLM itself prints goes to stderr. With `fast` a GPU may compile and
-record what it runs, as `vllm serve` lets it, which takes a while to begin with.
+are read at the same time. What vLLM itself prints goes to stderr. With `fast` vLLM does as `vllm serve`:
+a GPU may compile and record what it runs, which takes a while to begin with, and kernels may round what they read.
 
 The CPU build of vLLM 0.32 has no kernel that rounds to FP8 with a static scale, which one scale per weight needs:
 HYOCR_FP8_EMU=1 puts an emulation in its place.
@@ -47,9 +47,10 @@ os.environ.update(
     VLLM_NO_USAGE_STATS="1",
     # Threads that are pinned starve when another job holds their core.
     VLLM_CPU_OMP_THREADS_BIND="nobind",
-    # Transformers computes with 16-bit activations too; vLLM's CPU kernels would round them to 8 bits.
-    VLLM_CPU_INT4_W4A8="0",
 )
+if sys.argv[-1] != "fast":
+    # Transformers computes with 16-bit activations too; vLLM's CPU kernels would round them to 8 bits.
+    os.environ["VLLM_CPU_INT4_W4A8"] = "0"
 # Threads that wait for each other starve too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -8,7 +8,8 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -113,6 +114,32 @@ class Server:
             self._lines.clear()
         return reply
 
+    @contextmanager
+    def reading(self, noted: list[dict[str, Any]], body: dict[str, Any]) -> Iterator[tuple[int, int]]:
+        """Note a request while it is answered; the page, and how often it was asked for."""
+        with self._lock:
+            noted.append(body)
+            page = page_of(body)
+            self.asked[page] += 1
+            attempt = self.asked[page]
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            yield page, attempt
+        finally:
+            with self._lock:
+                self.at_once -= 1
+
+    def answer(self, body: dict[str, Any], key: str | None) -> Reply:
+        """To a request that does not ask for a stream, or gets none."""
+        if body.get("repetition_penalty", 1) <= 0:
+            return (400, IMPOSSIBLE) if self.knows_penalty else (200, completion("."))
+        if page_of(body) == WHITE:
+            return self._try(body)
+        self.keys.add(key)
+        with self.reading(self.bodies, body) as (page, attempt):
+            return self.reply(page, attempt)
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
 
@@ -127,34 +154,13 @@ class Server:
             def do_POST(self) -> None:
                 assert self.path == "/v1/chat/completions"
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if body.get("repetition_penalty", 1) <= 0:
-                    self._send(*((400, IMPOSSIBLE) if server.knows_penalty else (200, completion("."))))
-                    return
                 if body.get("stream") and server.pieces is not None:
-                    self._stream(body, server.pieces)
-                    return
-                if page_of(body) == WHITE:
-                    self._send(*server._try(body))
-                    return
-                with server._lock:
-                    server.keys.add(self.headers["Authorization"])
-                    server.bodies.append(body)
-                    page = page_of(body)
-                    server.asked[page] += 1
-                    attempt = server.asked[page]
-                    server.at_once += 1
-                    server.most_at_once = max(server.most_at_once, server.at_once)
-                try:
-                    self._send(*server.reply(page, attempt))
-                finally:
-                    with server._lock:
-                        server.at_once -= 1
+                    with server.reading(server.streamed, body):
+                        self._stream(server.pieces)
+                else:
+                    self._send(*server.answer(body, self.headers["Authorization"]))
 
-            def _stream(self, body: dict[str, Any], pieces: list[bytes]) -> None:
-                with server._lock:
-                    server.streamed.append(body)
-                    server.at_once += 1
-                    server.most_at_once = max(server.most_at_once, server.at_once)
+            def _stream(self, pieces: list[bytes]) -> None:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream")
                 self.send_header("Connection", "close")
@@ -164,8 +170,6 @@ class Server:
                     time.sleep(PAUSE)
                     self.wfile.write(piece)
                     self.wfile.flush()
-                with server._lock:
-                    server.at_once -= 1
 
             def _send(self, status: int, body: bytes | None) -> None:
                 if body is None:

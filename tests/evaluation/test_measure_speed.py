@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ def test_a_stream_that_says_too_little_fails(server: Server, data: Path, pieces:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("--at-once", "4,1"), "at_once: should be numbers that rise, such as 1,4,16"),
+        (("--at-once", "4,1"), "at_once = '4,1': should be numbers that rise, such as 1,4,16"),
         (("--at-once", "0"), "at_once"),
         (("--turns", "0"), "turns"),
         (("--backend", "dequant"), "is no server, so that its speed would tell nothing of one; give --backend vllm"),
@@ -194,13 +194,18 @@ def test_a_foreign_file_is_not_replaced(server: Server, data: Path, tmp_path: Pa
     assert not server.streamed
 
 
-def test_the_record_is_beside_the_checkpoint(server: Server, data: Path, tmp_path: Path) -> None:
+@pytest.mark.needs_methods
+def test_the_record_is_beside_the_checkpoint(
+    server: Server, slow: Server, data: Path, by_rtn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the report of it begins with how much faster it is."""
     model = tmp_path / "ocr"
-    model.mkdir()
-    before = os.getcwd()
-    os.chdir(tmp_path)
-    try:
-        result = bench(server, data, "--record", "--json", "--repetitions", 1)
-    finally:
-        os.chdir(before)
+    shutil.copytree(by_rtn, model)
+    monkeypatch.chdir(tmp_path)
+    result = bench(server, data, "--baseline", "ocr", "--baseline-backend", slow.url, "--record", "--json", model=model)
+    found(result)
+    html = (model / "report/index.html").read_text(encoding="utf-8")
+    question, following = re.findall(r"<h2>(How much [^<]+)</h2>", html)[:2]
+    assert (question, following) == ("How much faster?", "How much smaller?")
+    assert "<h3>Speed measured by</h3>" in html
     assert load_bench(model) == BenchResult.model_validate(found(result))

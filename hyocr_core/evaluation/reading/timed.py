@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from hyocr_core.contract.backend import PageToRead, Serving, TimedAnswer
 from hyocr_core.errors import BadInputError, RunError
-from hyocr_core.evaluation.reading.endpoint import Endpoint, NoAnswerError, NoStreamError
 from hyocr_core.evaluation.reading.parallel import as_done
+from hyocr_core.runtimes.endpoint import Endpoint, NoAnswerError, NoStreamError
 from hyocr_core.runtimes.vllm_process import VllmProcess, VllmRequest
 
 

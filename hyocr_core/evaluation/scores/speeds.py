@@ -34,6 +34,8 @@ class ServedSpeed(FrozenModel):
     """How fast one checkpoint was served. Warming up counts nowhere."""
 
     model: str = Field(description="folder, id on the hub, or what the endpoint calls it")
+    revision: str | None = Field(None, description="commit on the hub")
+    subfolder: str | None = Field(None, description="folder in the hub's repository; None for its root")
     runtime: Runtime
     forward: Forward | None
     weight_bytes: int | None = Field(description="size of the weight files on disk; None behind an endpoint")

@@ -14,8 +14,8 @@ import httpx2
 from pydantic import BaseModel, Field, ValidationError
 
 from hyocr_core.errors import BadInputError
-from hyocr_core.evaluation.reading.bounded_http import BoundedClient, TooLongError, reason
 from hyocr_core.outside.json_text import parse_json
+from hyocr_core.runtimes.bounded_http import BoundedClient, TooLongError, reason
 from hyocr_core.shown import message
 
 RETRIES = 3
