@@ -50,8 +50,8 @@ class EvalConfig(FrozenModel):
     backend: str = Field(
         "auto",
         min_length=1,
-        description="what reads: auto, transformers, dequant, vllm, llama.cpp, another that is installed, or the URL of an "
-        "endpoint such as http://127.0.0.1:8000/v1",
+        description="what reads: auto, transformers, dequant, vllm, llama.cpp, another that is installed, or the URL "
+        "of an endpoint such as http://127.0.0.1:8000/v1",
     )
     baseline_backend: str | None = Field(
         None, min_length=1, description="what reads the baseline; that of the model by default"

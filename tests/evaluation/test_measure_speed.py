@@ -44,6 +44,12 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No measurement is longer than it must be."""
+    monkeypatch.setattr("hyocr_core.evaluation.measure_speed.SECONDS", 0.0)
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     folder = tmp_path / "pages"
@@ -54,8 +60,9 @@ def data(tmp_path: Path) -> Path:
 
 
 def bench(server: Server, data: Path, *arguments: object, model: object = "ocr") -> Result:
-    given = ["bench", model, "--backend", server.url, "--data", data, "--at-once", "1,4", "--turns", "1"]
-    return CliRunner().invoke(main, [*map(str, given), *map(str, arguments)])
+    given = ["bench", model, "--backend", server.url, "--data", data, "--turns", "1"]
+    at_once = [] if "--at-once" in arguments else ["--at-once", "1,4"]
+    return CliRunner().invoke(main, [*map(str, given), *at_once, *map(str, arguments)])
 
 
 def found(result: Result) -> Any:
@@ -84,10 +91,20 @@ def test_times_are_those_of_the_server(server: Server, data: Path) -> None:
     assert min(together["pages_per_second"]) > 1.5 * max(alone["pages_per_second"])
     assert (alone["tokens"], together["tokens"]) == (PAGES * TOKENS, 2 * PAGES * TOKENS)
     assert server.most_at_once == 4
-    # The first page, the warming up, and two repetitions of each.
-    assert len(server.streamed) == 1 + 2 * PAGES + 2 * (PAGES + 2 * PAGES)
+    # The first page, and of each number at once the warming up and two repetitions.
+    assert len(server.streamed) == 1 + 3 * (PAGES + 2 * PAGES)
     assert measured["memory_bytes"] > 10**7, "the server is this very process"
     assert measured["gpu_memory_bytes"] is None
+
+
+def test_a_measurement_lasts(server: Server, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pages that are read in no time many are read."""
+    monkeypatch.setattr("hyocr_core.evaluation.measure_speed.SECONDS", 1.0)
+    server.pieces = [b"".join(STREAM)]
+    (level,) = found(bench(server, data, "--json", "--at-once", 4, "--repetitions", 1))["model"]["levels"]
+    pages = level["tokens"] / TOKENS
+    assert pages >= 4 * PAGES
+    assert 0.3 < pages / level["pages_per_second"][0] < 3
 
 
 def test_no_page_is_the_same_twice(server: Server, data: Path) -> None:
