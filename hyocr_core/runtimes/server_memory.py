@@ -98,7 +98,8 @@ def listening(url: str) -> list[int]:
     port = parts.port or (443 if parts.scheme == "https" else 80)
     with suppress(psutil.Error):
         waiting = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
-        return sorted({each.pid for each in waiting if here and each.laddr.port == port and each.pid is not None})
+        numbers = {each.pid for each in waiting if here and each.laddr and each.laddr.port == port}
+        return sorted(number for number in numbers if number is not None)
     return []
 
 
