@@ -32,4 +32,4 @@ def test_two_checkpoints_in_vllm(quantize: Quantize, demo: Path, heldout: str, v
         assert min(together["pages_per_second"]) > max(alone["pages_per_second"]), "that is what a server is for"
         for level in served["levels"]:
             assert level["tokens"] > LINES
-            assert all(0 < each for each in (*level["first_token_seconds"], *level["token_seconds"]))
+            assert all(each > 0 for each in (*level["first_token_seconds"], *level["token_seconds"]))
