@@ -40,7 +40,7 @@ class GgufFiles:
     @classmethod
     def of(cls, folder: Path) -> GgufFiles:
         """Those of a folder, by any tool. Raises CheckpointError where there is not one of each."""
-        found = sorted(folder.glob("*.gguf"))
+        found = [path for path in sorted(folder.glob("*.gguf")) if not path.name.startswith("imatrix")]
         vision = [path for path in found if path.name.startswith("mmproj")]
         text = [path for path in found if path not in vision]
         for kind, files, name in (("text model", text, "model-q4_0.gguf"), ("vision tower", vision, "mmproj-f16.gguf")):

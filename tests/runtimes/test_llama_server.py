@@ -80,7 +80,7 @@ def checkpoint(tiny: Path, tmp_path: Path) -> Path:
     """`tiny` with two files beside it that nobody opens."""
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder)
-    for name in ("model-q4_0.gguf", "mmproj-f16.gguf"):
+    for name in ("model-q4_0.gguf", "mmproj-f16.gguf", "imatrix.gguf"):
         (folder / name).write_bytes(name.encode())
     return folder
 
