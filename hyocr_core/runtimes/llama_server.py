@@ -97,7 +97,7 @@ class LlamaServer:
             "--ctx-size": self._max_tokens * self._at_once,
             "--threads": torch.get_num_threads(),
         }
-        command = [self._program, "--jinja", *(str(part) for option in options.items() for part in option)]
+        command = [str(self._program), "--jinja", *(str(part) for option in options.items() for part in option)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )

@@ -18,10 +18,14 @@ LINES = 8
 
 @pytest.mark.release
 def test_two_checkpoints_in_vllm(quantize: Quantize, demo: Path, heldout: str, vllm_python: Path) -> None:
-    command = [Path(sys.executable).with_name("hyocr"), "bench", quantize("gptq", "group_size=128"), "--baseline", demo]
-    command += ["--backend", "vllm", "--python", vllm_python, "--data", heldout, "--num-samples", str(LINES)]
-    command += ["--at-once", "1,8", "--turns", "1", "--max-new-tokens", "64", "--json"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    int4 = quantize("gptq", "group_size=128")
+    command: list[object] = ["bench", int4, "--baseline", demo, "--backend", "vllm", "--python", vllm_python]
+    command += ["--data", heldout, "--num-samples", LINES, "--max-new-tokens", 64]
+    command += ["--at-once", "1,8", "--turns", 1, "--json"]
+    hyocr = Path(sys.executable).with_name("hyocr")
+    done = subprocess.run(
+        [hyocr, *map(str, command)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout)
     for role in ("baseline", "model"):

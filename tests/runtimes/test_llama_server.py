@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -71,7 +72,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def notes(tmp_path: Path) -> Callable[[], list[dict[str, str]]]:
+def notes(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
     return lambda: [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
 
 
@@ -115,7 +116,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [*map(str, arguments)])
 
 
-def test_it_is_stopped_at_the_end(stub: Path, checkpoint: Path, notes: Callable[[], list[dict[str, str]]]) -> None:
+def test_it_is_stopped_at_the_end(stub: Path, checkpoint: Path, notes: Callable[[], list[dict[str, Any]]]) -> None:
     program, version = find_llama_server(None)
     assert (program, version) == (stub, "9999 (abcdef)")
     with LlamaServer(program, GgufFiles.of(checkpoint), 300, at_once=2) as server:
@@ -131,7 +132,7 @@ def test_it_is_stopped_at_the_end(stub: Path, checkpoint: Path, notes: Callable[
 
 @pytest.mark.usefixtures("llama_cpp", "stub")
 def test_an_evaluation_starts_and_stops_it(
-    checkpoint: Path, pages: Path, notes: Callable[[], list[dict[str, str]]]
+    checkpoint: Path, pages: Path, notes: Callable[[], list[dict[str, Any]]]
 ) -> None:
     evaluated = ("eval", checkpoint, "--data", pages, "--keep-duplicates", "--backend", SELECTOR, "--json")
     result = run(*evaluated, "--repetition-penalty", 1.08, "--max-new-tokens", 20)
@@ -150,7 +151,7 @@ def test_an_evaluation_starts_and_stops_it(
 
 
 @pytest.mark.usefixtures("llama_cpp", "stub")
-def test_its_speed_is_measured(checkpoint: Path, pages: Path, notes: Callable[[], list[dict[str, str]]]) -> None:
+def test_its_speed_is_measured(checkpoint: Path, pages: Path, notes: Callable[[], list[dict[str, Any]]]) -> None:
     load = ("--at-once", "1,2", "--turns", 1, "--repetitions", 1, "--max-new-tokens", 20, "--repetition-penalty", 1)
     result = run("bench", checkpoint, "--data", pages, "--backend", SELECTOR, "--json", *load)
     assert result.exit_code == 0, result.output
