@@ -18,6 +18,7 @@ from PIL import Image
 from hyocr_core.cli.main import main
 from hyocr_core.errors import CheckpointError, MissingRuntimeError, RunError
 from hyocr_core.runtimes.llama_server import GgufFiles, LlamaServer, find_llama_server
+from hyocr_core.verification.trial_load import read_page
 from tests.conftest import PluginFolder
 
 STUB = """#!EXECUTABLE
@@ -160,6 +161,19 @@ def test_its_speed_is_measured(checkpoint: Path, pages: Path, notes: Callable[[]
     started = notes()[0]
     assert started["--parallel"] == "2"
     assert not psutil.pid_exists(int(started["pid"]))
+
+
+def test_verify_lets_it_read_a_line(
+    stub: Path, checkpoint: Path, notes: Callable[[], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Formats are Transformers' concern; and what is not there cannot be tried."""
+    formats: Any = None
+    loaded = read_page(checkpoint, "llama.cpp", formats, {}, None)
+    assert (loaded.outcome, loaded.text, loaded.forward) == ("read", "text", "reference")
+    assert not psutil.pid_exists(notes()[0]["pid"])
+    stub.unlink()
+    monkeypatch.setenv("PATH", str(stub.parent))
+    assert read_page(checkpoint, "llama.cpp", formats, {}, None).outcome == "cannot be tried here"
 
 
 @pytest.mark.usefixtures("llama_cpp", "stub")
