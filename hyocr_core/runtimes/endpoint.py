@@ -132,6 +132,10 @@ class NoStreamError(NoAnswerError):
         super().__init__(reason, None)
 
 
+class LostConnectionError(NoAnswerError):
+    """The connection ended before anything came back, as one does that was kept open and the server has given up."""
+
+
 class Endpoint:
     """An endpoint. timeout: seconds to wait for a whole answer. Any number of threads may ask at once.
 
@@ -169,10 +173,16 @@ class Endpoint:
         return self._ask("POST", "chat/completions", Completion, body)
 
     def timed(self, body: dict[str, Any], *, first_token: bool) -> Timed:
-        """One answer and its times, asked for once: a pause between attempts is no time of the answer's.
+        """One answer and its times, without pauses and further attempts, unless a connection that was kept is lost.
 
         Raises NoAnswerError; NoStreamError where the first token is asked for and the answer comes in one piece.
         """
+        try:
+            return self._timed(body, first_token=first_token)
+        except LostConnectionError:
+            return self._timed(body, first_token=first_token)
+
+    def _timed(self, body: dict[str, Any], *, first_token: bool) -> Timed:
         if first_token:
             return self._streamed(body)
         asked = time.monotonic()
@@ -224,6 +234,8 @@ class Endpoint:
             raise NoAnswerError(f"it does not answer within {self._timeout:g} s", 0) from None
         except TooLongError as error:
             raise NoAnswerError(str(error), None) from None
+        except httpx2.RemoteProtocolError as error:
+            raise LostConnectionError(f"it cannot be reached: {self._safe(reason(error))}", 0) from None
         except httpx2.HTTPError as error:
             raise NoAnswerError(f"it cannot be reached: {self._safe(reason(error))}", 0) from None
 

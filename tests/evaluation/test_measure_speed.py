@@ -97,6 +97,13 @@ def test_times_are_those_of_the_server(server: Server, data: Path) -> None:
     assert measured["gpu_memory_bytes"] is None
 
 
+def test_a_connection_that_was_given_up_is_no_failure(server: Server, data: Path) -> None:
+    """llama.cpp gives each up after so many requests."""
+    server.pieces = None
+    server.reply = lambda _page, attempt: (200, None if attempt == 2 else completion("text"))
+    found(bench(server, data, "--no-first-token", "--repetitions", 1, "--json"))
+
+
 def test_a_measurement_lasts(server: Server, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of pages that are read in no time many are read."""
     monkeypatch.setattr("hyocr_core.evaluation.measure_speed.SECONDS", 1.0)

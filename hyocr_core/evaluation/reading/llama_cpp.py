@@ -81,7 +81,13 @@ class LlamaCpp(ServingBackend):
     ) -> Iterator[Serving]:
         with self._started(pages, at_once, say) as server:
             chats = self._chats(server)
-            yield EndpointServing(chats.endpoint, chats.body, [server.number], first_token=first_token)
+            try:
+                yield EndpointServing(chats.endpoint, chats.body, [server.number], first_token=first_token)
+            except RunError as error:
+                why = server.reason()
+                if why:
+                    raise RunError(f"llama.cpp: {why}") from error
+                raise
 
     def _started(self, pages: Sequence[PageToRead], at_once: int, say: Callable[[str], None]) -> LlamaServer:
         longest = max((page.prompt_tokens or 0) + self.model.room(page) for page in pages)
