@@ -14,6 +14,11 @@ KILLS ?= 60
 MINUTES ?= 10
 ARGS ?=
 
+# Of it comes llama.cpp: its sources are in there whole. What was built is kept, by version, outside of the clone.
+LLAMA_VERSION := 0.3.36
+LLAMA ?= $(HOME)/.cache/hyocr/llama-cpp-python-$(LLAMA_VERSION)
+LLAMA_PROGRAMS := llama-server llama-mtmd-cli llama-quantize llama-imatrix
+
 BIN := .venv/bin
 DEMO := examples/demo-ocr
 OUT := out
@@ -32,7 +37,7 @@ PARALLEL := -n auto --maxprocesses 4
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test lint fix docs bench alone clients every soak fuzz peers release-check clean
+.PHONY: help demo test lint fix docs bench alone clients llama every soak fuzz peers release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +50,7 @@ help:
 	@echo 'make alone P=gptq  the tests of one plugin, with only hyocr-core and that plugin installed'
 	@echo 'make clients       load quantized checkpoints in vLLM (CPU) and Transformers'
 	@echo 'make every         all tests, with the clients and those that only a release waits for'
+	@echo 'make llama         build llama.cpp, which takes some 20 minutes once; tests that need it are skipped without'
 	@echo 'make soak          kill runs of every kind, resume them and compare, KILLS=60 times'
 	@echo 'make fuzz          break all that commands read, for MINUTES=10, and see how they end'
 	@echo 'make peers         environments of the tools that benchmarks/quality.py compares with'
@@ -84,6 +90,8 @@ alone: .venv-alone-$(P)/run.stamp
 clients: .venv/dev.stamp .venv-vllm/run.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/clients $(PARALLEL) --dist load $(ARGS)
 
+llama: $(LLAMA)/bin/llama-server
+
 soak: .venv/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --kills $(KILLS) $(ARGS)
 
@@ -92,7 +100,8 @@ fuzz: .venv/dev.stamp
 
 peers: .venv-peer-llmcompressor/run.stamp .venv-peer-gptqmodel/run.stamp
 
-release-check: .venv-release/run.stamp
+release-check: .venv-release/run.stamp .venv/dev.stamp llama
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/clients/test_llama.py $(ARGS)
 	.venv-release/bin/python tools/release_check.py --torch '$(TORCH)' --dist $(OUT)/dist
 
 clean:
@@ -132,6 +141,22 @@ $(BENCH_MODEL)/config.json: .venv/run.stamp
 	.venv-vllm/bin/pip install --quiet --no-deps -e . -e plugins/vllm
 	.venv-vllm/bin/pip install --quiet --no-deps --target .venv-vllm/unsound $(UNSOUND)
 	@touch $@
+
+$(LLAMA)/bin/llama-server:
+	rm -rf $(LLAMA).partial
+	$(PYTHON) -m venv $(LLAMA).partial/venv
+	$(LLAMA).partial/venv/bin/pip install --quiet cmake==4.1.2 ninja==1.13.0 scikit-build-core
+	$(LLAMA).partial/venv/bin/pip download --quiet --no-binary :all: --no-deps --no-build-isolation \
+		--dest $(LLAMA).partial llama-cpp-python==$(LLAMA_VERSION)
+	tar -xzf $(LLAMA).partial/llama_cpp_python-$(LLAMA_VERSION).tar.gz -C $(LLAMA).partial
+	PATH="$(LLAMA).partial/venv/bin:$$PATH" cmake -G Ninja -B $(LLAMA).partial/build \
+		-S $(LLAMA).partial/llama_cpp_python-$(LLAMA_VERSION)/vendor/llama.cpp \
+		-DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF \
+		-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
+	PATH="$(LLAMA).partial/venv/bin:$$PATH" cmake --build $(LLAMA).partial/build --target $(LLAMA_PROGRAMS)
+	mkdir -p $(LLAMA)
+	mv $(LLAMA).partial/build/bin $(LLAMA)/bin
+	rm -rf $(LLAMA).partial
 
 .venv-peer-%/run.stamp: benchmarks/peers/requirements-%.txt pyproject.toml Makefile
 	rm -rf .venv-peer-$*

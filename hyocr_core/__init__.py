@@ -6,7 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core._version import __version__ as __version__
-from hyocr_core.contract.backend import Backend, BackendConfig, ModelToRead, PageAnswer, PageToRead
+from hyocr_core.contract.backend import (
+    Backend,
+    BackendConfig,
+    ModelToRead,
+    PageAnswer,
+    PageToRead,
+    Serving,
+    ServingBackend,
+    TimedAnswer,
+)
 from hyocr_core.contract.config import Fallback, MethodConfig, WeightedConfig
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.contract.hookspecs import hookimpl
@@ -102,11 +111,14 @@ __all__ = [
     "Record",
     "RunConfig",
     "RunError",
+    "Serving",
+    "ServingBackend",
     "Smoothing",
     "Source",
     "SourceConfig",
     "Stat",
     "Stats",
+    "TimedAnswer",
     "VerifyResult",
     "WeightedConfig",
     "evaluate",

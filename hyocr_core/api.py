@@ -119,7 +119,7 @@ def verify(
     *,
     original: str | Path | None = None,
     revision: str | None = None,
-    load: Literal["transformers", "vllm"] | None = None,
+    load: Literal["transformers", "vllm", "llama.cpp"] | None = None,
     python: Path | None = None,
     progress: Progress | None = None,
 ) -> VerifyResult:

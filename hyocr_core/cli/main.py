@@ -26,6 +26,7 @@ COMMANDS = {
     "verify": ("hyocr_core.cli.verify:verify", "Check what was written."),
     "read": ("hyocr_core.cli.read:read", "Show what a checkpoint reads on your pages."),
     "eval": ("hyocr_core.cli.eval:eval_command", "Measure how well a checkpoint reads."),
+    "bench": ("hyocr_core.cli.bench:bench", "Measure how fast a checkpoint is served."),
     "report": ("hyocr_core.cli.report:report", "Write a page on a checkpoint: how small, how good, where it errs."),
     "compare": ("hyocr_core.cli.compare:compare", "Put several quantizations of one model beside each other."),
     "sweep": ("hyocr_core.cli.sweep:sweep", "Quantize in many ways and see which are worth having."),

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 @click.option("--revision", help="Commit, branch or tag of an original on the hub.  [default: the newest]")
 @click.option(
     "--load",
-    type=click.Choice(["transformers", "vllm"]),
-    help="Read a rendered line with this runtime; with vllm several, one by one and at once.",
+    type=click.Choice(["transformers", "vllm", "llama.cpp"]),
+    help="Read a rendered line with this runtime; with vllm several, one by one and at once; llama.cpp reads the GGUF "
+    "files in the folder.",
 )
 @click.option("--python", type=click.Path(path_type=Path), help="Interpreter that has vLLM.  [default: this one]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
@@ -148,4 +149,50 @@ class Backend(AnyBackend, ABC):
 
         A page that cannot be read gets an answer with a reason, and the others go on. An error ends the evaluation;
         what was yielded before is kept. say: shows a line to the user.
+        """
+
+
+@dataclass(frozen=True)
+class TimedAnswer:
+    """What came of a page, and when, by `time.monotonic()`.
+
+    index: the page's. tokens: written, the end of sequence included. asked, done: when it was asked for, and whole.
+    first: when its first token was there; None where nobody asked for that.
+    """
+
+    index: int
+    tokens: int
+    asked: float
+    first: float | None
+    done: float
+
+
+class Serving(ABC):
+    """A checkpoint that is loaded and ready to be read with, as `ServingBackend.serve` gives it."""
+
+    @property
+    def processes(self) -> Sequence[int]:
+        """Of this machine that serve it, by their ids; those that they started are found. None if it is elsewhere."""
+        return ()
+
+    @abstractmethod
+    def read(self, pages: Sequence[PageToRead], at_once: int) -> Iterator[TimedAnswer]:
+        """Read these pages, `at_once` of them at any time while there are so many; yield an answer for each.
+
+        What is asked is made before the first page is asked for, so that the clock sees what serves and nothing else.
+        An error ends the measurement.
+        """
+
+
+class ServingBackend(Backend):
+    """A backend whose speed can be measured, since it can be kept ready between readings."""
+
+    @abstractmethod
+    def serve(
+        self, pages: Sequence[PageToRead], at_once: int, say: Callable[[str], None], *, first_token: bool
+    ) -> AbstractContextManager[Serving]:
+        """Make ready for these pages, so many at once; the end of `with` stops what this started.
+
+        first_token: whether it is to be known when the first token of an answer is there.
+        Raises BadInputError for what cannot be asked of it.
         """

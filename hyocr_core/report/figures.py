@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hyocr_core.evaluation.recorded.comparison import Several
 from hyocr_core.evaluation.recorded.evidence import Evidence
 from hyocr_core.evaluation.scores.numbers import RTN, number, percent, points, relative, size
 from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
+from hyocr_core.evaluation.scores.speeds import BenchResult, ServedSpeed
 from hyocr_core.models.spelling import tower_of
 from hyocr_core.report import plots
+from hyocr_core.report.curves import Line, lines
 from hyocr_core.report.facts import BlockFacts, LayerFacts
 from hyocr_core.report.plots import Choice, Plot, Row, Span, draw
 
@@ -163,3 +165,31 @@ def beside(several: Several) -> Plot:
     caption = "Size against character error rate; down and to the left is better. Nothing beats the filled."
     said = "; ".join(f"{row.label}: {row.megabytes:.1f} MB, {row.value:.2f} %" for row in rows)
     return draw("beside", caption, f"{caption} {said}", paint, 380)
+
+
+def throughput(result: BenchResult, names: Mapping[str, str]) -> Plot:
+    """Pages per second against pages at once. names: how the page calls the checkpoints."""
+    rows = [_line(names[role], role, served) for role, served in result.served.items()]
+
+    def paint(figure: Figure, _narrow: bool) -> None:
+        lines(figure, rows, ("pages at once", "pages per second"))
+
+    caption = "Pages per second against pages at once: medians, and the least and the most that was measured."
+    said = "; ".join(f"{row.label}: {_points_of(row)}" for row in rows)
+    return draw("throughput", caption, f"{caption} {said}", paint, 340)
+
+
+def _points_of(row: Line) -> str:
+    return ", ".join(f"{number(value)} at {place:g}" for place, value in zip(row.places, row.values, strict=True))
+
+
+def _line(label: str, role: str, served: ServedSpeed) -> Line:
+    measured = [level.pages_per_second for level in served.levels]
+    return Line(
+        label,
+        [level.at_once for level in served.levels],
+        [statistics.median(values) for values in measured],
+        [min(values) for values in measured],
+        [max(values) for values in measured],
+        *LOOKS[role],
+    )

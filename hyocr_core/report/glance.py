@@ -1,10 +1,10 @@
-"""The three answers at the top of the page: how much smaller, how much worse, where."""
+"""The answers at the top of the page: how much faster, how much smaller, how much worse, where."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median_low
+from statistics import median, median_low
 
 from hyocr_core.checkpoint.quant_report import Outcome
 from hyocr_core.evaluation.recorded.evidence import Evidence
@@ -22,6 +22,7 @@ from hyocr_core.evaluation.scores.numbers import (
     times,
 )
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, PageResult
+from hyocr_core.evaluation.scores.speeds import BenchResult
 from hyocr_core.models.spelling import tower_of
 from hyocr_core.report.facts import BlockFacts
 
@@ -40,8 +41,35 @@ class Answer:
     tone: str = "plain"
 
 
+def faster(evidence: Evidence) -> Answer:
+    """From a recorded measurement of what serves it; what an evaluation took is no server's time."""
+    question, result = "How much faster?", evidence.bench
+    if result is None:
+        return Answer(question, "unknown", "", ("Nobody has measured yet how fast it is served. See below how to.",))
+    most = result.load.at_once[-1]
+    details = tuple(_speeds(result, most))
+    compared = result.faster(most)
+    if compared is None:
+        return Answer(question, number(median(result.model.level(most).pages_per_second)), "pages per second", details)
+    middle, least, highest = compared
+    tone = "good" if least > 1 else "bad" if highest < 1 else "plain"
+    return Answer(question, times(middle), "the pages per second", details, tone)
+
+
+def _speeds(result: BenchResult, most: int) -> Iterator[str]:
+    for at_once in dict.fromkeys((most, result.load.at_once[0])):
+        said = [f"{number(median(each.level(at_once).pages_per_second))}" for each in result.served.values()]
+        change = f"{said[0]} before, {said[-1]} now" if len(said) > 1 else said[0]
+        compared = result.faster(at_once)
+        span = "" if compared is None else f" ({times(compared[1])} to {times(compared[2])})"
+        yield f"Pages per second in {result.model.runtime}, {at_once} at once: {change}{span}."
+    if result.model.memory_bytes is not None:
+        before = "" if result.baseline is None else f", {size(result.baseline.memory_bytes)} before"
+        yield f"The server held {size(result.model.memory_bytes)} of memory{before}."
+
+
 def smaller(evidence: Evidence) -> Answer:
-    report, result = evidence.report, evidence.evaluation
+    report = evidence.report
     before, after = report.weight_bytes_before, report.weight_bytes_after
     time, memory = seconds(sum(report.phases.values())), size(report.peak_rss_bytes)
     details = [
@@ -49,10 +77,6 @@ def smaller(evidence: Evidence) -> Answer:
         f"{count(len(report.layers), 'linear layer')} quantized, {len(report.ignored)} left as they were, in {time} "
         f"and {memory} of memory.",
     ]
-    if result is not None:
-        speed = number(result.model.tokens_per_second)
-        other = "" if result.baseline is None else f", the baseline at {number(result.baseline.tokens_per_second)}"
-        details.append(f"Read here at {speed} tokens per second{other}.")
     return Answer("How much smaller?", times(before / after), "smaller", tuple(details))
 
 

@@ -103,7 +103,10 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "result": result,
         "labels": figures.labels(evidence),
         "scores": {} if result is None else figures.scores(result),
-        "answers": [glance.smaller(evidence), glance.worse(evidence), glance.where(blocks, evidence, worst)],
+        "answers": [
+            *(glance.faster(evidence), glance.smaller(evidence), glance.worse(evidence)),
+            glance.where(blocks, evidence, worst),
+        ],
         "layers": layers,
         "ranked": sorted(blocks, key=lambda fact: fact.error, reverse=True)[:SHOWN_BLOCKS],
         "measured_blocks": result is not None and bool(result.blocks),
@@ -112,9 +115,15 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "plots": _plots(evidence, layers, blocks, several),
         "parts": [] if result is None else parts(result),
         "worst": [] if recorded is None else [_shown(evidence, recorded, index) for index, _ in worst],
-        "commands": {"Quantized by": evidence.command, "Evaluated by": recorded and recorded.command},
+        "commands": {
+            "Quantized by": evidence.command,
+            "Evaluated by": recorded and recorded.command,
+            "Speed measured by": evidence.bench_command,
+        },
+        "bench": evidence.bench,
         "further": evidence.others,
         "measure": _measure(evidence),
+        "measure_speed": _measure_speed(evidence),
         "several": several,
         "ours": evidence.name,
         "kinds": kinds_of(report),
@@ -134,6 +143,12 @@ def _measure(evidence: Evidence) -> str:
     baseline = evidence.report.model.typed if original is None else str(original)
     name, baseline = shlex.quote(str(evidence.folder.resolve())), shlex.quote(baseline)
     return f"hyocr eval {name} --data your-pages/ --baseline {baseline} --record"
+
+
+def _measure_speed(evidence: Evidence) -> str:
+    """The command that gives its speed."""
+    name, baseline = shlex.quote(evidence.name), shlex.quote(evidence.report.model.source)
+    return f"hyocr bench {name} --baseline {baseline} --backend vllm --record"
 
 
 def _plots(evidence: Evidence, layers: Any, blocks: Any, several: Several | None) -> dict[str, Plot]:
@@ -165,6 +180,7 @@ def _plots(evidence: Evidence, layers: Any, blocks: Any, several: Several | None
             lambda layer: layer.metrics.get("ratio"), log=False,
         ),
         "parts": figures.parts(evidence),
+        "throughput": None if evidence.bench is None else figures.throughput(evidence.bench, figures.labels(evidence)),
         "beside": None if several is None else figures.beside(several),
     }  # fmt: skip
     return {name: plot for name, plot in drawn.items() if plot is not None}

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
@@ -88,7 +88,7 @@ def draw(name: str, caption: str, label: str, paint: Paint, height: int, width: 
     return Plot(label, caption, wide, narrow)
 
 
-def _frame(figure: Figure, left: float, right: float = 16, top: float = 12, bottom: float = _BELOW) -> None:
+def frame(figure: Figure, left: float, right: float = 16, top: float = 12, bottom: float = _BELOW) -> None:
     """Leave this many pixels around the axes. Said, not found: Matplotlib would draw everything twice to find it."""
     width, height = 72 * figure.get_size_inches()
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
@@ -99,7 +99,7 @@ def _room(labels: Iterable[str]) -> float:
     return 10 + _LETTER * max(map(len, labels))
 
 
-def _short(label: str) -> str:
+def short(label: str) -> str:
     """A label that leaves room for what it names; what a checkpoint is called can be anything."""
     shown = visible(label).replace("\n", " ")
     return shown if len(shown) <= _LETTERS else f"{shown[: _LETTERS // 2]}…{shown[-(_LETTERS // 2) :]}"
@@ -153,22 +153,22 @@ class Span:
 def dots_and_intervals(figure: Figure, rows: Sequence[Span], unit: str, *, zero: bool = False) -> None:
     """One row for each value: a mark on its interval, and the value in words."""
     axes = figure.subplots()
-    _frame(figure, _room(_short(row.label) for row in rows))
+    frame(figure, _room(short(row.label) for row in rows))
     for y, row in enumerate(reversed(rows)):
         axes.plot([row.low, row.high], [y, y], color=row.colour, linewidth=6, alpha=0.35, solid_capstyle="round")
         axes.plot([row.value], [y], color=row.colour, marker=row.marker, markersize=9, linestyle="none")
         axes.annotate(row.text, (row.value, y), (0, 9), textcoords="offset points", ha="center", va="bottom")
-    axes.set_yticks(range(len(rows)), [_short(row.label) for row in reversed(rows)])
+    axes.set_yticks(range(len(rows)), [short(row.label) for row in reversed(rows)])
     axes.set_ylim(-0.5, len(rows) - 0.25)
     axes.margins(x=0.12)
     if zero:
         axes.axvline(0, color=MUTED, linewidth=1)
-    _spread_ticks(axes)
+    spread_ticks(axes)
     axes.set_xlabel(unit)
     axes.grid(axis="x")
 
 
-def _spread_ticks(axes: Axes) -> None:
+def spread_ticks(axes: Axes) -> None:
     """Give the horizontal axis no more ticks than there is room for their labels, which Matplotlib takes for short."""
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
@@ -196,7 +196,7 @@ class Row:
 
 def bars(figure: Figure, rows: Sequence[Row], unit: str) -> None:
     """A row of bars for each of `rows`, the highest bar of each marked."""
-    _frame(figure, 52)
+    frame(figure, 52)
     panel = 72 * figure.get_size_inches()[1] / len(rows) - _BELOW - 12
     figure.subplots_adjust(hspace=(_BELOW + 12) / panel)
     for axes, row in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
@@ -212,7 +212,7 @@ def _bars(axes: Axes, values: Sequence[float], ticks: Sequence[str], line: Seque
     if line is not None:
         axes.plot(places, line, color=INK, marker="o", markersize=4, linewidth=1.5)
     step = -(-len(ticks) // 16)
-    axes.set_xticks(places[::step], [_short(tick) for tick in ticks[::step]])
+    axes.set_xticks(places[::step], [short(tick) for tick in ticks[::step]])
     axes.set_xlim(-0.6, len(values) - 0.4)
     axes.set_ylim(bottom=0)
     axes.tick_params(axis="y", labelcolor=MUTED)
@@ -228,20 +228,20 @@ def strips(figure: Figure, groups: Sequence[tuple[str, Sequence[float], str]], u
     import numpy as np
 
     axes = figure.subplots()
-    _frame(figure, _room(_short(label) for label, _, _ in groups), right=30)
+    frame(figure, _room(short(label) for label, _, _ in groups), right=30)
     for y, (_, values, name) in enumerate(reversed(groups)):
         axes.plot(values, [y] * len(values), color=MODEL, marker="o", markersize=7, alpha=0.55, linestyle="none")
         axes.plot([float(np.median(values))], [y], color=INK, marker="|", markersize=16, markeredgewidth=2)
         axes.annotate(
-            _short(name), (max(values), y), (8, 0), textcoords="offset points", va="center", color=MUTED, fontsize=11
+            short(name), (max(values), y), (8, 0), textcoords="offset points", va="center", color=MUTED, fontsize=11
         )
-    axes.set_yticks(range(len(groups)), [_short(label) for label, _, _ in reversed(groups)])
+    axes.set_yticks(range(len(groups)), [short(label) for label, _, _ in reversed(groups)])
     axes.set_ylim(-0.6, len(groups) - 0.4)
     if log:
         _logarithmic(axes, [value for _, values, _ in groups for value in values])
     else:
         axes.set_xlim(left=0)
-        _spread_ticks(axes)
+        spread_ticks(axes)
     axes.set_xlabel(unit)
     axes.grid(axis="x")
 
@@ -269,14 +269,14 @@ def stacks(
 ) -> None:
     """One lying bar for each row, made of the same parts. rows: label, value of each part, the sum in words."""
     axes = figure.subplots()
-    _frame(figure, _room(_short(label) for label, _, _ in rows), top=48 if narrow else 30, bottom=4)
+    frame(figure, _room(short(label) for label, _, _ in rows), top=48 if narrow else 30, bottom=4)
     for place, part in enumerate(parts):
         for y, (_, values, _) in enumerate(reversed(rows)):
-            label = _short(part) if y == 0 else None
+            label = short(part) if y == 0 else None
             axes.barh(y, values[place], left=sum(values[:place]), height=0.56, color=PARTS[place], label=label)
     for y, (_, values, total) in enumerate(reversed(rows)):
         axes.annotate(total, (sum(values), y), (6, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(rows)), [_short(label) for label, _, _ in reversed(rows)])
+    axes.set_yticks(range(len(rows)), [short(label) for label, _, _ in reversed(rows)])
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_xlim(0, 1.3 * max(sum(values) for _, values, _ in rows))
     columns = 2 if narrow else 4
@@ -318,7 +318,7 @@ def _label_heights(points: Sequence[Choice]) -> Iterator[tuple[Choice, float]]:
 def choices(figure: Figure, points: Sequence[Choice], units: tuple[str, str]) -> None:
     """Size against error; those that are on the front are joined and filled."""
     axes = figure.subplots()
-    _frame(figure, 56)
+    frame(figure, 56)
     front = sorted((point.megabytes, point.value) for point in points if point.front)
     axes.step([x for x, _ in front], [y for _, y in front], where="post", color=MUTED, linewidth=1.5, linestyle=":")
     for point in points:
@@ -328,50 +328,9 @@ def choices(figure: Figure, points: Sequence[Choice], units: tuple[str, str]) ->
             point.megabytes, point.value, color=point.colour, marker=point.marker, markersize=9, markerfacecolor=fill
         )
     for point, height in _label_heights(points):
-        axes.annotate(_short(point.label), (point.megabytes, height), (9, 6), textcoords="offset points", fontsize=11)
+        axes.annotate(short(point.label), (point.megabytes, height), (9, 6), textcoords="offset points", fontsize=11)
     axes.margins(x=0.2, y=0.15)
-    _spread_ticks(axes)
-    axes.set_xlabel(units[0])
-    axes.set_ylabel(units[1])
-    axes.tick_params(axis="y", labelcolor=MUTED)
-    axes.grid()
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A point beside a curve. colour: one of the names above; marker: Matplotlib's."""
-
-    label: str
-    x: float
-    y: float
-    colour: str
-    marker: str
-
-
-class Edge(NamedTuple):
-    """Where a budget ends, on either axis."""
-
-    x: float | None
-    y: float | None
-
-
-def curve(
-    figure: Figure, line: Sequence[tuple[float, float]], marks: Sequence[Mark], edge: Edge, units: tuple[str, str]
-) -> None:
-    """A falling curve, points beside it, and the edge of a budget; what is zero is left out of the logarithmic axis."""
-    axes = figure.subplots()
-    _frame(figure, 72)
-    axes.plot(*zip(*[point for point in line if point[1] > 0], strict=True), color=MUTED, marker=".", linewidth=1.5)
-    for mark in (mark for mark in marks if mark.y > 0):
-        axes.plot(mark.x, mark.y, color=mark.colour, marker=mark.marker, markersize=9, linestyle="none")
-        axes.annotate(_short(mark.label), (mark.x, mark.y), (9, 6), textcoords="offset points", fontsize=11)
-    if edge.x is not None:
-        axes.axvline(edge.x, color=WORST, linewidth=1, linestyle="--")
-    if edge.y:
-        axes.axhline(edge.y, color=WORST, linewidth=1, linestyle="--")
-    axes.set_yscale("log")
-    axes.margins(x=0.15, y=0.15)
-    _spread_ticks(axes)
+    spread_ticks(axes)
     axes.set_xlabel(units[0])
     axes.set_ylabel(units[1])
     axes.tick_params(axis="y", labelcolor=MUTED)

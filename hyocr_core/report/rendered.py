@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
@@ -38,7 +39,7 @@ def rendered(template: str, context: Mapping[str, Any]) -> str:
         "relative": numbers.relative, "times": numbers.times, "source_name": source_name, "told": text.told,
         "metric_title": text.metric_title, "measured": numbers.measured, "measured_span": numbers.measured_span,
         "measured_difference": numbers.measured_difference, "measured_signed_span": numbers.measured_signed_span,
-        "apart": numbers.apart,
+        "apart": numbers.apart, "milliseconds": numbers.milliseconds, "middle": median,
     }  # fmt: skip
     return environment.get_template(template).render(context)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hyocr_core._version import __version__
-from hyocr_core.report import plots
+from hyocr_core.report import curves, plots
 from hyocr_core.report.plots import Plot, draw
 from hyocr_core.report.rendered import rendered, save_page
 
@@ -37,11 +37,11 @@ def write_search_page(result: Mapping[str, Any], dots: Sequence[Dot], path: Path
 def _curve(result: Mapping[str, Any], dots: Sequence[Dot]) -> Plot:
     line = [(point["nbytes"] / 1e6, point["kl"]) for point in result["curve"]]
     budget = {"size": result["budget"].get("size"), "kl": result["budget"].get("kl")}
-    edge = plots.Edge(None if budget["size"] is None else budget["size"] / 1e6, budget["kl"])
-    marks = [plots.Mark(dot.label, dot.megabytes, dot.kl, *LOOKS[dot.kind]) for dot in dots]
+    edge = curves.Edge(None if budget["size"] is None else budget["size"] / 1e6, budget["kl"])
+    marks = [curves.Mark(dot.label, dot.megabytes, dot.kl, *LOOKS[dot.kind]) for dot in dots]
 
     def paint(figure: Figure, _narrow: bool) -> None:
-        plots.curve(figure, line, marks, edge, ("weights, MB", "KL, nats per token"))
+        curves.curve(figure, line, marks, edge, ("weights, MB", "KL, nats per token"))
 
     caption = (
         "Size of the weights against KL. The line is the best that is predicted for each size; what was tried is where "

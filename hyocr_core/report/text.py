@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hyocr_core.checkpoint.quant_report import CalibrationRecord, EvaluationRecord
 from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
+from hyocr_core.evaluation.scores.speeds import ServedSpeed
 from hyocr_core.shown import visible
 
 _SHOWN = 200
@@ -40,7 +41,7 @@ def without_folders(text: str) -> str:
     return _FOLDERS.sub("", _QUOTED.sub("", text))
 
 
-def checkpoint_name(score: ModelScore) -> str:
+def checkpoint_name(score: ModelScore | ServedSpeed) -> str:
     """The id of a model of the hub, or the name of a folder without where it lies."""
     if score.revision is None:
         return Path(score.model).name or Path(score.model).resolve().name

@@ -1,1 +1,1 @@
-"""vLLM and Transformers, as clients that load what was written."""
+"""vLLM, llama.cpp, Transformers and endpoints, as clients that load what was written."""

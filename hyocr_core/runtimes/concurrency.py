@@ -92,10 +92,17 @@ def draw_line(text: str, size: tuple[int, int]) -> Image:
 
     page = Image.new("RGB", size, "white")
     ImageDraw.Draw(page).text((6, 5), text, font=ImageFont.load_default(18), fill="black")
+    return unlike(page)
+
+
+def unlike(image: Image) -> Image:
+    """A copy, in RGB, that looks the same and is another image to whoever keeps what was read."""
+    copy = image.convert("RGB") if image.mode != "RGB" else image.copy()
     bits = secrets.randbits(_MARKED)
-    for column in range(_MARKED):
-        page.putpixel((column, 0), (255, 255, 255 - (bits >> column & 1)))
-    return page
+    for column in range(min(_MARKED, copy.width)):
+        red, green, blue = copy.getpixel((column, 0))  # type: ignore[misc]
+        copy.putpixel((column, 0), (red, green, blue ^ (bits >> column & 1)))
+    return copy
 
 
 def _distance(left: str, right: str) -> float:

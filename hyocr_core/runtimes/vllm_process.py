@@ -34,13 +34,17 @@ _AHEAD = 2
 
 @dataclass(frozen=True)
 class VllmRequest:
-    """A page to read, greedily. prompt: what the chat template wrote, with one image token."""
+    """A page to read, greedily.
+
+    prompt: what the chat template wrote, with one image token. timed: the answer is to have its times.
+    """
 
     prompt: str
     image: Image
     max_tokens: int
     repetition_penalty: float = 1.0
     stop_token_ids: Sequence[int] = ()
+    timed: bool = False
 
     def line(self, number: int) -> bytes:
         """The request as the runner takes it; its answer bears the number."""
@@ -51,6 +55,7 @@ class VllmRequest:
             "max_tokens": self.max_tokens,
             "repetition_penalty": self.repetition_penalty,
             "stop_token_ids": list(self.stop_token_ids),
+            "timed": self.timed,
         }
         return json.dumps(told).encode() + b"\n"
 
@@ -59,7 +64,8 @@ class VllmAnswer(FrozenModel):
     """What vLLM wrote for a page.
 
     number: the place of its request, from 0. prompt: the tokens it made of prompt and image. ended: not cut at the
-    limit. seconds: since the answer before, or since it was asked if there was nothing else to do.
+    limit. seconds: since the answer before, or since it was asked if there was nothing else to do. times: when it was
+    asked, its first token was there and it was done, by `time.monotonic()`; None unless that was asked for.
     """
 
     number: int
@@ -67,18 +73,22 @@ class VllmAnswer(FrozenModel):
     tokens: tuple[int, ...]
     ended: bool
     seconds: float
+    times: tuple[float, float, float] | None = None
 
 
 class VllmProcess:
     """A running vLLM, inside `with`. See `vllm_runner` for how it is set up.
 
     python: its interpreter; None for this one. max_tokens: the most that prompt and answer have together.
-    at_once: the most pages to read at the same time.
+    at_once: the most pages to read at the same time. fast: it may take longer to be ready, and read faster then.
     Raises RunError with vLLM's own reason once it fails.
     """
 
-    def __init__(self, folder: Path, python: Path | None, max_tokens: int, at_once: int = 1) -> None:
-        self._command = [python or sys.executable, RUNNER, folder.resolve(), str(max_tokens), str(at_once)]
+    def __init__(
+        self, folder: Path, python: Path | None, max_tokens: int, at_once: int = 1, *, fast: bool = False
+    ) -> None:
+        how = ["fast"] if fast else []
+        self._command = [python or sys.executable, RUNNER, folder.resolve(), str(max_tokens), str(at_once), *how]
         self._at_once = at_once
 
     def __enter__(self) -> Self:
@@ -94,11 +104,24 @@ class VllmProcess:
 
     def read(self, requests: Iterable[VllmRequest]) -> Iterator[VllmAnswer]:
         """Read pages; yield the answers as they are done. A request is taken when there is room for it."""
+        lines = (request.line(number) for number, request in enumerate(requests))
+        yield from self._exchange(lines, _AHEAD * self._at_once)
+
+    def timed(self, requests: Sequence[VllmRequest], at_once: int) -> Iterator[VllmAnswer]:
+        """Read pages, so many at once and never more; all requests are written before the first is handed over."""
+        yield from self._exchange([request.line(number) for number, request in enumerate(requests)], at_once)
+
+    @property
+    def number(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    def _exchange(self, lines: Iterable[bytes], most: int) -> Iterator[VllmAnswer]:
         waiting = 0
-        for number, request in enumerate(requests):
-            self._ask(request.line(number))
+        for line in lines:
+            self._ask(line)
             waiting += 1
-            if waiting == _AHEAD * self._at_once:
+            if waiting == most:
                 waiting -= 1
                 yield self._answer()
         for _ in range(waiting):

@@ -1,6 +1,6 @@
 """Read images with a checkpoint in vLLM, offline. Stands alone: it runs in an environment that has vLLM and no hyocr.
 
-    python vllm_runner.py CHECKPOINT MAX_TOKENS AT_ONCE
+    python vllm_runner.py CHECKPOINT MAX_TOKENS AT_ONCE [fast]
     python vllm_runner.py --installed
 
 Each line of stdin is a request {"number": n, "prompt": text, "image": PNG in base64, "max_tokens": n}; the prompt is
@@ -8,8 +8,11 @@ what the chat template wrote, with one image token. Each line of stdout answers 
 "prompt": ids, "tokens": ids, "ended": whether it was not cut, "seconds": since the answer before, or since it was
 asked}. A request may add "repetition_penalty", "stop_token_ids" beside those that the checkpoint's own files name, and
 "logprobs": true, for which the answer adds "logprobs": (generated, vocabulary), every step's, of the whole vocabulary.
+One that adds "timed": true is
+answered with "times" too: when it came, when its first token was there and when it was done, by `time.monotonic()`.
 Generation is greedy. MAX_TOKENS is the most that prompt and answer may have together, AT_ONCE the most requests that
-are read at the same time. What vLLM itself prints goes to stderr.
+are read at the same time. What vLLM itself prints goes to stderr. With `fast` vLLM does as `vllm serve`:
+a GPU may compile and record what it runs, which takes a while to begin with, and kernels may round what they read.
 
 The CPU build of vLLM 0.32 has no kernel that rounds to FP8 with a static scale, which one scale per weight needs:
 HYOCR_FP8_EMU=1 puts an emulation in its place.
@@ -44,9 +47,10 @@ os.environ.update(
     VLLM_NO_USAGE_STATS="1",
     # Threads that are pinned starve when another job holds their core.
     VLLM_CPU_OMP_THREADS_BIND="nobind",
-    # Transformers computes with 16-bit activations too; vLLM's CPU kernels would round them to 8 bits.
-    VLLM_CPU_INT4_W4A8="0",
 )
+if sys.argv[-1] != "fast":
+    # Transformers computes with 16-bit activations too; vLLM's CPU kernels would round them to 8 bits.
+    os.environ["VLLM_CPU_INT4_W4A8"] = "0"
 # Threads that wait for each other starve too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -134,13 +138,14 @@ def make_room(checkpoint: str, max_tokens: int) -> None:
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(math.ceil(gigabytes * 1.1))
 
 
-def load(checkpoint: str, max_tokens: int, at_once: int) -> Any:
+def load(checkpoint: str, max_tokens: int, at_once: int, *, fast: bool) -> Any:
     """vLLM without caches of pages: each is read once."""
     from vllm import LLM  # type: ignore[import-not-found,unused-ignore]
+    from vllm.platforms import current_platform  # type: ignore[import-not-found,unused-ignore]
 
     return LLM(
         model=checkpoint,
-        enforce_eager=True,
+        enforce_eager=current_platform.is_cpu() or not fast,
         max_model_len=max_tokens,
         max_num_batched_tokens=max(max_tokens, min(max_tokens * at_once, BATCHED_TOKENS)),
         max_num_seqs=at_once,
@@ -170,7 +175,7 @@ def ask(engine: Any, request: dict[str, Any]) -> None:
     engine.add_request(str(request["number"]), prompt, params)
 
 
-def answer(done: Any, *, logprobs: bool) -> dict[str, Any]:
+def answer(done: Any, *, times: list[float], logprobs: bool) -> dict[str, Any]:
     """What vLLM wrote for a request."""
     steps = done.outputs[0]
     told = {
@@ -179,6 +184,8 @@ def answer(done: Any, *, logprobs: bool) -> dict[str, Any]:
         "tokens": list(steps.token_ids),
         "ended": steps.finish_reason == "stop",
     }
+    if times:
+        told["times"] = times
     if logprobs:
         told["logprobs"] = [[step[token].logprob for token in range(len(step))] for step in steps.logprobs]
     return told
@@ -198,17 +205,21 @@ def read(engine: Any, requests: SimpleQueue[dict[str, Any] | None]) -> Iterator[
             reading[request["number"]] = request
             ask(engine, request)
         for done in engine.step() if reading else ():
+            if done.outputs[0].token_ids:
+                reading[int(done.request_id)].setdefault("first", time.monotonic())
             if done.finished:
                 request = reading.pop(int(done.request_id))
                 now = time.perf_counter()
-                yield answer(done, logprobs=request.get("logprobs", False)) | {"seconds": now - since}
+                times = [request["asked"], request["first"], time.monotonic()] if request.get("timed") else []
+                told = answer(done, times=times, logprobs=request.get("logprobs", False))
+                yield told | {"seconds": now - since}
                 since = now
 
 
 def take(requests: SimpleQueue[dict[str, Any] | None]) -> None:
     """Take the requests off stdin while vLLM reads."""
     for line in sys.stdin:
-        requests.put(json.loads(line))
+        requests.put(json.loads(line) | {"asked": time.monotonic()})
     requests.put(None)
 
 
@@ -246,9 +257,9 @@ def main() -> None:
             print(json.dumps(probe_forward()), file=answers, flush=True)
         return
     patch()
-    checkpoint, max_tokens, at_once = sys.argv[1:]
+    checkpoint, max_tokens, at_once, *how = sys.argv[1:]
     make_room(checkpoint, int(max_tokens))
-    llm = load(checkpoint, int(max_tokens), int(at_once))
+    llm = load(checkpoint, int(max_tokens), int(at_once), fast=how == ["fast"])
     requests: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     Thread(target=take, args=(requests,), daemon=True).start()
     for told in read(llm.llm_engine, requests):

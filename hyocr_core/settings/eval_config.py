@@ -51,8 +51,8 @@ class EvalConfig(FrozenModel):
     backend: str = Field(
         "auto",
         min_length=1,
-        description="what reads: auto, transformers, dequant, vllm, another that is installed, or the URL of an "
-        "endpoint such as http://127.0.0.1:8000/v1",
+        description="what reads: auto, transformers, dequant, vllm, llama.cpp, another that is installed, or the URL "
+        "of an endpoint such as http://127.0.0.1:8000/v1",
     )
     baseline_backend: str | None = Field(
         None, min_length=1, description="what reads the baseline; that of the model by default"
@@ -84,7 +84,7 @@ class EvalConfig(FrozenModel):
         None,
         ge=1,
         description="pages of one size read together, 32 by default; by vLLM or an endpoint at once, 8 by default "
-        "where that changes no text, else 1",
+        "where that changes no text, else 1; by llama.cpp 1 by default",
     )
     device: Device = Field("auto", description="what computes: auto, cpu, cuda or cuda:N")
 

@@ -15,15 +15,21 @@ from hyocr_core.errors import CheckpointError, MissingRuntimeError, RunError, on
 from hyocr_core.formats import StoredFormats
 from hyocr_core.formats.runtimes import Shapes
 from hyocr_core.pages.processor import load_processor
+from hyocr_core.pages.prompts import chat
 from hyocr_core.pages.samples import build_sample, prompt_text
+from hyocr_core.runtimes.chat_requests import chat_body, llama_fields
 from hyocr_core.runtimes.concurrency import MAX_NEW_TOKENS, trial_pages, try_concurrency
+from hyocr_core.runtimes.endpoint import Endpoint, NoAnswerError
 from hyocr_core.runtimes.forward import probe
+from hyocr_core.runtimes.llama_server import GgufFiles, LlamaServer, find_llama_server
 from hyocr_core.runtimes.native import check_packages, load_native
 from hyocr_core.runtimes.vllm_installed import find_vllm
 from hyocr_core.runtimes.vllm_process import VllmProcess, VllmRequest
 from hyocr_core.verification.verdict import LoadRecord, TogetherRecord
 
-Runtime = Literal["transformers", "vllm"]
+Runtime = Literal["transformers", "vllm", "llama.cpp"]
+
+SECONDS_FOR_A_PAGE = 300
 
 
 def read_page(
@@ -42,6 +48,8 @@ def read_page(
         processor = load_processor(folder)
         if runtime == "vllm":
             text, together, forward = _with_vllm(folder, processor, python)
+        elif runtime == "llama.cpp":
+            text, forward = _with_llama_cpp(folder, pages[0], processor), "reference"
         else:
             tokens = _with_transformers(folder, formats, shapes, pages[0], processor)
             text, forward = processor.tokenizer.decode(tokens, skip_special_tokens=True), probe()
@@ -78,6 +86,21 @@ def _generate(model: Any, inputs: dict[str, torch.Tensor]) -> list[int]:
         raise CheckpointError("Transformers: the logits are NaN or infinite")
     tokens: list[int] = answer.sequences[0, inputs["input_ids"].shape[1] :].tolist()
     return tokens
+
+
+def _with_llama_cpp(folder: Path, page: Record, processor: Any) -> str:
+    """What a server reads on the page, of the GGUF files in the folder."""
+    files = GgufFiles.of(folder)
+    program, _ = find_llama_server(None)
+    longest = build_sample(page, processor, with_answer=False).prompt_tokens + MAX_NEW_TOKENS
+    body = chat_body(
+        files.text.name, chat(page, with_answer=False), page.open_image(), MAX_NEW_TOKENS, llama_fields(1, longest)
+    )
+    with LlamaServer(program, files, longest, at_once=1) as server:
+        try:
+            return Endpoint(server.url, SECONDS_FOR_A_PAGE).chat(body).text
+        except NoAnswerError as error:
+            raise RunError(f"llama.cpp: {server.reason() or error}") from error
 
 
 def _with_vllm(folder: Path, processor: Any, python: Path | None) -> tuple[str, TogetherRecord, Forward | None]:

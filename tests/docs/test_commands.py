@@ -85,6 +85,8 @@ NOT_RUN: list[tuple[str, Callable[[list[str]], None], str]] = [
     (r"vllm serve .+", accept_vllm, "runs until it is stopped; `make clients` reads these checkpoints with vLLM"),
     (r"curl http://127.+", accept_curl, "needs the server"),
     (r"hyocr eval .+--backend http.+", accept_hyocr, "needs the server; tests/evaluation has one of its own"),
+    (r"hyocr bench .+--backend http.+", accept_hyocr, "needs the server; tests/evaluation has one of its own"),
+    (r"hyocr bench .+--backend vllm.+", accept_hyocr, "needs vLLM; `make clients` has a test of it"),
     (r"hyocr verify .+--load vllm.+", accept_hyocr, "needs vLLM; `make clients` runs it"),
     (r"python tests/test_api.py > .+", accept_script, "rewrites a file of the repository"),
     (r"hyocr search .+", accept_hyocr, "takes minutes; tests/cli/test_search.py runs it on a few pages"),

@@ -6,8 +6,10 @@ import base64
 import io
 import json
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,6 +25,26 @@ Reply = tuple[int, bytes | None]
 WHITE = 255
 """Of a trial page, what is the number of another."""
 IMPOSSIBLE = b'{"error": {"message": "repetition_penalty must be greater than zero, got -1.0."}}'
+
+
+PAUSE = 0.02
+"""Seconds before each piece of a stream."""
+
+
+def chunk(text: str | None = None, **more: Any) -> bytes:
+    """A piece of a stream as vLLM and llama.cpp send it."""
+    choices = [] if text is None else [{"index": 0, "delta": {"content": text}}]
+    return b"data: " + json.dumps({"choices": choices, **more}).encode() + b"\n\n"
+
+
+TOKENS = 5
+STREAM = [
+    chunk("", usage=None),
+    *(chunk(text) for text in ("a", "b", "c")),
+    chunk(usage={"prompt_tokens": 55, "completion_tokens": TOKENS}),
+    b"data: [DONE]\n\n",
+]
+"""The first piece says who speaks, the last one how much was said."""
 
 
 def colour(index: int) -> tuple[int, int, int]:
@@ -64,6 +86,9 @@ class Server:
         self.keys: set[str | None] = set()
         self.retry_after: str | None = None
         self.knows_penalty = True
+        self.pieces: list[bytes] | None = STREAM
+        """What it streams where it is asked to; None: it answers in one piece."""
+        self.streamed: list[dict[str, Any]] = []
         self.at_once = self.most_at_once = 0
         self._lock = threading.Lock()
         self._http = QuietHTTPServer(("127.0.0.1", 0), self._handler())
@@ -89,6 +114,32 @@ class Server:
             self._lines.clear()
         return reply
 
+    @contextmanager
+    def reading(self, noted: list[dict[str, Any]], body: dict[str, Any]) -> Iterator[tuple[int, int]]:
+        """Note a request while it is answered; the page, and how often it was asked for."""
+        with self._lock:
+            noted.append(body)
+            page = page_of(body)
+            self.asked[page] += 1
+            attempt = self.asked[page]
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            yield page, attempt
+        finally:
+            with self._lock:
+                self.at_once -= 1
+
+    def answer(self, body: dict[str, Any], key: str | None) -> Reply:
+        """To a request that does not ask for a stream, or gets none."""
+        if body.get("repetition_penalty", 1) <= 0:
+            return (400, IMPOSSIBLE) if self.knows_penalty else (200, completion("."))
+        if page_of(body) == WHITE:
+            return self._try(body)
+        self.keys.add(key)
+        with self.reading(self.bodies, body) as (page, attempt):
+            return self.reply(page, attempt)
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
 
@@ -103,25 +154,22 @@ class Server:
             def do_POST(self) -> None:
                 assert self.path == "/v1/chat/completions"
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if body.get("repetition_penalty", 1) <= 0:
-                    self._send(*((400, IMPOSSIBLE) if server.knows_penalty else (200, completion("."))))
-                    return
-                if page_of(body) == WHITE:
-                    self._send(*server._try(body))
-                    return
-                with server._lock:
-                    server.keys.add(self.headers["Authorization"])
-                    server.bodies.append(body)
-                    page = page_of(body)
-                    server.asked[page] += 1
-                    attempt = server.asked[page]
-                    server.at_once += 1
-                    server.most_at_once = max(server.most_at_once, server.at_once)
-                try:
-                    self._send(*server.reply(page, attempt))
-                finally:
-                    with server._lock:
-                        server.at_once -= 1
+                if body.get("stream") and server.pieces is not None:
+                    with server.reading(server.streamed, body):
+                        self._stream(server.pieces)
+                else:
+                    self._send(*server.answer(body, self.headers["Authorization"]))
+
+            def _stream(self, pieces: list[bytes]) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Connection", "close")
+                self.close_connection = True
+                self.end_headers()
+                for piece in pieces:
+                    time.sleep(PAUSE)
+                    self.wfile.write(piece)
+                    self.wfile.flush()
 
             def _send(self, status: int, body: bytes | None) -> None:
                 if body is None:

@@ -19,7 +19,7 @@ from unittest import mock
 from click.testing import CliRunner, Result
 
 from hyocr_core.cli.main import main
-from hyocr_core.evaluation.reading import endpoint
+from hyocr_core.runtimes import endpoint
 from hyocr_core.shown import LONGEST
 from tests.fuzz.served import Served
 from tests.fuzz.targets import Case

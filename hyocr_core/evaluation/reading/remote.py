@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from hyocr_core.contract.backend import Backend, BackendConfig, Forward, ModelToRead, PageAnswer, PageToRead
+from hyocr_core.contract.backend import (
+    BackendConfig,
+    Forward,
+    ModelToRead,
+    PageAnswer,
+    PageToRead,
+    Serving,
+    ServingBackend,
+)
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CheckpointError, RunError
-from hyocr_core.evaluation.reading.endpoint import Completion, Endpoint, NoAnswerError, Served
+from hyocr_core.evaluation.reading.chats import Chats
 from hyocr_core.evaluation.reading.parallel import as_done
-from hyocr_core.pages.images import png_base64
-from hyocr_core.pages.prompts import chat, for_endpoint
+from hyocr_core.evaluation.reading.timed import EndpointServing, VllmServing
+from hyocr_core.pages.prompts import chat
 from hyocr_core.runtimes.concurrency import MAX_NEW_TOKENS, try_concurrency
+from hyocr_core.runtimes.endpoint import Endpoint, NoAnswerError, Served
+from hyocr_core.runtimes.server_memory import listening
 from hyocr_core.runtimes.vllm_installed import find_vllm
 from hyocr_core.runtimes.vllm_pair import INSTALL
 from hyocr_core.runtimes.vllm_process import VllmAnswer, VllmProcess, VllmRequest
@@ -31,7 +42,7 @@ class VllmConfig(BackendConfig):
     python: Path | None = Field(None, description="interpreter that has vLLM; this one by default")
 
 
-class Vllm(Backend):
+class Vllm(ServingBackend):
     """vLLM in a process of its own, several pages at once where its versions keep them apart.
 
     Raises MissingRuntimeError where there is none, BadInputError when one that mixes up pages is to read several.
@@ -62,21 +73,35 @@ class Vllm(Backend):
         return self._forward
 
     def read(self, pages: Sequence[PageToRead], say: Callable[[str], None]) -> Iterator[PageAnswer]:
-        longest = max((page.prompt_tokens or 0) + self.model.room(page) for page in pages)
         if not self._pair.sound:
             say(f"one page at a time: {self._pair.warning}")
         say(f"vLLM {self._pair.vllm} loads {self._folder}")
-        with VllmProcess(self._folder, self._python, min(longest, self._most), self._at_once) as vllm:
-            for answer in vllm.read(map(self._request, pages)):
+        with VllmProcess(self._folder, self._python, self._longest(pages), self._at_once) as vllm:
+            for answer in vllm.read(map(self.request, pages)):
                 yield self._page_answer(pages[answer.number], answer)
 
-    def _request(self, page: PageToRead) -> VllmRequest:
+    @contextmanager
+    def serve(
+        self, pages: Sequence[PageToRead], at_once: int, say: Callable[[str], None], *, first_token: bool
+    ) -> Iterator[Serving]:
+        if not self._pair.sound and at_once > 1:
+            raise BadInputError(f"{self._pair.warning}, here --at-once 1")
+        say(f"vLLM {self._pair.vllm} loads {self._folder}")
+        with VllmProcess(self._folder, self._python, self._longest(pages), at_once, fast=True) as vllm:
+            yield VllmServing(vllm, self.request, first_token=first_token)
+
+    def _longest(self, pages: Sequence[PageToRead]) -> int:
+        return min(max((page.prompt_tokens or 0) + self.model.room(page) for page in pages), self._most)
+
+    def request(self, page: PageToRead, *, timed: bool = False) -> VllmRequest:
+        """What vLLM is asked about a page."""
         return VllmRequest(
             page.prompt or "",
             page.open_image(),
             self.model.room(page),
             repetition_penalty=self.model.repetition_penalty,
             stop_token_ids=self.model.decoding.stop_token_ids,
+            timed=timed,
         )
 
     def _page_answer(self, page: PageToRead, found: VllmAnswer) -> PageAnswer:
@@ -97,7 +122,7 @@ class EndpointConfig(BackendConfig):
     timeout: Annotated[float, Field(gt=0, description="seconds to wait for a page")] = 600
 
 
-class OpenAiEndpoint(Backend):
+class OpenAiEndpoint(ServingBackend):
     """An OpenAI-compatible endpoint, several pages at once where that changes no answer, which is tried first.
 
     The model is the name of what is served, or the folder of the checkpoint that is. Raises BadInputError if the
@@ -113,7 +138,7 @@ class OpenAiEndpoint(Backend):
         super().__init__(config, model)
         self._endpoint = Endpoint(config.url, config.timeout)
         self._served = choose_served(self._endpoint.models(), model.name, model.folder, config.url)
-        self._further = further_fields(model.decoding)
+        self._chats = Chats(self._endpoint, model, self._served, further_fields(model.decoding))
         self._check_penalty()
         self._doubt = "" if model.at_once == 1 else self._try_concurrency()
         self._at_once = model.at_once or (1 if self._doubt else AT_ONCE)
@@ -121,6 +146,17 @@ class OpenAiEndpoint(Backend):
     @property
     def identity(self) -> Mapping[str, str]:
         return {"endpoint": self._endpoint.url, "served": self._served}
+
+    @contextmanager
+    def serve(
+        self,
+        pages: Sequence[PageToRead],  # noqa: ARG002 - it runs already
+        at_once: int,  # noqa: ARG002
+        say: Callable[[str], None],  # noqa: ARG002
+        *,
+        first_token: bool,
+    ) -> Iterator[Serving]:
+        yield EndpointServing(self._endpoint, self._chats.body, listening(self._endpoint.url), first_token=first_token)
 
     def _try_concurrency(self) -> str:
         """Why pages should be read one by one; empty if they need not be."""
@@ -137,7 +173,7 @@ class OpenAiEndpoint(Backend):
     def _texts(self, pages: Sequence[Record]) -> list[str]:
         asked = [(number, _to_read(number, page)) for number, page in enumerate(pages)]
         limit = min(self.model.max_new_tokens, MAX_NEW_TOKENS)
-        bodies = ((number, self._body(page) | {"max_tokens": limit}) for number, page in asked)
+        bodies = ((number, self._chats.body(page) | {"max_tokens": limit}) for number, page in asked)
         answers = as_done(lambda ask: (ask[0], self._endpoint.chat(ask[1]).text), bodies, len(pages))
         return [text for _, text in sorted(answers)]
 
@@ -145,49 +181,16 @@ class OpenAiEndpoint(Backend):
         if self._doubt and len(pages) > 1:
             why = "because" if self._at_once == 1 else "although"
             say(f"{self._endpoint.url}: pages at a time: {self._at_once}, {why} {self._doubt}")
-        asked = ((page, self._body(page)) for page in pages)
-        warned = False
-        for page, found in as_done(lambda ask: (ask[0], self._ask(ask[1])), asked, self._at_once):
-            if isinstance(found, str):
-                yield PageAnswer(page.index, None, reason=found)
-            else:
-                warned = warned or self._warn(page, found, say)
-                yield PageAnswer(page.index, found.text, found.usage.completion_tokens, ended=found.ended)
-
-    def _body(self, page: PageToRead) -> dict[str, Any]:
-        url = f"data:image/png;base64,{png_base64(page.open_image())}"
-        return {
-            "model": self._served,
-            "messages": for_endpoint(page.messages, url),
-            "temperature": 0,
-            "max_tokens": self.model.room(page),
-            **self._further,
-        }
+        yield from self._chats.read(pages, self._at_once, say)
 
     def _check_penalty(self) -> None:
         """Raise BadInputError for a server that knows no repetition penalty, as it knows no impossible one."""
-        penalty = self._further.get("repetition_penalty", 1)
+        penalty = self._chats.further.get("repetition_penalty", 1)
         if penalty != 1 and not self._endpoint.refuses(_probe(self._served)):
             raise BadInputError(
                 f"{self._endpoint.url} cannot honour repetition_penalty={penalty:g}, it ignores the field: "
                 "give --repetition-penalty 1 to read without, or a server that knows it, such as vLLM"
             )
-
-    def _ask(self, body: dict[str, Any]) -> Completion | str:
-        try:
-            return self._endpoint.chat(body)
-        except NoAnswerError as error:
-            return f"{self._endpoint.url}: {error}"
-
-    def _warn(self, page: PageToRead, found: Completion, say: Callable[[str], None]) -> bool:
-        """Whether the prompt has another length there than here, which is worth one line."""
-        if page.prompt_tokens in (None, found.usage.prompt_tokens):
-            return False
-        say(
-            f"warning: {page.name}: the endpoint makes {found.usage.prompt_tokens} tokens of the prompt, the "
-            f"checkpoint's processor {page.prompt_tokens}: template, image processor or tokenizer are others there"
-        )
-        return True
 
 
 def _to_read(number: int, page: Record) -> PageToRead:

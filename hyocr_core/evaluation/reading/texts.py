@@ -65,7 +65,7 @@ class TextReader:
         """
         waiting = {page.index: page.record.name for page in pages}
         before = time.perf_counter()
-        for answer in self._answers([_to_read(page) for page in pages], say):
+        for answer in self._answers([to_read(page) for page in pages], say):
             now = time.perf_counter()
             self._check(answer, waiting)
             del waiting[answer.index]
@@ -116,6 +116,7 @@ class TextReader:
         )
 
 
-def _to_read(page: TextPage) -> PageToRead:
+def to_read(page: TextPage) -> PageToRead:
+    """A page as backends are given it."""
     messages = chat(page.record, with_answer=False)
     return PageToRead(page.index, page.record.name, messages, page.prompt, page.prompt_tokens, page.open_image)

@@ -39,7 +39,7 @@ def write_csv(result: EvalResult, path: Path) -> None:
     rows = [_row(page) for page in result.pages]
     known = dict.fromkeys(name for row in rows for name in row)
     columns = [name for name in known if result.baseline is not None or not name.startswith(_OF_COMPARISON)]
-    _write(path, columns, rows)
+    write_rows(path, columns, rows)
 
 
 def check_comparison_csv(path: Path) -> None:
@@ -55,7 +55,7 @@ def write_comparison_csv(several: Several, path: Path) -> None:
     """
     check_comparison_csv(path)
     rows = [_comparison_row(each, several) for each in several.candidates]
-    _write(path, list(rows[0]), rows)
+    write_rows(path, list(rows[0]), rows)
 
 
 def _comparison_row(candidate: Candidate, several: Several) -> dict[str, object]:
@@ -75,7 +75,8 @@ def _comparison_row(candidate: Candidate, several: Several) -> dict[str, object]
     return row
 
 
-def _write(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Write these columns of rows, replacing the file as a whole. Raises RunError when it cannot be written."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()

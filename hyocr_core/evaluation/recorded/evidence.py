@@ -1,4 +1,4 @@
-"""Everything that is known of a quantized checkpoint: what was done to it and how it reads."""
+"""Everything that is known of a quantized checkpoint: what was done to it, how it reads and how fast it is served."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from pathlib import Path
 
 from hyocr_core.checkpoint.quant_report import FILE_NAME, QuantReport, read_report
 from hyocr_core.errors import CheckpointError, ConfigError
+from hyocr_core.evaluation.recorded.bench_record import load_bench
 from hyocr_core.evaluation.recorded.record_folder import Recorded, load_commands, load_earlier, load_evaluations
 from hyocr_core.evaluation.scores.numbers import count, percent
 from hyocr_core.evaluation.scores.result import EvalResult
+from hyocr_core.evaluation.scores.speeds import BenchResult
 from hyocr_core.pages.sources import source_name
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """name: of the folder. command: of `quant`.
+    """name: of the folder. command: of `quant`. bench: the newest measurement of its speed.
 
     evaluations: the newest of each set of pages, first the one to show. earlier: those of the same pages before.
     """
@@ -27,6 +29,8 @@ class Evidence:
     evaluations: tuple[Recorded, ...]
     earlier: tuple[Recorded, ...]
     command: str | None
+    bench: BenchResult | None = None
+    bench_command: str | None = None
 
     @property
     def others(self) -> tuple[Recorded, ...]:
@@ -59,8 +63,17 @@ def gather(folder: Path, chosen: str | None = None) -> Evidence:
     if chosen is not None:
         first = _choose((*newest, *earlier), chosen)
         newest = (first, *(each for each in newest if each is not first))
-    name = folder.resolve().name
-    return Evidence(folder, name, report, newest, earlier, load_commands(folder).get("quant"))
+    commands = load_commands(folder)
+    return Evidence(
+        folder,
+        folder.resolve().name,
+        report,
+        newest,
+        earlier,
+        commands.get("quant"),
+        load_bench(folder),
+        commands.get("bench"),
+    )
 
 
 def _choose(recorded: Sequence[Recorded], chosen: str) -> Recorded:

@@ -4,6 +4,7 @@ It lies in the checkpoint's sub folder `report`, which may show confidential pag
 
     run.json                 the settings of the run that made the checkpoint
     commands.json
+    bench.json               the newest measurement of its speed, see `bench_record`
     evaluations/KEY/         one set of pages
         eval.json            the newest evaluation of it
         earlier-0001.json    those before, numbered as they came
@@ -98,7 +99,7 @@ def save_run(folder: Path, settings: Mapping[str, Any], original: Path | None = 
     if original is not None:
         settings = {**settings, ORIGINAL: str(original.resolve())}
     path = folder / REPORT / RUN
-    with _recording(folder):
+    with recording(folder):
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as partial:
             save_bytes(partial, f"{json.dumps(settings, indent=2)}\n".encode())
@@ -125,7 +126,7 @@ def save_evaluation(folder: Path, result: EvalResult, records: Sequence[Record])
     """
     place = folder / REPORT / EVALUATIONS / pages_key(result)
     text = result.model_dump_json(indent=2).encode()
-    with _recording(folder):
+    with recording(folder):
         place.mkdir(parents=True, exist_ok=True)
         images = _images(place, text)
         fresh = _save_images(place / ".pages.partial", _worst_records(result, records))
@@ -227,7 +228,7 @@ def save_command(folder: Path, name: str, argv: Sequence[str]) -> None:
     path = folder / REPORT / COMMANDS
     commands = {key: command for key, command in load_commands(folder).items() if key != name}
     commands[name] = shlex.join(argv)
-    with _recording(folder):
+    with recording(folder):
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as partial:
             save_bytes(partial, f"{json.dumps(commands, indent=2)}\n".encode())
@@ -239,7 +240,8 @@ def load_commands(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _recording(folder: Path) -> Iterator[None]:
+def recording(folder: Path) -> Iterator[None]:
+    """What the system says against writing there becomes a RunError."""
     try:
         yield
     except OSError as error:

@@ -68,6 +68,10 @@ def seconds(value: float | None) -> str:
     return f"{value:.0f}{_NBSP}s" if value >= 10 else f"{value:.2f}{_NBSP}s"
 
 
+def milliseconds(value: float | None) -> str:
+    return NONE if value is None else f"{number(1000 * value)}{_NBSP}ms"
+
+
 def count(number: int, noun: str) -> str:
     """`1 page`, `2 pages`."""
     return f"{number:,}{_NBSP}{noun}" + ("" if number == 1 else "s")

@@ -21,7 +21,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyocr_core.evaluation.reading.endpoint.PAUSE", 0.01)
+    monkeypatch.setattr("hyocr_core.runtimes.endpoint.PAUSE", 0.01)
     for name in ("HYOCR_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 

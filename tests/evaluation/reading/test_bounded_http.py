@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from hyocr_core.errors import BadInputError
-from hyocr_core.evaluation.reading import endpoint
-from hyocr_core.evaluation.reading.endpoint import Endpoint, NoAnswerError
+from hyocr_core.runtimes import endpoint
+from hyocr_core.runtimes.endpoint import Endpoint, NoAnswerError
 from tests.evaluation.asking import error, run
 from tests.evaluation.endpoint import completion
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hyocr_core.evaluation.reading.endpoint import NoAnswerError
+from hyocr_core.runtimes.endpoint import NoAnswerError
 from tests.evaluation.asking import COUNT, error, read, run, unwrapped
 from tests.evaluation.endpoint import Reply, Server, completion, picture
 
@@ -162,8 +162,8 @@ def test_a_refusal_is_not_asked_again(server: Server, folder: Path) -> None:
 
 def test_it_waits_as_long_as_the_endpoint_asks(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("hyocr_core.evaluation.reading.endpoint.sleep", slept.append)
-    monkeypatch.setattr("hyocr_core.evaluation.reading.endpoint.PAUSE", 2.0)
+    monkeypatch.setattr("hyocr_core.runtimes.endpoint.sleep", slept.append)
+    monkeypatch.setattr("hyocr_core.runtimes.endpoint.PAUSE", 2.0)
     server.reply = lambda page, attempt: (503, b"") if page == 0 and attempt < 4 else (200, completion(f"text {page}"))
     for asked, expected in (("7", [7, 7, 8]), ("3600", [60, 60, 60]), ("Fri, 31 Dec 1999 23:59:59 GMT", [2, 4, 8])):
         slept.clear()

@@ -26,6 +26,13 @@ with Path(__file__).with_name("asked").open("a") as asked:
 if sys.argv[-1] == "--installed":
     print(json.dumps({"distribution": "vllm", "version": "0.32.0", "packages": {"transformers": "TRANSFORMERS"}}))
     sys.exit(print('"transformers"'))
+if sys.argv[-1] == "fast":
+    for line in sys.stdin:
+        asked = json.loads(line)
+        assert asked["timed"], "each is to be timed"
+        told = {"number": asked["number"], "prompt": [0] * PROMPT, "tokens": [10] * 5, "ended": True, "seconds": 0.1}
+        print(json.dumps(told | {"times": [asked["number"], asked["number"] + 0.25, asked["number"] + 1]}), flush=True)
+    sys.exit()
 at_once = int(sys.argv[-1])
 waiting = []
 for line in sys.stdin:
@@ -54,7 +61,9 @@ def read(data: Path, tiny: Path, tmp_path: Path) -> Callable[..., Result]:
     """Read with a vLLM beside this Transformers, which notes how many pages it is to read at once."""
     prompt = build_sample(next(iter(open_source(str(data)))), load_processor(tiny), with_answer=False).prompt_tokens
 
-    def run(transformers: str, *options: object) -> Result:
+    def run(
+        transformers: str, *options: object, command: str = "eval", beside: tuple[object, ...] = ("--keep-duplicates",)
+    ) -> Result:
         python = tmp_path / "python"
         filled = {"EXECUTABLE": sys.executable, "TRANSFORMERS": transformers, "PROMPT": str(prompt)}
         source = STUB
@@ -63,11 +72,11 @@ def read(data: Path, tiny: Path, tmp_path: Path) -> Callable[..., Result]:
         python.write_text(source)
         python.chmod(0o755)
         arguments = [
-            "eval",
+            command,
             tiny,
             "--data",
             data,
-            "--keep-duplicates",
+            *beside,
             "--backend",
             "vllm",
             "--python",
@@ -110,6 +119,32 @@ def test_pages_at_once(
     assert "computes Transformers' forward of HunyuanOCR, not the reference's: pip install hyocr-vllm" in said
     notice = "one page at a time: vLLM 0.32.0 with Transformers 5.19.0 mixes up pages that it encodes together: pip"
     assert (notice in said) == (transformers == "5.19.0")
+
+
+def bench(read: Callable[..., Result], transformers: str, *options: object) -> Result:
+    return read(transformers, *options, command="bench", beside=("--turns", 1, "--repetitions", 1))
+
+
+def test_its_speed_is_that_of_its_own_clock(
+    read: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of pages that take a second each, one after the other, the first token after a quarter."""
+    monkeypatch.setattr("hyocr_core.evaluation.measure_speed.SECONDS", 0.0)
+    result = bench(read, "5.20.1", "--at-once", 1)
+    assert result.exit_code == 0, result.output
+    (level,) = json.loads(result.stdout)["model"]["levels"]
+    assert level["first_token_seconds"] == pytest.approx([0.25])
+    assert level["token_seconds"] == pytest.approx([0.75 / 4])
+    assert level["pages_per_second"] == pytest.approx([1])
+    assert level["tokens_per_second"] == pytest.approx([5])
+    assert (tmp_path / "asked").read_text().split() == ["--installed", "fast"]
+
+
+def test_versions_that_mix_up_pages_are_not_timed_with_several(read: Callable[..., Result]) -> None:
+    result = bench(read, "5.19.0", "--at-once", "1,2")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "beside vLLM" in result.stderr
+    assert "here --at-once 1" in result.stderr
 
 
 def test_versions_that_mix_up_pages_are_not_given_several(read: Callable[..., Result], tmp_path: Path) -> None:

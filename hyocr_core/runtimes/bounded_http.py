@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import cache
 from threading import Thread
 from typing import Any
@@ -20,6 +23,15 @@ MOST_BYTES = 1 << 24
 
 class TooLongError(httpx2.HTTPError):
     """An answer has more than MOST_BYTES."""
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """An answer that came in lines: each with the `time.monotonic()` at which it was whole. asked: when it was."""
+
+    response: httpx2.Response
+    asked: float
+    lines: list[tuple[float, bytes]]
 
 
 class BoundedClient:
@@ -46,6 +58,21 @@ class BoundedClient:
         except TimeoutError as error:
             raise httpx2.ReadTimeout("the answer is not whole") from error
 
+    def streamed(self, url: str, body: Any) -> Streamed:
+        """Post `body` as JSON, and note when each line of the answer came until it is whole. Raises as `request`."""
+        return asyncio.run_coroutine_threadsafe(self._streamed(url, body), _loop()).result()
+
+    async def _streamed(self, url: str, body: Any) -> Streamed:
+        asked, lines, rest = time.monotonic(), list[tuple[float, bytes]](), b""
+        try:
+            async with asyncio.timeout(self._seconds), self._client.stream("POST", url, json=body) as response:
+                async for piece in _pieces(response):
+                    *whole, rest = (rest + piece).split(b"\n")
+                    lines += [(time.monotonic(), line) for line in whole]
+                return Streamed(_whole(response, b"\n".join([*(line for _, line in lines), rest])), asked, lines)
+        except TimeoutError as error:
+            raise httpx2.ReadTimeout("the answer is not whole") from error
+
 
 def reason(error: BaseException) -> str:
     """What stopped a request: what the system said of a connection, else the client's own words."""
@@ -59,13 +86,18 @@ def reason(error: BaseException) -> str:
 
 
 async def _read(response: httpx2.Response) -> bytes:
-    """The body; it is unpacked a piece at a time, so that a small one cannot fill the memory."""
-    content = bytearray()
+    """The body."""
+    return b"".join([piece async for piece in _pieces(response)])
+
+
+async def _pieces(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """The body as it comes; it is unpacked a piece at a time, so that a small one cannot fill the memory."""
+    count = 0
     async for piece in response.aiter_bytes():
-        content += piece
-        if len(content) > MOST_BYTES:
+        count += len(piece)
+        if count > MOST_BYTES:
             raise TooLongError(f"it answers with more than {MOST_BYTES:,} bytes")
-    return bytes(content)
+        yield piece
 
 
 def _whole(response: httpx2.Response, content: bytes) -> httpx2.Response:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from ipaddress import ip_address
 from time import sleep
 from typing import Annotated, Any, TypeVar
@@ -12,8 +14,8 @@ import httpx2
 from pydantic import BaseModel, Field, ValidationError
 
 from hyocr_core.errors import BadInputError
-from hyocr_core.evaluation.reading.bounded_http import BoundedClient, TooLongError, reason
 from hyocr_core.outside.json_text import parse_json
+from hyocr_core.runtimes.bounded_http import BoundedClient, TooLongError, reason
 from hyocr_core.shown import message
 
 RETRIES = 3
@@ -25,6 +27,9 @@ _SECONDS_TO_CONNECT = 10.0
 _AGAIN = frozenset({httpx2.codes.REQUEST_TIMEOUT, httpx2.codes.TOO_MANY_REQUESTS})
 _WRONG = frozenset({httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT})
 _SECRET = frozenset({httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN})
+
+_LAST = b"[DONE]"
+"""What a stream ends with."""
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -72,7 +77,39 @@ class Completion(BaseModel):
         return self.choices[0].finish_reason == "stop"
 
 
+class _Delta(BaseModel):
+    content: str | None = None
+
+
+class _Piece(BaseModel):
+    delta: _Delta
+
+
+class _Chunk(BaseModel):
+    choices: list[_Piece] = []
+    usage: Usage | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether it brings text."""
+        return any(choice.delta.content for choice in self.choices)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """When an answer was asked for, its first text was there and it was whole, by `time.monotonic()`, and its tokens.
+
+    first: None where the answer came in one piece.
+    """
+
+    tokens: int
+    asked: float
+    first: float | None
+    done: float
+
+
 Answer = TypeVar("Answer", Completion, _Models)
+Sent = TypeVar("Sent")
 
 
 class NoAnswerError(Exception):
@@ -86,6 +123,17 @@ class NoAnswerError(Exception):
         super().__init__(message(reason))
         self.after = after
         self.bad_request = bad_request
+
+
+class NoStreamError(NoAnswerError):
+    """The endpoint answers in one piece, though it was asked to stream."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, None)
+
+
+class LostConnectionError(NoAnswerError):
+    """The connection ended before anything came back, as one does that was kept open and the server has given up."""
 
 
 class Endpoint:
@@ -124,6 +172,42 @@ class Endpoint:
                 sleep(max(pause, min(error.after, MOST_PAUSE)))
         return self._ask("POST", "chat/completions", Completion, body)
 
+    def timed(self, body: dict[str, Any], *, first_token: bool) -> Timed:
+        """One answer and its times, without pauses and further attempts, unless a connection that was kept is lost.
+
+        Raises NoAnswerError; NoStreamError where the first token is asked for and the answer comes in one piece.
+        """
+        try:
+            return self._timed(body, first_token=first_token)
+        except LostConnectionError:
+            return self._timed(body, first_token=first_token)
+
+    def _timed(self, body: dict[str, Any], *, first_token: bool) -> Timed:
+        if first_token:
+            return self._streamed(body)
+        asked = time.monotonic()
+        found = self._ask("POST", "chat/completions", Completion, body)
+        return Timed(found.usage.completion_tokens, asked, None, time.monotonic())
+
+    def _streamed(self, body: dict[str, Any]) -> Timed:
+        asked_for = body | {"stream": True, "stream_options": {"include_usage": True}}
+        found = self._send(lambda: self._client.streamed(f"{self.url}/chat/completions", asked_for))
+        if not found.response.is_success:
+            refusal = self._refusal(found.response, "POST chat/completions")
+            raise NoStreamError(str(refusal)) if refusal.bad_request else refusal
+        chunks = [(when, line[5:].strip()) for when, line in found.lines if line.startswith(b"data:")]
+        if not chunks:
+            raise NoStreamError("it answers in one piece")
+        try:
+            read = [(when, _Chunk.model_validate(parse_json(text))) for when, text in chunks if text != _LAST]
+        except ValueError as error:
+            raise NoAnswerError(f"what it streams is rubbish: {_why(error)}", None) from None
+        usage = next((chunk.usage for _, chunk in reversed(read) if chunk.usage is not None), None)
+        if usage is None:
+            raise NoAnswerError("it streams an answer without saying how many tokens it has (usage)", None)
+        first = next((when for when, chunk in read if chunk.writes), chunks[-1][0])
+        return Timed(usage.completion_tokens, found.asked, first, chunks[-1][0])
+
     def refuses(self, body: dict[str, Any]) -> bool:
         """Whether a chat with this body is a bad request. Raises BadInputError if nothing of use comes back."""
         try:
@@ -143,13 +227,15 @@ class Endpoint:
         except ValueError as error:
             raise NoAnswerError(f"what it answers to {verb} {path} is rubbish: {_why(error)}", 0) from None
 
-    def _send(self, send: Callable[[], httpx2.Response]) -> httpx2.Response:
+    def _send(self, send: Callable[[], Sent]) -> Sent:
         try:
             return send()
         except httpx2.TimeoutException:
             raise NoAnswerError(f"it does not answer within {self._timeout:g} s", 0) from None
         except TooLongError as error:
             raise NoAnswerError(str(error), None) from None
+        except httpx2.RemoteProtocolError as error:
+            raise LostConnectionError(f"it cannot be reached: {self._safe(reason(error))}", 0) from None
         except httpx2.HTTPError as error:
             raise NoAnswerError(f"it cannot be reached: {self._safe(reason(error))}", 0) from None
 
