@@ -1,0 +1,188 @@
+"""Format `gguf`: linears as the blocks of ggml, byte for byte what the .gguf files beside them hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from hyocr_core import CheckpointError, QuantizedNames
+from hyocr_core.formats import (
+    EIGHT_BITS,
+    FOUR_BITS,
+    TRANSFORMERS,
+    VLLM_CPU,
+    VLLM_CUDA,
+    Bound,
+    Format,
+    Ignored,
+    Rule,
+    Runtime,
+    TensorLayout,
+    one_of,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+TYPES = ("q4_0", "q4_1", "q8_0", "f16")
+BLOCKS = {"q4_0": (32, 18), "q4_1": (32, 20), "q8_0": (32, 34), "f16": (1, 2)}
+"""Weights in a block, and its bytes."""
+IN_WORDS = {
+    "q4_0": "ggml q4_0, 4 bits, groups of 32",
+    "q4_1": "ggml q4_1, 4 bits with a minimum, groups of 32",
+    "q8_0": "ggml q8_0, 8 bits, groups of 32",
+    "f16": "float16",
+}
+LLAMA_CPP = "llama.cpp"
+IMPORTANCE = "weight_importance"
+
+
+@dataclass(frozen=True)
+class GgufFormat(Format):
+    """type: of the blocks. importance: whether the mean square of every input channel is kept beside them."""
+
+    api_version: ClassVar[int] = 1
+    codes: ClassVar[str] = "weight_blocks"
+
+    type: str
+    importance: bool = False
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        """Return the format that a quantization_config describes."""
+        return cls(one_of(config, "type", TYPES), one_of(config, "importance", (True, False), default=False))
+
+    @classmethod
+    def ignored(cls, config: Mapping[str, Any]) -> Ignored:
+        """`ignored_layers`."""
+        return Ignored("ignored_layers", tuple(config.get("ignored_layers") or ()), "exact")
+
+    @classmethod
+    def exceptions(cls, config: Mapping[str, Any]) -> Iterable[Rule]:
+        """`layers`, with settings of their own."""
+        layers = config.get("layers", {})
+        if not isinstance(layers, dict) or not all(isinstance(own, dict) for own in layers.values()):
+            raise CheckpointError("layers in quantization_config must be an object of settings by layer")
+        for name, own in layers.items():
+            yield Rule(name, cls.read(own))
+
+    @classmethod
+    def usual(cls) -> Mapping[str, Format]:
+        """As the method writes it."""
+        return {f"gguf {kind}": cls(kind) for kind in ("q4_0", "q8_0")}
+
+    def quantization_config(self, names: QuantizedNames) -> dict[str, Any]:
+        """Return what config.json says."""
+        return {"quant_method": "gguf", **self.settings, "ignored_layers": list(names.ignored)}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What config.json says of one layer."""
+        return {"type": self.type, "importance": self.importance}
+
+    @property
+    def in_words(self) -> str:
+        """As llama.cpp calls it."""
+        return IN_WORDS[self.type]
+
+    def layout(self, shape: tuple[int, int]) -> dict[str, TensorLayout]:
+        """Rows of blocks."""
+        outputs, inputs = shape
+        weights, size = BLOCKS[self.type]
+        if inputs % weights:
+            raise CheckpointError(f"blocks of {weights} weights do not divide its {inputs} input channels")
+        found = {self.codes: TensorLayout((outputs, inputs // weights * size), ("uint8",))}
+        if self.importance:
+            found[IMPORTANCE] = TensorLayout((inputs,), ("float32",))
+        return found
+
+    def linear_shape(self, codes: tuple[int, ...]) -> tuple[int, int]:
+        """Of the blocks' bytes."""
+        weights, size = BLOCKS[self.type]
+        return codes[0], codes[1] // size * weights
+
+    def decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """Return the weight, rounded once to `dtype`, of what the package `gguf` makes of the blocks."""
+        import torch
+        from gguf.quants import dequantize
+
+        blocks = tensors[self.codes]
+        return torch.from_numpy(dequantize(blocks.cpu().numpy(), self.ggml)).to(blocks.device, dtype)
+
+    def encode(self, weight: Tensor) -> Tensor:
+        """Return the blocks (N, bytes) uint8 of `weight` (N, K), rounded as `llama-quantize` does it."""
+        import torch
+        from gguf.quants import quantize
+
+        return torch.from_numpy(quantize(weight.detach().cpu().float().numpy(), self.ggml)).view(torch.uint8)
+
+    @property
+    def ggml(self) -> Any:
+        """The type as the package `gguf` names it."""
+        from gguf import GGMLQuantizationType
+
+        return GGMLQuantizationType[self.type.upper()]
+
+    def groups(self, shape: tuple[int, int]) -> int:
+        """A scale for each block."""
+        return 1 if self.type == "f16" else shape[1] // BLOCKS[self.type][0]
+
+    @property
+    def quantizes_inputs(self) -> bool:
+        """llama.cpp rounds inputs to 8 bits in blocks, finer than is emulated here."""
+        return False
+
+    def quantize_inputs(self, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002
+        """Return the inputs."""
+        return inputs
+
+    @property
+    def bound(self) -> Bound:
+        """Of as many bits."""
+        return FOUR_BITS if self.type in ("q4_0", "q4_1") else EIGHT_BITS
+
+    def nearest(self, weight: Tensor, sharing: Iterable[Tensor] = ()) -> Tensor:  # noqa: ARG002
+        """Return `weight` rounded as `llama-quantize` does it."""
+        return self.decode({self.codes: self.encode(weight)}, weight.dtype).to(weight.device)
+
+    @property
+    def shares_scale(self) -> bool:
+        """Each block has its own."""
+        return False
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    def value_problems(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Iterator[tuple[str, str]]:  # noqa: ARG002
+        """Every weight is a number."""
+        import torch
+
+        if not bool(self.decode(tensors, torch.float32).isfinite().all()):
+            yield self.codes, "has blocks whose scale is infinite or no number"
+
+    def runtimes(self, shapes: Mapping[str, tuple[int, int]]) -> Iterable[Runtime]:  # noqa: ARG002
+        """llama.cpp reads the files beside it, the others nothing of it."""
+        why = "it reads no blocks of ggml from safetensors; the .gguf files are for llama.cpp"
+        others = [Runtime(name, "no", why) for name in (VLLM_CPU, VLLM_CUDA, TRANSFORMERS)]
+        return [Runtime(LLAMA_CPP, "yes", "from the .gguf files beside it"), *others]
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Transformers does not load it."""
+        return ()
+
+    def must_unpack(self, shapes: Mapping[str, tuple[int, int]]) -> bool:  # noqa: ARG002
+        """Never."""
+        return False
+
+
+def checkpoint_config(layers: Mapping[str, GgufFormat], names: QuantizedNames) -> dict[str, Any]:
+    """Return what config.json says of layers in these formats, by name: settings of most, and those of the others."""
+    most = Counter(layers.values()).most_common(1)[0][0]
+    others = {name: written.settings for name, written in layers.items() if written != most}
+    return most.quantization_config(names) | ({"layers": others} if others else {})
