@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hyocr_core.contract.types import QuantizedNames
@@ -170,6 +171,13 @@ class Format(ABC):
         `hyocr verify --original` finds with it what errors in whole steps give away: zero points, single codes.
         """
         return None
+
+    def beside(self, folder: Path) -> Iterator[tuple[str, str]]:  # noqa: ARG002
+        """Yield (file, what is wrong) of the files in a checkpoint's folder for runtimes that read no safetensors.
+
+        `hyocr verify` asks once for each class of formats that the checkpoint has; nothing where a format has none.
+        """
+        return iter(())
 
     def dequantize(self, tensors: Mapping[str, Tensor], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """Return the weight (N, K) = `shape` in `dtype`; raises CheckpointError naming a tensor that does not fit.

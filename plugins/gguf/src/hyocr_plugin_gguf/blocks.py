@@ -32,7 +32,7 @@ def storable(grid: Grid, kind: str) -> Grid:
 def pack_blocks(codes: Tensor, grid: Grid, kind: str) -> Tensor:
     """Return the blocks (N, bytes) uint8 of `codes` (K, N) uint8 on a grid of groups of 32."""
     outputs = codes.shape[1]
-    scales = grid.scales.T.contiguous()
+    scales = grid.scales.T
     packed = codes.T.reshape(outputs, -1, BLOCK)
     if kind == "q8_0":
         parts = [_bytes(scales), (packed.short() - 128).to(torch.int8).view(torch.uint8)]
@@ -45,4 +45,4 @@ def pack_blocks(codes: Tensor, grid: Grid, kind: str) -> Tensor:
 
 def _bytes(values: Tensor) -> Tensor:
     """The bytes (N, G, 2) of (N, G) float16."""
-    return values.contiguous().view(torch.uint8).view(*values.shape, 2)
+    return values.flatten().view(torch.uint8).view(*values.shape, 2)

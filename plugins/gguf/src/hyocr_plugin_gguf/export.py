@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gguf import GGUFWriter
 
+from hyocr_plugin_gguf import imatrix, ollama
 from hyocr_plugin_gguf.metadata import ARCHITECTURE, VISION_ARCHITECTURE, add_text, add_vision
 from hyocr_plugin_gguf.opened import Opened
 from hyocr_plugin_gguf.tensors import GgufTensor, gguf_tensors
@@ -18,26 +19,33 @@ if TYPE_CHECKING:
     from hyocr_plugin_gguf.config import GgufConfig
 
 
-def text_name(config: GgufConfig) -> str:
-    """The file of the decoder."""
-    return f"model-{config.type}.gguf"
-
-
-def vision_name(config: GgufConfig) -> str:
-    """The file of the vision part."""
-    return f"mmproj-{config.mmproj}.gguf"
-
-
 def export_files(checkpoint: Path, folder: Path, config: GgufConfig) -> None:
-    """Write both GGUF files of `checkpoint` into `folder`."""
+    """Write both GGUF files of `checkpoint` into `folder`, a Modelfile, and the importance matrix where there is one."""
     opened = Opened(checkpoint)
-    writer = GGUFWriter(folder / text_name(config), ARCHITECTURE)
-    add_text(writer, opened, config.type)
-    add_tokenizer(writer, opened)
+    text, vision = f"model-{config.type}.gguf", f"mmproj-{config.mmproj}.gguf"
+    writer = text_writer(opened, config.type, folder / text)
     write(writer, gguf_tensors(opened, config, vision=False))
-    writer = GGUFWriter(folder / vision_name(config), VISION_ARCHITECTURE)
-    add_vision(writer, opened, config.mmproj)
+    writer = vision_writer(opened, config.mmproj, folder / vision)
     write(writer, gguf_tensors(opened, config, vision=True))
+    (folder / ollama.FILE_NAME).write_text(ollama.modelfile(opened, (text, vision)), encoding="utf-8")
+    means = imatrix.importance(opened)
+    if means:
+        imatrix.write_imatrix(folder / imatrix.FILE_NAME, means)
+
+
+def text_writer(opened: Opened, kind: str, path: Path | None = None) -> GGUFWriter:
+    """A writer that was told all of the decoder but its tensors."""
+    writer = GGUFWriter(path, ARCHITECTURE)
+    add_text(writer, opened, kind)
+    add_tokenizer(writer, opened)
+    return writer
+
+
+def vision_writer(opened: Opened, kind: str, path: Path | None = None) -> GGUFWriter:
+    """A writer that was told all of the vision part but its tensors."""
+    writer = GGUFWriter(path, VISION_ARCHITECTURE)
+    add_vision(writer, opened, kind)
+    return writer
 
 
 def write(writer: GGUFWriter, tensors: Iterable[GgufTensor]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyocr_core import CheckpointError
+from hyocr_plugin_gguf.stored import GgufFormat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +58,15 @@ class Opened:
         with safe_open(path, framework="pt") as file:
             return tuple(file.get_slice(stored).get_shape())
 
+    def format_of(self, name: str) -> GgufFormat:
+        """The format of the linear whose codes have this published name, by what config.json says."""
+        settings = self.raw["quantization_config"]
+        module = name.rpartition(".")[0]
+        for other, own in settings.get("layers", {}).items():
+            if published(f"{other}.weight") == f"{module}.weight":
+                return GgufFormat.read(own)
+        return GgufFormat.read(settings)
+
     def read(self, name: str) -> Tensor:
         """The tensor with this published name."""
         from safetensors import safe_open
@@ -66,6 +76,7 @@ class Opened:
             return file.get_tensor(stored)
 
 
+@cache
 def published(name: str) -> str:
     """The name that the published checkpoint gives a tensor, from that or from Transformers'."""
     for renaming in _renamings():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hyocr_core import CheckpointError, QuantizedNames
@@ -170,6 +171,12 @@ class GgufFormat(Format):
         why = "it reads no blocks of ggml from safetensors; the .gguf files are for llama.cpp"
         others = [Runtime(name, "no", why) for name in (VLLM_CPU, VLLM_CUDA, TRANSFORMERS)]
         return [Runtime(LLAMA_CPP, "yes", "from the .gguf files beside it"), *others]
+
+    def beside(self, folder: Path) -> Iterator[tuple[str, str]]:
+        """The two GGUF files, held against the checkpoint."""
+        from hyocr_plugin_gguf.check import file_problems
+
+        return file_problems(folder)
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -46,27 +46,31 @@ class GgufTensor:
         return math.prod(self.shape) // weights * size
 
 
-def gguf_tensors(opened: Opened, config: GgufConfig, *, vision: bool) -> Iterator[GgufTensor]:
-    """Yield the tensors of the text part, or of the vision part, in the checkpoint's order."""
+def source_names(opened: Opened, *, vision: bool) -> dict[str, str]:
+    """Name in GGUF -> published name of what becomes a tensor of the text part, or of the vision part."""
+    found = {}
     for name in opened.places:
         module, _, local = name.rpartition(".")
-        if is_vision(name) != vision or local == IMPORTANCE:
-            continue
-        if local == CODES:
-            yield _packed(opened, module, name)
-        elif not (name == "lm_head.weight" and opened.config.tie_word_embeddings):
-            yield _plain(opened, name, config)
+        tied = name == "lm_head.weight" and opened.config.tie_word_embeddings
+        if is_vision(name) == vision and local != IMPORTANCE and not tied:
+            found[gguf_name(f"{module}.weight" if local == CODES else name)] = name
+    return found
 
 
-def _packed(opened: Opened, module: str, name: str) -> GgufTensor:
-    from hyocr_plugin_gguf.linears import format_of
+def gguf_tensors(opened: Opened, config: GgufConfig, *, vision: bool) -> Iterator[GgufTensor]:
+    """Yield the tensors of the text part, or of the vision part, in the checkpoint's order."""
+    for own, name in source_names(opened, vision=vision).items():
+        made = _packed(opened, own, name) if name.endswith(f".{CODES}") else _plain(opened, own, name, config)
+        yield made
 
-    written = format_of(opened, name)
+
+def _packed(opened: Opened, own: str, name: str) -> GgufTensor:
+    written = opened.format_of(name)
     shape = written.linear_shape(opened.shape(name))
-    return GgufTensor(gguf_name(f"{module}.weight"), shape, written.ggml, lambda: opened.read(name).numpy())
+    return GgufTensor(own, shape, written.ggml, lambda: opened.read(name).numpy())
 
 
-def _plain(opened: Opened, name: str, config: GgufConfig) -> GgufTensor:
+def _plain(opened: Opened, own: str, name: str, config: GgufConfig) -> GgufTensor:
     shape, kind = opened.shape(name), _type(name, opened.shape(name), config)
     dropped = 1 if name == POSITIONS else 0
     if dropped:  # The row of a class token, which nothing reads.
@@ -75,7 +79,7 @@ def _plain(opened: Opened, name: str, config: GgufConfig) -> GgufTensor:
     def read() -> NDArray[np.generic]:
         return _encoded(opened, name, kind, dropped)
 
-    return GgufTensor(gguf_name(name), shape, kind, read)
+    return GgufTensor(own, shape, kind, read)
 
 
 def _type(name: str, shape: tuple[int, ...], config: GgufConfig) -> GGMLQuantizationType:

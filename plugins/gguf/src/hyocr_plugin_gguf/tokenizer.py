@@ -74,7 +74,9 @@ def stop_ids(opened: Opened) -> tuple[int, ...]:
 def _special_ids(writer: GGUFWriter, opened: Opened) -> Iterator[tuple[Any, int]]:
     text = opened.config.text_config
     # llama.cpp stops at each of the three.
-    yield from zip((writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id), stop_ids(opened), strict=False)
+    yield from zip(
+        (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id), stop_ids(opened), strict=False
+    )
     pads = (text.pad_token_id, opened.raw.get("pad_token_id"), opened.raw.get("pad_id"))
     for add, found in ((writer.add_bos_token_id, (text.bos_token_id,)), (writer.add_pad_token_id, pads)):
         known = [token for token in found if isinstance(token, int) and token >= 0]
