@@ -154,7 +154,10 @@ class Format(ABC):
 
     @abstractmethod
     def runtimes(self, shapes: Mapping[str, tuple[int, int]]) -> Iterable[Runtime]:
-        """Say of vLLM on CPU, vLLM on CUDA and Transformers whether they load it; shapes: the linears', by name."""
+        """Say of vLLM on CPU, vLLM on CUDA and Transformers whether they load it, and of others that do.
+
+        shapes: the linears', by name.
+        """
 
     @property
     @abstractmethod

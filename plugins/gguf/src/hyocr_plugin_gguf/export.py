@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def export_files(checkpoint: Path, folder: Path, config: GgufConfig) -> None:
-    """Write both GGUF files of `checkpoint` into `folder`, a Modelfile, and the importance matrix where there is one."""
+    """Write both GGUF files of `checkpoint` into `folder`, a Modelfile, and the importance matrix if there is one."""
     opened = Opened(checkpoint)
     text, vision = f"model-{config.type}.gguf", f"mmproj-{config.mmproj}.gguf"
     writer = text_writer(opened, config.type, folder / text)

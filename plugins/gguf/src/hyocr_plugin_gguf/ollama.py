@@ -45,7 +45,7 @@ def _frame(opened: Opened) -> str | None:
 
 
 def _rendered(template: str, messages: Sequence[dict[str, Any]]) -> str | None:
-    """Of text alone, strings first, as the official client writes them, and lists for a template that takes no strings."""
+    """Of text alone: strings, as the official client writes them, or lists for a template that takes no strings."""
     from jinja2.exceptions import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 

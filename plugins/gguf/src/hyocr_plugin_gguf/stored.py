@@ -12,6 +12,7 @@ from hyocr_core import CheckpointError, QuantizedNames
 from hyocr_core.formats import (
     EIGHT_BITS,
     FOUR_BITS,
+    LLAMA_CPP,
     TRANSFORMERS,
     VLLM_CPU,
     VLLM_CUDA,
@@ -37,7 +38,6 @@ IN_WORDS = {
     "q8_0": "ggml q8_0, 8 bits, groups of 32",
     "f16": "float16",
 }
-LLAMA_CPP = "llama.cpp"
 IMPORTANCE = "weight_importance"
 
 
