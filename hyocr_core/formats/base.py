@@ -148,6 +148,11 @@ class Format(ABC):
     def shared(self) -> tuple[str, ...]:
         """Local names of the lone values that must be the same for linears that runtimes fuse."""
 
+    @property
+    def fused(self) -> bool:
+        """Whether runtimes make one weight of linears that share an input, which therefore must be stored alike."""
+        return True
+
     @abstractmethod
     def value_problems(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Iterator[tuple[str, str]]:
         """Yield (local name, what is wrong) of tensors that keep the layout but hold what config.json rules out."""

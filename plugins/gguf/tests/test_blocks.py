@@ -8,7 +8,9 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from hyocr_plugin_gguf.blocks import BITS, SYMMETRIC, pack_blocks, storable
 from hyocr_plugin_gguf.config import GgufConfig
+from hyocr_plugin_gguf.k_quants import GROUP, fit_steps, pack_steps
 from hyocr_plugin_gguf.layers import quantize_nearest, quantize_solved
+from hyocr_plugin_gguf.mixture import of_more_bits
 from hyocr_plugin_gguf.plugin import check_layers
 from hyocr_plugin_gguf.stored import GgufFormat
 
@@ -43,23 +45,66 @@ def test_the_package_reads_the_very_values(kind: str, shape: tuple[int, int], si
     assert torch.equal(read, exact)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "f16"])
-def test_nearest_is_what_the_package_rounds_to(kind: str) -> None:
-    weight = torch.randn(7, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
-    config = GgufConfig(type=kind, codes="nearest")  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", GROUP)
+@pytest.mark.parametrize("size", [1.0, 0.01, 300.0])
+def test_the_package_reads_the_very_values_of_super_blocks(kind: str, size: float) -> None:
+    weight = size * torch.randn(5, 512, generator=torch.Generator().manual_seed(3))
+    weight[1] = 0
+    weight[2, :32] = weight[2, :32].abs() + size
+    steps = fit_steps(weight, torch.rand(512, generator=torch.Generator().manual_seed(4)), kind)
+    codes = steps.codes(weight)
+    read = torch.from_numpy(dequantize(pack_steps(codes, steps, kind).numpy(), GGMLQuantizationType[kind.upper()]))
+    for row in range(5):
+        for channel in range(512):
+            group = channel // GROUP[kind]
+            exact = codes[row, channel] * steps.scales[row, group] - steps.minima[row, group]
+            assert read[row, channel] == exact
+    assert float((read - weight).norm()) < {"q4_k": 0.09, "q6_k": 0.025}[kind] * float(weight.norm())
+
+
+def test_channels_that_matter_lose_less() -> None:
+    weight = torch.randn(32, 256, generator=torch.Generator().manual_seed(5))
+    importance = torch.where(torch.arange(256) % 7 == 0, 100.0, 1.0)
+    lost = []
+    for weights in (importance, torch.ones(256)):
+        steps = fit_steps(weight, weights, "q4_k")
+        read = torch.from_numpy(
+            dequantize(pack_steps(steps.codes(weight), steps, "q4_k").numpy(), GGMLQuantizationType.Q4_K)
+        )
+        lost.append(float(((read - weight).square() * importance).sum()))
+    assert lost[0] < 0.8 * lost[1]
+
+
+def test_the_mixture_is_that_of_llama_cpp() -> None:
+    parts = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj")
+    names = [f"model.layers.{index}.{part}" for index in range(24) for part in parts]
+    found = list(of_more_bits([*names, "vit.layers.0.self_attn.v_proj", "lm_head"]))
+    config = GgufConfig(type="q4_k_m", more_bits=True)
+    wider = [name for name in found if config.stored_type(name) == "q6_k"]
+    blocks = (0, 1, 2, 5, 8, 11, 14, 17, 20, 21, 22, 23)
+    assert wider == [f"model.layers.{index}.{part}" for index in blocks for part in parts[2::2]]
+    assert {config.stored_type(name) for name in found if name not in wider} == {"q4_k"}
+    assert GgufConfig(type="q4_k_m").stored_type(wider[0]) == "q4_k"
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *GROUP, "f16"])
+def test_nearest_is_what_the_format_rounds_to(kind: str) -> None:
+    weight = torch.randn(7, 256, generator=torch.Generator().manual_seed(1)).bfloat16()
+    option = "q4_k_m" if kind == "q4_k" else kind
+    config = GgufConfig(type=option, codes="nearest")  # type: ignore[arg-type]
     layer = quantize_nearest(Layer("model.layers.0.mlp.down_proj", weight), config)
     written = GgufFormat(kind)
     assert torch.equal(written.decode(layer.tensors, torch.bfloat16), layer.dequantized)
     assert torch.equal(written.nearest(weight), layer.dequantized)
-    assert not list(written.problems({n: (tuple(t.shape), t.dtype) for n, t in layer.tensors.items()}, (7, 64)))
+    assert not list(written.problems({n: (tuple(t.shape), t.dtype) for n, t in layer.tensors.items()}, (7, 256)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "q4_k_m", "q6_k"])
 def test_the_solver_loses_less_than_rounding(kind: str) -> None:
     generator = torch.Generator().manual_seed(2)
-    inputs = torch.randn(512, 12, generator=generator) @ torch.randn(12, 96, generator=generator)
-    inputs += 0.1 * torch.randn(512, 96, generator=generator)
-    layer = Layer("model.layers.0.mlp.down_proj", torch.randn(40, 96, generator=generator).bfloat16())
+    inputs = torch.randn(512, 12, generator=generator) @ torch.randn(12, 256, generator=generator)
+    inputs += 0.1 * torch.randn(512, 256, generator=generator)
+    layer = Layer("model.layers.0.mlp.down_proj", torch.randn(40, 256, generator=generator).bfloat16())
     stats = {"hessian": 2 * inputs.T @ inputs / 512, "tokens": torch.tensor(512)}
     [found] = quantize_solved([layer], stats, GgufConfig(type=kind))  # type: ignore[arg-type]
     nearest = quantize_nearest(layer, GgufConfig(type=kind, codes="nearest"))  # type: ignore[arg-type]
@@ -90,3 +135,6 @@ def test_such_a_linear_falls_back_to_f16() -> None:
     assert fallback.options == {"type": "f16"}
     assert "4304" in fallback.why
     assert GgufConfig().fallback((64, 64)) is None
+    fallback = GgufConfig(type="q4_k_m").fallback((64, 96))
+    assert fallback is not None
+    assert fallback.options == {"type": "q8_0"}

@@ -18,6 +18,8 @@ FILE_TYPES = {
     "q4_0": LlamaFileType.MOSTLY_Q4_0,
     "q4_1": LlamaFileType.MOSTLY_Q4_1,
     "q8_0": LlamaFileType.MOSTLY_Q8_0,
+    "q4_k_m": LlamaFileType.MOSTLY_Q4_K_M,
+    "q6_k": LlamaFileType.MOSTLY_Q6_K,
 }
 QUANTIZATION_VERSION = 2
 

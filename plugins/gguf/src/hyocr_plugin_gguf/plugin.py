@@ -14,12 +14,14 @@ from hyocr_core import (
     Layer,
     LayerSpec,
     MethodSpec,
+    Model,
+    Prepared,
     QuantizedLayer,
     QuantizedNames,
     Stats,
     hookimpl,
 )
-from hyocr_plugin_gguf.config import BLOCK, GgufConfig
+from hyocr_plugin_gguf.config import GgufConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,11 +36,20 @@ def method_spec() -> MethodSpec:
 @hookimpl
 def check_layers(shapes: Mapping[str, tuple[int, int]], config: GgufConfig) -> None:
     for name, (_, inputs) in shapes.items():
-        if config.type != "f16" and inputs % BLOCK:
+        if inputs % config.block:
             raise ConfigError(
-                f"{name}: its width of {inputs} input channels is not a multiple of {BLOCK}, the block of "
+                f"{name}: its width of {inputs} input channels is not a multiple of {config.block}, the block of "
                 f"{config.type}; leave the layer out with `ignore`, or give it type: f16"
             )
+
+
+@hookimpl
+def prepare(model: Model, config: GgufConfig) -> Prepared | None:
+    if config.type != "q4_k_m":
+        return None
+    from hyocr_plugin_gguf.mixture import of_more_bits
+
+    return Prepared(overrides={name: {"more_bits": True} for name in of_more_bits(model.layers)})
 
 
 @hookimpl
@@ -83,7 +94,7 @@ def pack(layer: QuantizedLayer) -> dict[str, Tensor]:
 def unpack(tensors: dict[str, Tensor], layer: LayerSpec, config: GgufConfig) -> Tensor:
     from hyocr_plugin_gguf.stored import GgufFormat
 
-    return GgufFormat(config.type).decode(tensors, layer.dtype)
+    return GgufFormat(config.stored_type(layer.name)).decode(tensors, layer.dtype)
 
 
 @hookimpl
@@ -91,7 +102,7 @@ def checkpoint_config(names: QuantizedNames, layers: Mapping[str, GgufConfig]) -
     from hyocr_plugin_gguf.stored import GgufFormat
     from hyocr_plugin_gguf.stored import checkpoint_config as written_config
 
-    return written_config({name: GgufFormat(own.type, own.solves) for name, own in layers.items()}, names)
+    return written_config({name: GgufFormat(own.stored_type(name), own.solves) for name, own in layers.items()}, names)
 
 
 @hookimpl

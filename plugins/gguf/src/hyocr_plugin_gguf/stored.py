@@ -29,16 +29,19 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-TYPES = ("q4_0", "q4_1", "q8_0", "f16")
-BLOCKS = {"q4_0": (32, 18), "q4_1": (32, 20), "q8_0": (32, 34), "f16": (1, 2)}
+TYPES = ("q4_0", "q4_1", "q8_0", "q4_k", "q6_k", "f16")
+BLOCKS = {"q4_0": (32, 18), "q4_1": (32, 20), "q8_0": (32, 34), "q4_k": (256, 144), "q6_k": (256, 210), "f16": (1, 2)}
 """Weights in a block, and its bytes."""
 IN_WORDS = {
     "q4_0": "ggml q4_0, 4 bits, groups of 32",
     "q4_1": "ggml q4_1, 4 bits with a minimum, groups of 32",
     "q8_0": "ggml q8_0, 8 bits, groups of 32",
+    "q4_k": "ggml q4_k, 4 bits with a minimum, groups of 32 in super-blocks of 256",
+    "q6_k": "ggml q6_k, 6 bits, groups of 16 in super-blocks of 256",
     "f16": "float16",
 }
 IMPORTANCE = "weight_importance"
+SIX_BITS = Bound(18.0, 0.8, 1.25, 0.95, 1.05)
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,12 @@ class GgufFormat(Format):
         import torch
         from gguf.quants import quantize
 
+        from hyocr_plugin_gguf.k_quants import GROUP, fit_steps, pack_steps
+
+        if self.type in GROUP:
+            values = weight.detach().float()
+            steps = fit_steps(values, values.new_ones(values.shape[1]), self.type)
+            return pack_steps(steps.codes(values), steps, self.type)
         return torch.from_numpy(quantize(weight.detach().cpu().float().numpy(), self.ggml)).view(torch.uint8)
 
     @property
@@ -129,7 +138,7 @@ class GgufFormat(Format):
 
     def groups(self, shape: tuple[int, int]) -> int:
         """A scale for each block."""
-        return 1 if self.type == "f16" else shape[1] // BLOCKS[self.type][0]
+        return max(1, shape[1] // {"f16": shape[1], "q4_k": 32, "q6_k": 16}.get(self.type, 32))
 
     @property
     def quantizes_inputs(self) -> bool:
@@ -143,7 +152,9 @@ class GgufFormat(Format):
     @property
     def bound(self) -> Bound:
         """Of as many bits."""
-        return FOUR_BITS if self.type in ("q4_0", "q4_1") else EIGHT_BITS
+        if self.type in ("q4_0", "q4_1", "q4_k"):
+            return FOUR_BITS
+        return SIX_BITS if self.type == "q6_k" else EIGHT_BITS
 
     def nearest(self, weight: Tensor, sharing: Iterable[Tensor] = ()) -> Tensor:  # noqa: ARG002
         """Return `weight` rounded as `llama-quantize` does it."""
@@ -152,6 +163,11 @@ class GgufFormat(Format):
     @property
     def shares_scale(self) -> bool:
         """Each block has its own."""
+        return False
+
+    @property
+    def fused(self) -> bool:
+        """llama.cpp multiplies by each linear alone."""
         return False
 
     @property
