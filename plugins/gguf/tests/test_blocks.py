@@ -91,7 +91,7 @@ def test_the_mixture_is_that_of_llama_cpp() -> None:
 def test_nearest_is_what_the_format_rounds_to(kind: str) -> None:
     weight = torch.randn(7, 256, generator=torch.Generator().manual_seed(1)).bfloat16()
     option = "q4_k_m" if kind == "q4_k" else kind
-    config = GgufConfig(type=option, codes="nearest")  # type: ignore[arg-type]
+    config = GgufConfig(type=option, codes="nearest")
     layer = quantize_nearest(Layer("model.layers.0.mlp.down_proj", weight), config)
     written = GgufFormat(kind)
     assert torch.equal(written.decode(layer.tensors, torch.bfloat16), layer.dequantized)
@@ -106,8 +106,8 @@ def test_the_solver_loses_less_than_rounding(kind: str) -> None:
     inputs += 0.1 * torch.randn(512, 256, generator=generator)
     layer = Layer("model.layers.0.mlp.down_proj", torch.randn(40, 256, generator=generator).bfloat16())
     stats = {"hessian": 2 * inputs.T @ inputs / 512, "tokens": torch.tensor(512)}
-    [found] = quantize_solved([layer], stats, GgufConfig(type=kind))  # type: ignore[arg-type]
-    nearest = quantize_nearest(layer, GgufConfig(type=kind, codes="nearest"))  # type: ignore[arg-type]
+    [found] = quantize_solved([layer], stats, GgufConfig(type=kind))
+    nearest = quantize_nearest(layer, GgufConfig(type=kind, codes="nearest"))
     lost, lost_by_rounding = (
         float(((each.dequantized - layer.weight).float() @ inputs.T).norm()) for each in (found, nearest)
     )

@@ -212,7 +212,7 @@ def test_a_tokenizer_that_llama_cpp_lacks_is_refused(
 
 
 def test_the_published_way_to_cut_texts_is_known(made: tuple[Path, Path], tmp_path: Path) -> None:
-    steps = [{"type": "Split", "pattern": {"Regex": pattern}} for pattern in DENSE]
+    steps: list[dict[str, Any]] = [{"type": "Split", "pattern": {"Regex": pattern}} for pattern in DENSE]
     steps.append({"type": "ByteLevel", "use_regex": False})
     cut = {"type": "Sequence", "pretokenizers": steps}
     opened = _edited(

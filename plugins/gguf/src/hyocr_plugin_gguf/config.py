@@ -21,8 +21,8 @@ class GgufConfig(WeightedConfig):
     type: Literal["q4_0", "q4_1", "q8_0", "q4_k_m", "q6_k", "f16"] = Field(
         "q4_0",
         description="how the decoder's linears are stored: q4_0, 4 bits and a scale for every 32 weights; q4_1, with a "
-        "minimum too; q8_0, 8 bits; q4_k_m, 4 bits in super-blocks of 256, and 6 where llama.cpp takes 6; q6_k, 6 bits; "
-        "f16, not quantized",
+        "minimum too; q8_0, 8 bits; q4_k_m, 4 bits in super-blocks of 256, and 6 where llama.cpp takes them; q6_k, "
+        "6 bits; f16, not quantized",
     )
     more_bits: bool = Field(
         False,

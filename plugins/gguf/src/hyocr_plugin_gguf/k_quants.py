@@ -44,7 +44,7 @@ class Steps:
 def fit_steps(weight: Tensor, importance: Tensor, kind: str) -> Steps:
     """Choose the scales of `weight` (N, K) fp32; importance: (K,) fp32, the mean square of each input channel."""
     fit = _fit_q4 if kind == "q4_k" else _fit_q6
-    parts = [fit(rows, importance) for rows in weight.split(ROWS_AT_ONCE)]
+    parts = [fit(rows, importance) for rows in torch.split(weight, ROWS_AT_ONCE)]
     scales, minima, header = (torch.cat(each) for each in zip(*parts, strict=True))
     return Steps(scales, minima, header, *((0, 15) if kind == "q4_k" else (-32, 31)))
 

@@ -44,7 +44,7 @@ class Opened:
         """Published name -> file and stored name of every tensor."""
         from safetensors import safe_open
 
-        found = {}
+        found: dict[str, tuple[Path, str]] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:
                 found |= {published(name): (path, name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
@@ -73,7 +73,8 @@ class Opened:
 
         path, stored = self.places[name]
         with safe_open(path, framework="pt") as file:
-            return file.get_tensor(stored)
+            tensor: Tensor = file.get_tensor(stored)
+        return tensor
 
 
 @cache

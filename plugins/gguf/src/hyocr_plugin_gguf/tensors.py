@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import quantize
 
@@ -101,7 +102,7 @@ def _encoded(opened: Opened, name: str, kind: GGMLQuantizationType, dropped: int
     tensor = opened.read(name)[dropped:]
     if kind == GGMLQuantizationType.F32:
         return tensor.float().numpy()
-    parts = [quantize(rows.float().numpy(), kind) for rows in tensor.split(ROWS_AT_ONCE)]
+    parts = [quantize(rows.float().numpy(), kind) for rows in torch.split(tensor, ROWS_AT_ONCE)]
     made: NDArray[np.generic] = np.concatenate(parts)
     if kind == GGMLQuantizationType.F16 and not np.isfinite(made).all():
         raise CheckpointError(f"{name} has values that overflow float16")
