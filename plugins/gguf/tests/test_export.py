@@ -186,6 +186,29 @@ def test_a_failed_export_leaves_nothing_and_resumes(
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_verify_names_the_file_at_fault_and_the_card_the_program(made: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(made[1], tmp_path / "out")
+    _flip(tmp_path / "out" / "model-q4_1.gguf", "blk.0.ffn_up.weight")
+    faults = [(fault.place, fault.problem) for fault in verify(tmp_path / "out").faults]
+    assert ("model-q4_1.gguf", "blk.0.ffn_up.weight holds other blocks than the checkpoint") in faults
+    card = (made[1] / "README.md").read_text(encoding="utf-8")
+    assert "llama-server -m model-q4_1.gguf --mmproj mmproj-f16.gguf" in card
+    assert "library_name: gguf" in card
+    assert "vllm serve" not in card
+
+
+def test_a_mixture_stores_some_linears_in_more_bits(made: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = {"type": "q4_k_m", "codes": "nearest"}
+    quantize(model=str(made[0]), output=out, method="gguf", options=options, device="cpu")
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(out / "model-q4_k_m.gguf").tensors}
+    # Of the two blocks the second is in the last eighth. Rows of 128 do not fill a super-block.
+    assert [kinds[f"blk.{index}.ffn_down.weight"] for index in (0, 1)] == ["Q4_K", "Q6_K"]
+    assert kinds["blk.0.attn_v.weight"] == kinds["blk.0.ffn_up.weight"] == "Q8_0"
+    assert verify(out, original=made[0]).faults == ()
+    assert not (out / "imatrix.gguf").exists()
+
+
 def _edited(made: tuple[Path, Path], folder: Path, edit: Callable[[dict[str, Any]], object]) -> Opened:
     shutil.copytree(made[1], folder)
     tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))

@@ -49,7 +49,9 @@ def prepare(model: Model, config: GgufConfig) -> Prepared | None:
         return None
     from hyocr_plugin_gguf.mixture import of_more_bits
 
-    return Prepared(overrides={name: {"more_bits": True} for name in of_more_bits(model.layers)})
+    # Those that blocks do not fill have a fallback, which an override would take from them.
+    filled = [name for name, layer in model.layers.items() if layer.shape[1] % config.block == 0]
+    return Prepared(overrides={name: {"more_bits": True} for name in of_more_bits(filled)})
 
 
 @hookimpl
