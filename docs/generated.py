@@ -41,7 +41,7 @@ LOADED = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//[^"'\s>]+|"""
     r"""<link\b[^>]*\brel=["']?(?:stylesheet|preload|preconnect)[^>]*href=["']?(?:https?:)?//[^"'\s>]+"""
 )
-OF_THE_REPOSITORY = ("awq", "fp8", "gptq", "rtn")
+OF_THE_REPOSITORY = ("awq", "fp8", "gguf", "gptq", "rtn")
 TOOLS = {"llmcompressor": "llm-compressor", "gptqmodel": "GPTQModel"}
 
 

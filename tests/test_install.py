@@ -24,7 +24,7 @@ VLLM_ALLOWS = {
     "vllm 0.33": {"transformers": ">=5.16.1,<5.21.0"},
 }
 """Of the metadata of these, bounds on what hyocr-core asks for too."""
-OFFERS = {"awq": {"awq"}, "fp8": {"fp8"}, "gptq": {"gptq", "rtn"}}
+OFFERS = {"awq": {"awq"}, "fp8": {"fp8"}, "gguf": {"gguf"}, "gptq": {"gptq", "rtn"}}
 
 
 class Environment:

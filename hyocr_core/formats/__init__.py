@@ -17,7 +17,7 @@ from hyocr_core.formats.integer import IntegerFormat
 from hyocr_core.formats.levels import Levels
 from hyocr_core.formats.pack_quantized import PackQuantizedFormat
 from hyocr_core.formats.rules import Rule
-from hyocr_core.formats.runtimes import TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Runtime
+from hyocr_core.formats.runtimes import LLAMA_CPP, TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Runtime
 from hyocr_core.formats.scaled import ScaledFormat, ScaledWeight
 from hyocr_core.formats.settings_read import one_of
 from hyocr_core.formats.shapes import MISREAD, check_shapes, group_fallback
@@ -28,6 +28,7 @@ __all__ = [
     "CACHE_SCALES",
     "EIGHT_BITS",
     "FOUR_BITS",
+    "LLAMA_CPP",
     "MISREAD",
     "TRANSFORMERS",
     "VLLM_CPU",

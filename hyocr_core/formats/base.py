@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hyocr_core.contract.types import QuantizedNames
@@ -147,13 +148,21 @@ class Format(ABC):
     def shared(self) -> tuple[str, ...]:
         """Local names of the lone values that must be the same for linears that runtimes fuse."""
 
+    @property
+    def fused(self) -> bool:
+        """Whether runtimes make one weight of linears that share an input, which therefore must be stored alike."""
+        return True
+
     @abstractmethod
     def value_problems(self, tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Iterator[tuple[str, str]]:
         """Yield (local name, what is wrong) of tensors that keep the layout but hold what config.json rules out."""
 
     @abstractmethod
     def runtimes(self, shapes: Mapping[str, tuple[int, int]]) -> Iterable[Runtime]:
-        """Say of vLLM on CPU, vLLM on CUDA and Transformers whether they load it; shapes: the linears', by name."""
+        """Say of vLLM on CPU, vLLM on CUDA and Transformers whether they load it, and of others that do.
+
+        shapes: the linears', by name.
+        """
 
     @property
     @abstractmethod
@@ -170,6 +179,13 @@ class Format(ABC):
         `hyocr verify --original` finds with it what errors in whole steps give away: zero points, single codes.
         """
         return None
+
+    def beside(self, folder: Path) -> Iterator[tuple[str, str]]:  # noqa: ARG002
+        """Yield (file, what is wrong) of the files in a checkpoint's folder for runtimes that read no safetensors.
+
+        `hyocr verify` asks once for each class of formats that the checkpoint has; nothing where a format has none.
+        """
+        return iter(())
 
     def dequantize(self, tensors: Mapping[str, Tensor], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """Return the weight (N, K) = `shape` in `dtype`; raises CheckpointError naming a tensor that does not fit.

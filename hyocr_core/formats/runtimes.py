@@ -12,6 +12,7 @@ from typing import Any, Literal
 from hyocr_core.formats.shapes import MISREAD
 
 VLLM_CPU, VLLM_CUDA, TRANSFORMERS = "vLLM CPU", "vLLM CUDA", "Transformers"
+LLAMA_CPP = "llama.cpp"
 CPU_MULTIPLE = 32
 VISION = ("vit.", "model.vision_tower.")
 MERGER = ("vit.perceive.mlp", *MISREAD)

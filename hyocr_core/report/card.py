@@ -79,10 +79,11 @@ def model_card(
     source, shown = report.model.source, message(name)
     # The hub knows models of its own only.
     base_model = source if from_hub and not source.startswith(MODELSCOPE) else None
+    gguf = _gguf(report)
     data = ModelCardData(
         base_model=base_model,
         base_model_relation=base_model and "quantized",
-        library_name="transformers",
+        library_name="gguf" if gguf else "transformers",
         tags=["hyocr", "ocr", *(method.name for method in report.methods), str(quantization_config["quant_method"])],
         **_carried(base_card),
     )
@@ -105,6 +106,8 @@ def model_card(
         kinds=kinds_of(report),
         accuracy=_accuracy(report, name),
         runtimes=known_runtimes(quantization_config, _shapes(report)),
+        gguf=[shlex.quote(message(file)) for file in gguf],
+        penalty=penalty,
         curl=with_curl(shown, penalty),
         openai=with_openai(shown, penalty),
         snippet=_snippet(shown, quantization_config, report),
@@ -157,6 +160,13 @@ def _is_text(value: object) -> bool:
 
 def _shapes(report: QuantReport) -> dict[str, tuple[int, int]]:
     return {layer.name: layer.shape for layer in report.layers}
+
+
+def _gguf(report: QuantReport) -> list[str]:
+    """The files for llama.cpp, the decoder's first; empty for a checkpoint without them."""
+    files = [name for name in report.output_sha256 if name.endswith(".gguf")]
+    pair = [next((name for name in files if name.startswith(part)), "") for part in ("model-", "mmproj-")]
+    return pair if all(pair) else []
 
 
 def _accuracy(report: QuantReport, name: str) -> str:

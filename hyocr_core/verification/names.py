@@ -74,6 +74,8 @@ def check_ignored(subject: Subject) -> Iterator[Fault]:
 def check_fused(subject: Subject) -> Iterator[Fault]:
     """Linears that runtimes fuse are all quantized, in one format, or none."""
     for group in subject.fused():
+        if any(linear.format is not None and not linear.format.fused for linear in group):
+            continue
         plain = [linear for linear in group if not linear.quantized]
         if plain and len(plain) < len(group):
             rest = ", ".join(linear.name.rpartition(".")[2] for linear in group if linear.quantized)

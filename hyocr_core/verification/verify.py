@@ -10,6 +10,7 @@ from hyocr_core.checkpoint.quant_report import FILE_NAME, QuantReport, read_repo
 from hyocr_core.checkpoint.reader import CheckpointReader
 from hyocr_core.checkpoint.resolve import resolve_model
 from hyocr_core.errors import BadInputError, MethodError
+from hyocr_core.formats import StoredFormats
 from hyocr_core.formats.runtimes import Shapes
 from hyocr_core.models.known_formats import known_runtimes
 from hyocr_core.models.own_format import OwnFormat
@@ -56,6 +57,7 @@ def verify(
     if subject.own is not None:
         found.notes.append(subject.own.note)
     found.faults += _check_values(subject, progress, vouched=vouched or source is not None)
+    found.faults += _check_beside(subject)
     matches = [] if source is None else _compare(subject, source, report, found, progress)
     shapes = {linear.name: linear.shape for linear in subject.quantized.values()}
     known = known_runtimes(subject.config, shapes)
@@ -109,6 +111,13 @@ def _check_values(subject: Subject, progress: Progress, *, vouched: bool) -> Ite
     yield from values.check_packed(subject, progress, vouched=vouched)
     if subject.own is None:
         yield from values.check_shared_scales(subject)
+
+
+def _check_beside(subject: Subject) -> Iterator[Fault]:
+    """What the formats find in the files that they write for runtimes that read no safetensors."""
+    formats = subject.stored.formats if isinstance(subject.stored, StoredFormats) else ()
+    for written in {type(each): each for each in formats}.values():
+        yield from (Fault(name, problem) for name, problem in written.beside(subject.reader.folder))
 
 
 def _check_record(subject: Subject, found: Findings) -> tuple[QuantReport | None, bool]:

@@ -65,6 +65,12 @@ def accept_curl(command: list[str]) -> None:
     assert {"model", "messages"} <= json.loads(command[command.index("-d") + 1]).keys()
 
 
+def accept_llama(command: list[str]) -> None:
+    """The files that it names are those that `hyocr quant --method gguf` writes."""
+    names = {Path(part).name for part in command if part.endswith((".gguf", "Modelfile"))}
+    assert names <= {"model-q4_0.gguf", "mmproj-f16.gguf", "Modelfile"}
+
+
 def accept_hyocr(command: list[str]) -> None:
     """Parse the options as the program does, without running it."""
     context = click.Context(hyocr, info_name="hyocr")
@@ -83,6 +89,8 @@ def accept_script(command: list[str]) -> None:
 NOT_RUN: list[tuple[str, Callable[[list[str]], None], str]] = [
     (r"pip install .+", accept_pip, "needs a package index; tests/test_install.py installs what is in the repository"),
     (r"vllm serve .+", accept_vllm, "runs until it is stopped; `make clients` reads these checkpoints with vLLM"),
+    (r"llama-.+", accept_llama, "`make llama` builds it; the tests of its backend run it where it is built"),
+    (r"ollama .+", accept_llama, "needs Ollama, which is not installed here"),
     (r"curl http://127.+", accept_curl, "needs the server"),
     (r"hyocr eval .+--backend http.+", accept_hyocr, "needs the server; tests/evaluation has one of its own"),
     (r"hyocr bench .+--backend http.+", accept_hyocr, "needs the server; tests/evaluation has one of its own"),

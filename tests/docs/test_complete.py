@@ -25,7 +25,7 @@ from hyocr_core.settings.shared import bound_meanings
 from tests.conftest import REPO
 from tests.docs.pages import DOCS
 
-METHODS = ("awq", "fp8", "gptq", "rtn")
+METHODS = ("awq", "fp8", "gguf", "gptq", "rtn")
 HELPERS = ("formats", "kit", "testing")
 
 
