@@ -52,7 +52,7 @@ def _first_false(names: Sequence[T], flags: Sequence[Tensor]) -> T | None:
 
 
 class FiniteChecks:
-    """Checks of many tensors that a device is asked about once, at the end; on the CPU each is made where it is added."""
+    """Checks of many tensors that a device is asked about once, at the end; on the CPU each is made as it is added."""
 
     def __init__(self) -> None:
         self._problems: list[str] = []

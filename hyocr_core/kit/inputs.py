@@ -23,7 +23,7 @@ def observe_inputs(block: Block, batches: Batches, observe: InputsObserver) -> N
 
     inputs: (tokens, in_features), in the model's dtype, real tokens only. The block is run over the batches, unless it
     is one group, whose input they are.
-    Raises RunError naming the layer and the sample when an input is NaN or infinite; on a device, once all were shown.
+    Raises RunError naming the layer and the sample when an input is NaN or infinite; by a device, at the end.
     """
     observe_weighted(block, batches, lambda names, inputs, _weights: observe(names, inputs))
 

@@ -17,7 +17,7 @@ SHARE = 0.5
 
 @dataclass(frozen=True)
 class Room:
-    """device: that computes. stays: whether what is kept stays there. spills: whether it is read by the host at once."""
+    """device: that computes. stays: whether what is kept stays there. spills: whether the host reads it at once."""
 
     device: torch.device
     stays: bool
@@ -25,7 +25,7 @@ class Room:
 
     @classmethod
     def of(cls, device: torch.device, size: int, *, spill: bool) -> Room:
-        """The room for samples whose hidden states have `size` bytes; spill: they go to the disk, by way of the host."""
+        """The room for samples whose hidden states have `size` bytes; spill: they go to the disk, through the host."""
         fits = device.type != "cuda" or WAITING * size <= SHARE * _free(device)
         return cls(device, fits and not spill, spill)
 

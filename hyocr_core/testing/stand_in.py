@@ -4,10 +4,10 @@
         quantize(run.model_copy(update={"device": device.name}))
     assert device.waits.total() < 100
 
-Its tensors say that they lie on the device, and compute on the CPU. An operation that mixes them with tensors on the CPU
-raises, as on CUDA; `waits` counts what makes the host wait for the device there. So it proves that tensors are where they
-belong, and how often the host waits; of speed, and of another device's arithmetic, it says nothing. It stands on PyTorch's
-Python backend, which is experimental, and stays registered in the process once it was used.
+Its tensors say that they lie on the device, and compute on the CPU. An operation that mixes them with tensors on the
+CPU raises, as on CUDA; `waits` counts what makes the host wait for the device there. So it proves that tensors are
+where they belong, and how often the host waits; of speed, and of another device's arithmetic, it says nothing. It
+stands on PyTorch's Python backend, which is experimental, and stays registered in the process once it was used.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -52,6 +53,12 @@ class StandIn(TorchDispatchMode):
         self.waits: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.is_inference_mode_enabled():
+            # Only there operations arrive that are made of others, which are what can be followed.
+            with self:
+                made = func.decompose(*args, **(kwargs or {}))
+            if made is not NotImplemented:
+                return made
         return self.run(func, args, kwargs or {})
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -108,15 +115,17 @@ class SimTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> SimTensor:
-        made = torch.Tensor._make_wrapper_subclass(
-            cls,
-            held.size(),
-            strides=held.stride(),
-            storage_offset=held.storage_offset(),
-            dtype=held.dtype,
-            device=torch.device(NAME, 0),
-            requires_grad=held.requires_grad,
-        )
+        # PyTorch has no wrappers that know nothing of gradients; what is held may.
+        with torch.inference_mode(mode=False):
+            made = torch.Tensor._make_wrapper_subclass(
+                cls,
+                held.size(),
+                strides=held.stride(),
+                storage_offset=held.storage_offset(),
+                dtype=held.dtype,
+                device=torch.device(NAME, 0),
+                requires_grad=held.requires_grad,
+            )
         made.held = held
         return made
 
@@ -154,10 +163,24 @@ class SimTensor(torch.Tensor):
         return _running[-1].run(func, args, kwargs or {})
 
 
+class _MadeOfNumbers(TorchFunctionMode):
+    """Lets `torch.tensor` make its tensor on the CPU and move it, as it does for CUDA."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.tensor and torch.device(kwargs.get("device") or "cpu").type == NAME:
+            return func(*args, **{**kwargs, "device": "cpu"}).to(NAME)
+        return func(*args, **kwargs)
+
+
 def _indices(index: Any) -> Any:
     parts = index if isinstance(index, tuple) else (index,)
-    moved = tuple(torch.tensor(part).to(NAME) if isinstance(part, list) else part for part in parts)
+    moved = tuple(_numbers(part) if isinstance(part, list) else part for part in parts)
     return moved if isinstance(index, tuple) else moved[0]
+
+
+def _numbers(part: list[Any]) -> torch.Tensor:
+    return torch.tensor(part, dtype=None if part else torch.long).to(NAME)
 
 
 def _whole(func: Any, args: Any, kwargs: Any) -> SimTensor:
@@ -178,7 +201,7 @@ def _register() -> None:
 def stand_in() -> Iterator[StandIn]:
     """Let this process have the device; its tensors cannot be used afterwards."""
     _register()
-    with StandIn() as device:
+    with StandIn() as device, _MadeOfNumbers():
         _running.append(device)
         try:
             yield device
