@@ -12,6 +12,7 @@ stands on PyTorch's Python backend, which is experimental, and stays registered 
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ READING = (
 """Operations whose result, or the size of it, the host has to know."""
 
 COPYING = (_aten._to_copy, _aten.copy_)
+
+_SET_DATA = inspect.getattr_static(torch.Tensor, "data").__set__
 
 _running: list[StandIn] = []
 
@@ -84,7 +87,8 @@ class StandIn(TorchDispatchMode):
             # A copy to the CPU of what lies there already would be no copy.
             return result.clone() if func.overloadpacket in COPYING and goal is not None else result
         wrapped = tree_map_only(torch.Tensor, SimTensor, result)
-        return return_and_correct_aliasing(func, args, dict(kwargs), wrapped) if ours else wrapped
+        correct: Any = return_and_correct_aliasing
+        return correct(func, args, dict(kwargs), wrapped) if ours else wrapped
 
     def _note_copy(self, func: Any, tensors: list[torch.Tensor], lands: bool, kwargs: Mapping[str, Any]) -> None:
         comes = isinstance(tensors[-1], SimTensor)
@@ -129,14 +133,14 @@ class SimTensor(torch.Tensor):
         made.held = held
         return made
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]
         return f"SimTensor({self.held!r})"
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if func == torch.Tensor.data.__set__ and isinstance(args[0], SimTensor):
+        if func == _SET_DATA and isinstance(args[0], SimTensor):
             if not isinstance(args[1], SimTensor):
                 raise RuntimeError(f"a tensor on {NAME} was given data on the CPU")
             args[0].held = args[1].held
@@ -157,7 +161,7 @@ class SimTensor(torch.Tensor):
             return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         if not _running:
             raise RuntimeError(f"a tensor on {NAME} was used after the device was gone")
         return _running[-1].run(func, args, kwargs or {})

@@ -73,7 +73,7 @@ def test_so_do_samples_on_the_disk(run: Any) -> None:
 
 
 def test_the_decoder_takes_more_pages_without_waiting_more_often(run: Any) -> None:
-    few, more = (run("gptq", "sim", num_samples=pages)[1].total() for pages in (2, 4))
+    few, more = (run("fp8", "sim", num_samples=pages)[1].total() for pages in (2, 4))
     assert more - few <= 2 * PER_PAGE
 
 
