@@ -46,13 +46,13 @@ _SET_DATA = inspect.getattr_static(torch.Tensor, "data").__set__
 _running: list[StandIn] = []
 
 
-class StandIn(TorchDispatchMode):
+class StandIn(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The device while it can be used. waits: how often the host waited for it, by the operation."""
 
     name = NAME
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.waits: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

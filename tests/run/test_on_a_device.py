@@ -24,11 +24,11 @@ pytestmark = pytest.mark.needs_methods
 LAYERS = 14
 """Linears of the tiny model's decoder."""
 
-PER_LAYER = {"rtn": 20, "gptq": 30, "awq": 50, "fp8": 30}
+PER_LAYER = {"rtn": 18, "gptq": 28, "awq": 47, "fp8": 28}
 """How often the host may wait for the device at most; of it, four times for the tensors that are written."""
 
-PER_PAGE = 16
-"""How often it waits for a page on its way to the decoder and to the disk."""
+PER_PAGE = 8
+"""How often it waits for a page on its way to the decoder and to the disk; a block has four groups of layers."""
 
 
 @pytest.fixture(scope="module")
