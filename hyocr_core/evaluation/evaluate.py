@@ -28,6 +28,7 @@ from hyocr_core.evaluation.scores.rates import normalize
 from hyocr_core.evaluation.scores.result import EvalResult, Role
 from hyocr_core.evaluation.scores.score import Asked, compare, measure, page_results, score
 from hyocr_core.evaluation.seen import seen_warning
+from hyocr_core.kit.threads import chosen_precision
 from hyocr_core.models.load import pick_device
 from hyocr_core.models.passed_over import passed_over
 from hyocr_core.pages.checked import Pages, check_pages
@@ -85,7 +86,8 @@ def evaluated(
     ready = _prepare(config, found, pages, device, progress)
     fingerprint = {} if state is None else _fingerprint(config, ready)
     with keeping(state, fingerprint, resume=resume, progress=progress) as kept:
-        read = read_pages(ready.pages, ready.participants, kept, ready.batch_size, device, progress)
+        with chosen_precision():
+            read = read_pages(ready.pages, ready.participants, kept, ready.batch_size, device, progress)
         kept.whole = not read.unread
         result = _result(config, ready, read)
         result = result.model_copy(update={"verdict": conclude(result)})

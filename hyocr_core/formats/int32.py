@@ -37,7 +37,8 @@ def by_channel(grid: Grid, group_index: Tensor) -> Grid:
     Raises CheckpointError when it names a group that there is not.
     """
     count = len(grid.scales)
-    if torch.equal(group_index, trivial_groups(len(group_index), count).to(group_index)):
+    trivial = trivial_groups(len(group_index), count, group_index.device)
+    if torch.equal(group_index, trivial.to(group_index.dtype)):
         return grid
     if not bool(((group_index >= 0) & (group_index < count)).all()):
         raise CheckpointError(f"g_idx names groups {group_index.min()} to {group_index.max()}, there are {count}")
@@ -45,6 +46,6 @@ def by_channel(grid: Grid, group_index: Tensor) -> Grid:
     return replace(grid, scales=grid.scales[index], zeros=grid.zeros[index])
 
 
-def trivial_groups(inputs: int, count: int) -> Tensor:
+def trivial_groups(inputs: int, count: int, device: torch.device | None = None) -> Tensor:
     """The (K,) int32 index that puts neighbouring channels into each of `count` groups."""
-    return torch.arange(inputs, dtype=torch.int32) // -(-inputs // count)
+    return torch.arange(inputs, dtype=torch.int32, device=device) // -(-inputs // count)

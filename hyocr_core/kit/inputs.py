@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hyocr_core.contract.types import Batch, Batches, Block
-from hyocr_core.errors import RunError
-from hyocr_core.kit.checks import is_finite
+from hyocr_core.kit.checks import FiniteChecks, finite_checks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +23,7 @@ def observe_inputs(block: Block, batches: Batches, observe: InputsObserver) -> N
 
     inputs: (tokens, in_features), in the model's dtype, real tokens only. The block is run over the batches, unless it
     is one group, whose input they are.
-    Raises RunError naming the layer and the sample when an input is NaN or infinite.
+    Raises RunError naming the layer and the sample when an input is NaN or infinite; by a device, at the end.
     """
     observe_weighted(block, batches, lambda names, inputs, _weights: observe(names, inputs))
 
@@ -41,17 +40,25 @@ def observe_paired(block: Block, batches: Batches, observe: PairedObserver) -> N
     reference: (tokens, in_features), the same input on the full-precision path; None unless the method's spec asks for
     it and for groups.
     """
+    with finite_checks() as checks:
+        if block.of_group:
+            _observe_group(block.groups[0], batches, observe, checks)
+        else:
+            _observe_block(block, batches, observe, checks)
+
+
+def _observe_group(names: tuple[str, ...], batches: Batches, observe: PairedObserver, checks: FiniteChecks) -> None:
+    for batch in batches:
+        reference = None if batch.reference is None else _checked(batch.reference, names[0], batch, checks)
+        observe(names, _checked(batch.hidden_states, names[0], batch, checks), reference, batch.weights)
+
+
+def _observe_block(block: Block, batches: Batches, observe: PairedObserver, checks: FiniteChecks) -> None:
     batch: Batch
-    if block.of_group:
-        [names] = block.groups
-        for batch in batches:
-            reference = None if batch.reference is None else _finite(batch.reference, names[0], batch)
-            observe(names, _finite(batch.hidden_states, names[0], batch), reference, batch.weights)
-        return
 
     def watch(names: tuple[str, ...]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            observe(names, _finite(args[0].detach(), names[0], batch), None, batch.weights)
+            observe(names, _checked(args[0].detach(), names[0], batch, checks), None, batch.weights)
 
         return hook
 
@@ -64,8 +71,7 @@ def observe_paired(block: Block, batches: Batches, observe: PairedObserver) -> N
             handle.remove()
 
 
-def _finite(inputs: Tensor, layer: str, batch: Batch) -> Tensor:
+def _checked(inputs: Tensor, layer: str, batch: Batch, checks: FiniteChecks) -> Tensor:
     """The inputs (..., K) of a layer as (tokens, K)."""
-    if not is_finite(inputs):
-        raise RunError(f"{layer}: its input is NaN or infinite for the sample {batch.name}")
+    checks.add(inputs, f"{layer}: its input is NaN or infinite for the sample {batch.name}")
     return inputs.flatten(0, -2)

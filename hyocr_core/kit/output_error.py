@@ -6,7 +6,8 @@ w, and outputs, so that no token is needed to compare candidates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,20 +51,29 @@ def output_energy(columns: Tensor, half: Tensor) -> float:
 
     half: `halved` of H; only what is left of its diagonal's end is multiplied.
     """
-    columns = columns.bfloat16()
-    total = 0.0
+    return _energies([columns], half)[0]
+
+
+def _energies(matrices: Iterable[Tensor], half: Tensor) -> list[float]:
+    """The energies of several matrices, for which the host waits once."""
+    parts = torch.stack([_energy_parts(matrix.bfloat16(), half) for matrix in matrices])
+    return [2 * sum(part) for part in parts.tolist()]
+
+
+def _energy_parts(columns: Tensor, half: Tensor) -> Tensor:
+    """Half the energy, stripe by stripe, (stripes,) fp32."""
+    parts = []
     for start in range(0, len(half), STRIPE):
         stop = start + STRIPE
         product = half[start:stop, :stop] @ columns[:stop]
-        total += product.mul_(columns[start:stop]).sum(dtype=torch.float32).item()
-    return 2 * total
+        parts.append(product.mul_(columns[start:stop]).sum(dtype=torch.float32))
+    return torch.stack(parts)
 
 
 def relative_errors(columns: Tensor, rounded: Sequence[Tensor], hessian: Tensor) -> list[float]:
     """Return sqrt(tr(E^T H E) / tr(W^T H W)), E = W - V, for columns W and each V that they were rounded to: (K, N)."""
     half = halved(hessian)
-    whole = output_energy(columns, half)
-    lost = [output_energy(columns - values, half) for values in rounded]
+    whole, *lost = _energies(chain([columns], (columns - values for values in rounded)), half)
     return [max(each / whole, 0.0) ** 0.5 if whole > 0 else 0.0 for each in lost]
 
 

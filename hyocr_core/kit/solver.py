@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -134,7 +135,14 @@ def factorize_each(hessians: Tensor, damping: float) -> tuple[Tensor, Tensor, Te
 
 
 def quantize_columns(columns: Tensor, factor: Factor, grid: Grid, block_size: int) -> Tensor:
-    """Round (K, N) columns one after the other, each corrected for the errors before it; return codes, (K, N) uint8."""
+    """Round (K, N) columns one after the other, each corrected for the errors before it; return codes, (K, N) uint8.
+
+    On a GPU of NVIDIA by one kernel for each block of columns, where Triton is installed.
+    """
+    if can_fuse(columns.device):
+        from hyocr_core.kit.fused import quantize_columns_fused
+
+        return quantize_columns_fused(columns, factor, grid, block_size)
     steps = torch.empty_like(columns)
     group_size = len(columns) // len(grid.scales)
     scales, zeros = grid.scales.float(), grid.zeros.float()
@@ -147,6 +155,11 @@ def quantize_columns(columns: Tensor, factor: Factor, grid: Grid, block_size: in
 
     walk_columns(columns, factor, block_size, settle)
     return steps.view(len(groups), group_size, -1).add_(zeros[:, None]).to(torch.uint8).view(columns.shape)
+
+
+def can_fuse(device: torch.device) -> bool:
+    """Whether the loop over columns runs as a kernel there."""
+    return device.type == "cuda" and find_spec("triton") is not None
 
 
 def walk_columns(

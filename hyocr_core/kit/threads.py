@@ -35,3 +35,24 @@ def exact_matmul(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def chosen_precision() -> Iterator[None]:
+    """Multiply fp32 in full but for what `exact_matmul` allows, and add up 16-bit products in fp32, for the time being.
+
+    On a GPU PyTorch's own choice is TF32 in convolutions and sums of 16-bit products in parts of 16 bits, and whoever
+    calls may have set anything.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    reduced = matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction
+    torch.set_float32_matmul_precision("highest")
+    cudnn.allow_tf32 = matmul.allow_bf16_reduced_precision_reduction = False
+    matmul.allow_fp16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]
+        matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction = reduced

@@ -54,12 +54,14 @@ def embed_prompts(
     model: Transformers' HunYuanVLModel with the embedding in memory, and the vision tower unless the features (image
     tokens, hidden_size) are given.
     """
-    inputs = {name: torch.cat([prompt[name] for prompt in prompts]).to(device) for name in prompts[0]}
-    token_ids = inputs["input_ids"]
+    inputs = {name: torch.cat([prompt[name] for prompt in prompts]) for name in prompts[0]}
+    token_ids = inputs["input_ids"].to(device)
     if features is None:
-        image = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
+        # The grid stays: the model asks for its numbers in every layer, and the host would have to wait for them.
+        pixels = inputs["pixel_values"].to(device)
+        image = model.get_image_features(pixels, inputs["image_grid_thw"], return_dict=True)
         features = one_tensor(image.pooler_output)
-    _check_tokens(model, token_ids, features)
+    _check_tokens(model, inputs["input_ids"], features)
     hidden_states = model.get_input_embeddings()(token_ids)
     mask = model.get_placeholder_mask(token_ids, inputs_embeds=hidden_states, image_features=features)
     hidden_states = hidden_states.masked_scatter(mask, features.to(hidden_states.dtype))
@@ -324,15 +326,15 @@ class HunYuanVL:
 
     def batch(self, name: str, embedded: Embedded) -> Batch:
         """The sample as a decoder block takes it, on the model's device."""
-        hidden_states = embedded.hidden_states.to(self.device)
-        cos, sin = self._rotary(hidden_states, embedded.places.to(self.device))
+        hidden_states = embedded.hidden_states.to(self.device, non_blocking=True)
+        cos, sin = self._rotary(hidden_states, embedded.places.to(self.device, non_blocking=True))
         return Batch(name, hidden_states, {"position_embeddings": (cos, sin)})
 
     def vision_batch(self, name: str, embedded: Embedded) -> Batch:
         """The sample's images as a block of the vision tower takes them, on the model's device."""
-        grid = embedded.places.to(self.device)
+        grid = embedded.places
         context = {"cu_seqlens": get_vision_cu_seqlens(grid), "grid": grid}
-        return Batch(name, embedded.hidden_states.to(self.device), context)
+        return Batch(name, embedded.hidden_states.to(self.device, non_blocking=True), context)
 
     def full(self, state: Mapping[str, Tensor]) -> HunYuanVLForConditionalGeneration:
         """The whole model, its parameters replaced by `state` (on-disk tensor names, all of them)."""

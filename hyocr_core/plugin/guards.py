@@ -14,7 +14,7 @@ from typing import Any
 
 from hyocr_core.contract.types import Batches, Block, Layer, Stats
 from hyocr_core.errors import HookError, HyocrError, MethodError
-from hyocr_core.plugin.results import same_bytes
+from hyocr_core.plugin.results import first_changed
 
 RESCALED_CHANGE = 0.02
 """How much rescaling may change a block's output, relative; rounding folded weights to bf16 takes a few thousandths."""
@@ -34,9 +34,9 @@ def parameters_kept(block: Block, why: str) -> Iterator[None]:
     """The block's parameters; the copies are one block's weights."""
     copies = {name: parameter.detach().clone() for name, parameter in block.module.named_parameters()}
     yield
-    for name, parameter in block.module.named_parameters():
-        if not same_bytes(parameter.detach(), copies[name]):
-            raise PromiseBroken(f"changed {name}, but {why}")
+    changed = first_changed([(now.detach(), copies[name]) for name, now in block.module.named_parameters()])
+    if changed is not None:
+        raise PromiseBroken(f"changed {list(copies)[changed]}, but {why}")
 
 
 @contextmanager
@@ -63,9 +63,9 @@ def inputs_kept(layers: Sequence[Layer], stats: Stats | None) -> Iterator[None]:
     copies = [layer.weight.clone() for layer in layers]
     before = _versions(stats)
     yield
-    for layer, copy in zip(layers, copies, strict=True):
-        if not same_bytes(layer.weight, copy):
-            raise PromiseBroken("wrote into the weight it was given; work on a copy", layer=layer.name)
+    changed = first_changed([(layer.weight, copy) for layer, copy in zip(layers, copies, strict=True)])
+    if changed is not None:
+        raise PromiseBroken("wrote into the weight it was given; work on a copy", layer=layers[changed].name)
     # A hook that damps its Hessian in place would spoil the next layer.
     if _versions(stats) != before:
         raise PromiseBroken("wrote into its stats, which other layers share", layer=layers[0].name)

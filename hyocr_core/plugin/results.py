@@ -28,9 +28,27 @@ def _kind(value: object) -> str:
 def same_bytes(left: Tensor, right: Tensor) -> bool:
     import torch
 
-    # As bytes, because NaN does not equal itself.
-    first, second = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (left, right))
-    return torch.equal(first, second)
+    return torch.equal(_as_bytes(left), _as_bytes(right))
+
+
+def first_changed(pairs: Sequence[tuple[Tensor, Tensor]]) -> int | None:
+    """Which of these pairs of tensors is the first whose bytes differ; the host waits for a device once."""
+    import torch
+
+    if not pairs or pairs[0][0].device.type == "cpu":
+        return next((index for index, pair in enumerate(pairs) if not same_bytes(*pair)), None)
+    resized = [index for index, (left, right) in enumerate(pairs) if left.nbytes != right.nbytes]
+    if resized:
+        return resized[0]
+    differ = torch.stack([(_as_bytes(left) != _as_bytes(right)).any() for left, right in pairs]).tolist()
+    return differ.index(True) if True in differ else None
+
+
+def _as_bytes(tensor: Tensor) -> Tensor:
+    """NaN does not equal itself, its bytes do."""
+    import torch
+
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def nothing_problem(value: object) -> str | None:
@@ -52,7 +70,7 @@ def _tensors_problem(value: object) -> str | None:
 
 def packed_problem(tensors: Any) -> str | None:
     """Why `tensors` are not the checkpoint's tensors of a layer under local names."""
-    from hyocr_core.kit.checks import is_finite
+    from hyocr_core.kit.checks import first_endless
 
     if problem := _tensors_problem(tensors):
         return problem
@@ -63,8 +81,8 @@ def packed_problem(tensors: Any) -> str | None:
         return f"must use local names such as 'qweight', not {wrong[0]!r}"
     if "bias" in tensors:
         return "must leave 'bias' to the layer: biases are carried over"
-    endless = [name for name, tensor in tensors.items() if not is_finite(tensor)]
-    return f"returned NaN or infinite values in {endless[0]!r}" if endless else None
+    endless = first_endless(list(tensors.values()))
+    return None if endless is None else f"returned NaN or infinite values in {list(tensors)[endless]!r}"
 
 
 def emptied_problem(tensors: Mapping[str, Tensor], weight: Tensor) -> str | None:
@@ -92,13 +110,13 @@ def bits_differ(left: Tensor, right: Tensor) -> str:
 
     if left.shape != right.shape or left.dtype != right.dtype:
         return f"{left.dtype} {tuple(left.shape)} instead of {right.dtype} {tuple(right.shape)}"
+    if same_bytes(left.detach(), right.detach()):
+        return ""
     size = max(1, left.element_size())
     first, second = (
         tensor.detach().contiguous().reshape(-1).view(torch.uint8).view(-1, size) for tensor in (left, right)
     )
     places = (first != second).any(1).nonzero().flatten().tolist()
-    if not places:
-        return ""
     where = [int(index) for index in torch.unravel_index(torch.tensor(places[0]), left.shape)]
     now, then = (tensor.reshape(-1)[places[0]].item() for tensor in (left, right))
     return f"{len(places)} of {left.numel()} values differ, the first at {where}: {now:g} instead of {then:g}"
@@ -204,7 +222,7 @@ def quantized_problem(value: object, layer: Layer) -> str | None:
     found, due = value.dequantized, layer.weight
     if found.shape != due.shape or found.dtype != due.dtype:
         return f"dequantized is {found.dtype} {tuple(found.shape)}, the weight {due.dtype} {tuple(due.shape)}"
-    if due.any() and not found.any():
+    if not found.any() and due.any():
         return "dequantized is all zeros, the weight is not"
     wrong = [name for name, number in value.metrics.items() if not isinstance(number, int | float)]
     if wrong:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from hyocr_core.checkpoint.reader import digest
 from hyocr_core.checkpoint.shards import iterate_shard, save_tensors
 from hyocr_core.contract.types import Batch
 from hyocr_core.models.hunyuan_vl import Embedded
+from hyocr_core.run.room import Room
 
 
 def sample_path(folder: Path, index: int) -> Path:
@@ -38,7 +40,7 @@ class ActivationCache:
 
     The files in `folder` stay as they are, so that a resumed run can start from them; with `spill`, what `put`
     stores goes to files beside them instead of memory, named for the `stream`. weights: of every sample's tokens; see
-    `Batch`.
+    `Batch`. device: that computes; None for the CPU.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ActivationCache:
         spill: bool,
         weights: Sequence[Tensor] | None = None,
         stream: str = "quantized",
+        device: torch.device | None = None,
     ) -> None:
         self.names = names
         self._stream = stream
@@ -57,10 +60,14 @@ class ActivationCache:
         self._weights = weights
         self._folder = folder
         self._spill = spill
-        self._samples: list[Embedded | Path] = [
-            path if spill else load_embedded(path)
-            for path in (sample_path(folder, index) for index in range(len(names)))
-        ]
+        paths = [sample_path(folder, index) for index in range(len(names))]
+        loaded = [] if spill else [load_embedded(path) for path in paths]
+        size = sum(sample.hidden_states.nbytes for sample in loaded)
+        self.room = Room.of(device or torch.device("cpu"), size, spill=spill)
+        self._samples: list[Embedded | Path] = [self._placed(sample) for sample in loaded] or list(paths)
+
+    def _placed(self, sample: Embedded) -> Embedded:
+        return replace(sample, hidden_states=self.room.take(sample.hidden_states)) if self.room.stays else sample
 
     def get(self, index: int) -> Embedded:
         sample = self._samples[index]
@@ -78,12 +85,12 @@ class ActivationCache:
         return self._folder / f"{index:05d}.{self._stream}.{what}.safetensors" if self._spill else None
 
     def put(self, index: int, hidden_states: Tensor) -> None:
-        embedded = Embedded(hidden_states.to("cpu"), self.get(index).places)
+        embedded = Embedded(self.room.keep(hidden_states), self.get(index).places)
         path = self.spilled_path(index, "output")
         if path is None:
             self._samples[index] = embedded
             return
         # No resumed run reads it, so it need be neither atomic nor on the disk for sure.
         with writing(path):
-            save_file(vars(embedded), path)
+            save_file({name: tensor.cpu() for name, tensor in vars(embedded).items()}, path)
         self._samples[index] = path

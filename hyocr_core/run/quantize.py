@@ -10,6 +10,7 @@ from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.checkpoint.quant_report import QuantReport
 from hyocr_core.checkpoint.unchanged import Unchanged
 from hyocr_core.checkpoint.writer import StagedCheckpoint, goes_on
+from hyocr_core.kit.threads import chosen_precision
 from hyocr_core.plugin.watch import watching
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import versions
@@ -29,6 +30,7 @@ CALIBRATION = {"calib", "task", "system", "answers", "num_samples", "max_pixels"
 """Keys of a RunConfig that say what a method learns from."""
 
 
+@chosen_precision()
 def quantize(
     run: RunConfig,
     *,

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from hyocr_core.checkpoint.durable import writing
 from hyocr_core.checkpoint.shards import iterate_shard, scan_shard
 from hyocr_core.contract.types import Batch, Batches, Block
-from hyocr_core.errors import RunError
-from hyocr_core.kit.checks import is_finite
+from hyocr_core.kit.checks import finite_checks
 from hyocr_core.models.stages import StagedBlock, Standing
 from hyocr_core.models.wiring import Place
 from hyocr_core.run.activations import ActivationCache
@@ -50,20 +49,20 @@ class BlockBatches:
             self.on_sample(name)
             batch = self.streams.quantized.batch(index)
             if self.streams.reference is not None:
-                reference = self.streams.reference.get(index).hidden_states
-                batch = replace(batch, reference=reference.to(batch.hidden_states.device))
+                waiting = self.streams.reference
+                batch = replace(batch, reference=waiting.room.take(waiting.get(index).hidden_states))
             yield batch
 
 
 @torch.no_grad()
 def propagate(block: Block, forward: Forward, cache: ActivationCache, on_sample: OnSample) -> None:
     """Replace every sample of a stream by the block's output."""
-    for index, name in enumerate(cache.names):
-        on_sample(name)
-        output = forward(index, cache.batch(index))
-        if not is_finite(output):
-            raise RunError(f"{block.name}: its output is NaN or infinite for the sample {name}")
-        cache.put(index, output)
+    with finite_checks() as checks:
+        for index, name in enumerate(cache.names):
+            on_sample(name)
+            output = forward(index, cache.batch(index))
+            checks.add(output, f"{block.name}: its output is NaN or infinite for the sample {name}")
+            cache.put(index, output)
 
 
 class StagedStream:
@@ -74,7 +73,6 @@ class StagedStream:
 
     def __init__(self, module: nn.Module, place: Place, paths: dict[str, str], cache: ActivationCache) -> None:
         self._block = StagedBlock(module, place)
-        self._device = next(module.parameters()).device
         self._paths = paths
         self._cache = cache
         self._group: tuple[str, ...] = ()
@@ -107,13 +105,13 @@ class StagedStream:
     def _standing(self, index: int) -> Standing:
         standing = self._standings[index]
         if isinstance(standing, Standing):
-            return _moved(standing, self._device)
+            return _moved(standing, self._cache.room.take)
         tensors = dict(iterate_shard(standing, scan_shard(standing)))
         inputs = tensors.pop("inputs")
-        return _moved(Standing(inputs, tensors), self._device)
+        return _moved(Standing(inputs, tensors), self._cache.room.take)
 
     def _keep(self, index: int, standing: Standing) -> None:
-        standing = _moved(standing, torch.device("cpu"))
+        standing = _moved(standing, self._cache.room.keep)
         path = self._cache.spilled_path(index, "standing")
         if path is None or standing.inputs is None:
             self._standings[index] = standing
@@ -145,9 +143,9 @@ class GroupBatches:
             yield replace(batch, hidden_states=self.quantized.inputs(index), reference=reference)
 
 
-def _moved(standing: Standing, device: torch.device) -> Standing:
-    inputs = None if standing.inputs is None else standing.inputs.to(device)
-    return Standing(inputs, {path: output.to(device) for path, output in standing.known.items()})
+def _moved(standing: Standing, move: Callable[[Tensor], Tensor]) -> Standing:
+    inputs = None if standing.inputs is None else move(standing.inputs)
+    return Standing(inputs, {path: move(output) for path, output in standing.known.items()})
 
 
 @dataclass(frozen=True)

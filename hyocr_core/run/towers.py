@@ -31,7 +31,8 @@ class Towers:
     def full_precision_batches(self) -> Batches:
         """The samples at the input of the decoder, none of it quantized yet."""
         samples = self._embed("inputs", None)
-        cache = ActivationCache(samples.folder, samples.names, self.job.model.batch, spill=self.job.run.spill)
+        model, spill = self.job.model, self.job.run.spill
+        cache = ActivationCache(samples.folder, samples.names, model.batch, spill=spill, device=model.device)
         return BlockBatches(Streams(cache), self.job.progress.detail)
 
     def quantize_vision(self) -> Streams | None:
@@ -48,7 +49,14 @@ class Towers:
         with job.watch.phase("vision"), job.model.patch_embedding():
             samples = embed_samples(how, job.records, job.processor, job.model.max_tokens, self.journal, job.progress)
         caches = [
-            ActivationCache(samples.folder, samples.names, job.model.vision_batch, spill=job.run.spill, stream=stream)
+            ActivationCache(
+                samples.folder,
+                samples.names,
+                job.model.vision_batch,
+                spill=job.run.spill,
+                stream=stream,
+                device=job.model.device,
+            )
             for stream in ((QUANTIZED, REFERENCE) if self._vision_follows else (QUANTIZED,))
         ]
         features = Streams(*caches)
@@ -76,7 +84,13 @@ class Towers:
         def load() -> Streams:
             caches = [
                 ActivationCache(
-                    folder, samples.names, job.model.batch, spill=job.run.spill, weights=weights, stream=stream
+                    folder,
+                    samples.names,
+                    job.model.batch,
+                    spill=job.run.spill,
+                    weights=weights,
+                    stream=stream,
+                    device=job.model.device,
                 )
                 for stream, folder in folders.items()
             ]

@@ -96,7 +96,11 @@ def _count_magnitudes(values: Tensor, weights: Tensor | None) -> Tensor:
     """
     bits = values.to(torch.bfloat16).contiguous().view(torch.int16) & 0x7FFF
     of_values = None if weights is None else weights.double()[:, None].expand(values.shape).flatten()
-    return torch.bincount(bits.flatten(), of_values, minlength=MAGNITUDES)
+    if bits.device.type == "cpu":
+        return torch.bincount(bits.flatten(), of_values, minlength=MAGNITUDES)
+    # The host would wait until bincount has looked for the largest number.
+    each = torch.ones_like(bits, dtype=torch.int64).flatten() if of_values is None else of_values
+    return torch.zeros(MAGNITUDES, dtype=each.dtype, device=bits.device).scatter_add_(0, bits.flatten().long(), each)
 
 
 def fit_scale(values: Tensor, counts: Tensor, largest: Tensor, config: Fp8Config, dtype: torch.dtype) -> Fit:
