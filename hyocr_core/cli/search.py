@@ -69,7 +69,7 @@ def search(size: str | None, candidates: tuple[str, ...], dry_run: bool, as_json
     What is measured is kept in ~/.cache/hyocr/search: the same command goes on after an interruption, and another
     budget starts from it.
 
-    \\b
+    \b
     hyocr search tencent/HunyuanOCR --data pages/ --size 900MB --output recipe.yaml
     hyocr search tencent/HunyuanOCR --data pages/ --kl 0.002 --vision --output recipe.yaml
     hyocr quant --recipe recipe.yaml --model tencent/HunyuanOCR --calib pages/ --output HunyuanOCR-small
