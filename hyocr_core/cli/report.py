@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hyocr_core.cli.common import print_json, say
+from hyocr_core.wording import LANGUAGES, Language
 
 
 @click.command(epilog="Exit codes: 0 done, 1 the page cannot be written, 2 bad input.")
@@ -26,9 +27,19 @@ from hyocr_core.cli.common import print_json, say
     help="File to write.  [default: report/index.html in the checkpoint]",
 )
 @click.option(
+    "--lang", type=click.Choice(LANGUAGES), help="Language of the page: English or Chinese.  [default: the model card's]"
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Print where the page is, and what it tells of, as JSON on stdout."
 )
-def report(checkpoint: Path, others: tuple[Path, ...], cross_runtime: bool, output: Path | None, as_json: bool) -> None:
+def report(
+    checkpoint: Path,
+    others: tuple[Path, ...],
+    cross_runtime: bool,
+    output: Path | None,
+    lang: Language | None,
+    as_json: bool,
+) -> None:
     """Write the report of a checkpoint: how much smaller, how much worse, where.
 
     CHECKPOINT is a folder that `hyocr quant` wrote. The page stands alone: it needs no network, no script and no file
@@ -42,7 +53,7 @@ def report(checkpoint: Path, others: tuple[Path, ...], cross_runtime: bool, outp
     from hyocr_core.evaluation.recorded.evidence import gather
     from hyocr_core.report.page import write_page
 
-    page = write_page(checkpoint, others, output=output, cross_runtime=cross_runtime)
+    page = write_page(checkpoint, others, output=output, cross_runtime=cross_runtime, lang=lang)
     if not as_json:
         say(page)
         return

@@ -12,16 +12,17 @@ from hyocr_core.formats.ignored import Ignored
 from hyocr_core.formats.rules import EVERY, Rule, first_match
 from hyocr_core.formats.runtimes import TRANSFORMERS, Runtime, Shapes, together
 from hyocr_core.formats.settings_read import refusal
+from hyocr_core.wording import phrase
 
 Spellings: TypeAlias = Callable[[str], Iterable[str]]
 """The names that a linear with this one has, on disk and in memory."""
 
-FUSED = (
+FUSED = phrase(
     "it looks fused layers up by their class or by their fused name, and so may take another rule of config.json for "
     "them than their parts have"
 )
 
-ONE_GROUP = (
+ONE_GROUP = phrase(
     "it has to unpack zero points and the vision tower's integers as it loads them, and takes the first config group "
     "for all layers; `ignore` those of the others"
 )

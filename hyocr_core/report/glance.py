@@ -23,6 +23,7 @@ from hyocr_core.evaluation.scores.numbers import (
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, PageResult
 from hyocr_core.models.spelling import tower_of
 from hyocr_core.report.facts import BlockFacts
+from hyocr_core.wording import tr
 
 CLOSE = 1.5
 """Below so many times the median's a block's error is nothing special."""
@@ -44,36 +45,49 @@ def smaller(evidence: Evidence) -> Answer:
     before, after = report.weight_bytes_before, report.weight_bytes_after
     time, memory = seconds(sum(report.phases.values())), size(report.peak_rss_bytes)
     details = [
-        f"{size(before)} of weights became {size(after)}.",
-        f"{count(len(report.layers), 'linear layer')} quantized, {len(report.ignored)} left as they were, in {time} "
-        f"and {memory} of memory.",
+        tr("{before} of weights became {after}.", before=size(before), after=size(after)),
+        tr(
+            "{layers} quantized, {left} left as they were, in {time} and {memory} of memory.",
+            layers=count(len(report.layers), "linear layer"),
+            left=len(report.ignored),
+            time=time,
+            memory=memory,
+        ),
     ]
     if result is not None:
         speed = number(result.model.tokens_per_second)
-        other = "" if result.baseline is None else f", the baseline at {number(result.baseline.tokens_per_second)}"
-        details.append(f"Read here at {speed} tokens per second{other}.")
-    return Answer("How much smaller?", times(before / after), "smaller", tuple(details))
+        if result.baseline is None:
+            details.append(tr("Read here at {speed} tokens per second.", speed=speed))
+        else:
+            other = number(result.baseline.tokens_per_second)
+            details.append(
+                tr("Read here at {speed} tokens per second, the baseline at {other}.", speed=speed, other=other)
+            )
+    return Answer(tr("How much smaller?"), times(before / after), tr("smaller"), tuple(details))
 
 
 def worse(evidence: Evidence) -> Answer:
-    question, result = "How much worse?", evidence.evaluation
+    question, result = tr("How much worse?"), evidence.evaluation
     if result is None:
-        return Answer(question, "unknown", "", ("Nobody has measured yet how it reads. See below how to.",))
+        return Answer(question, tr("unknown"), "", (tr("Nobody has measured yet how it reads. See below how to."),))
     compared, pages = result.comparison, len(result.pages)
     details = tuple(_closeness(result))
     if compared is not None and compared.cer_difference is not None and compared.cer_difference_interval is not None:
         outcome = "unknown" if result.verdict is None else result.verdict.outcome
-        before = None if result.baseline is None else result.baseline.cer
-        change = f"{percent(before)} before, {percent(result.model.cer)} now"
-        rates = f"CER {change} (95 % of the difference: {signed_span(compared.cer_difference_interval)})."
-        return Answer(question, points(compared.cer_difference), "points of CER", (rates, *details), _TONES[outcome])
+        rates = tr(
+            "CER {before} before, {now} now (95 % of the difference: {interval}).",
+            before=percent(None if result.baseline is None else result.baseline.cer),
+            now=percent(result.model.cer),
+            interval=signed_span(compared.cer_difference_interval),
+        )
+        return Answer(question, points(compared.cer_difference), tr("points of CER"), (rates, *details), _TONES[outcome])
     if compared is not None and compared.agreement is not None:
-        return Answer(question, _agreed(compared), "of next tokens agree", details)
+        return Answer(question, _agreed(compared), tr("of next tokens agree"), details)
     if compared is not None:
-        return Answer(question, f"{compared.identical_pages} of {pages}", "pages read identically", details)
-    return Answer(
-        question, percent(result.model.cer), "CER", ("There is no baseline to compare with: --baseline.", *details)
-    )
+        some = tr("{some} of {all}", some=compared.identical_pages, all=pages)
+        return Answer(question, some, tr("pages read identically"), details)
+    alone = tr("There is no baseline to compare with: --baseline.")
+    return Answer(question, percent(result.model.cer), "CER", (alone, *details))
 
 
 _TONES: dict[Outcome, str] = {"worse": "bad", "better": "good", "no measurable loss": "good", "unknown": "plain"}
@@ -86,44 +100,57 @@ def _agreed(compared: Comparison) -> str:
 def _closeness(result: EvalResult) -> Iterator[str]:
     compared = result.comparison
     if compared is not None:
-        identical = f"{compared.identical_pages:,} of {count(len(result.pages), 'page')} read identically"
-        agreement = "" if compared.agreement is None else f", {_agreed(compared)} of next tokens agree"
-        yield f"{identical}{agreement}."
+        some, pages = f"{compared.identical_pages:,}", count(len(result.pages), "page")
+        identical = tr("{some} of {pages} read identically", some=some, pages=pages)
+        if compared.agreement is None:
+            yield tr("{identical}.", identical=identical)
+        else:
+            share = _agreed(compared)
+            yield tr("{identical}, {share} of next tokens agree.", identical=identical, share=share)
     rounded: Comparison | None = result.rounded_comparison
     if rounded is not None and rounded.cer_difference is not None:
-        yield f"Plain rounding to nearest costs {points(rounded.cer_difference)} points."
+        yield tr("Plain rounding to nearest costs {points} points.", points=points(rounded.cer_difference))
     loops = round(result.model.loop_rate * len(result.pages))
     if loops:
-        yield f"{count(loops, 'page')} ended in a repetition loop."
+        yield tr("{pages} ended in a repetition loop.", pages=count(loops, "page"))
 
 
 def where(blocks: Sequence[BlockFacts], evidence: Evidence, worst: Sequence[tuple[int, PageResult]]) -> Answer:
     details = []
-    headline, unit = "unknown", ""
+    headline, unit = tr("unknown"), ""
     if blocks:
         block = max(blocks, key=lambda fact: fact.error)
         middle = median_low(fact.error for fact in blocks)
         headline, unit = _named(block)
-        often = f", {number(block.error / middle, 2)} times the median" if middle else ""
-        close = "; the others are close" if middle and len(blocks) > 1 and block.error < CLOSE * middle else ""
-        details.append(f"{block.name} is off by {relative(block.error)}{often}{close}.")
+        off = tr("{block} is off by {error}", block=block.name, error=relative(block.error))
+        if middle:
+            off = tr("{off}, {ratio} times the median", off=off, ratio=number(block.error / middle, 2))
+        if middle and len(blocks) > 1 and block.error < CLOSE * middle:
+            off = tr("{off}; the others are close", off=off)
+        details.append(tr("{off}.", off=off))
         if block.worst is not None and block.worst.error is not None:
-            details.append(f"In it most of all {block.worst.kind}: {relative(block.worst.error)}.")
+            worst_error = relative(block.worst.error)
+            details.append(tr("In it most of all {kind}: {error}.", kind=block.worst.kind, error=worst_error))
     if worst:
         details.append(_worst_page(worst[0][1]))
     degraded = len(evidence.report.degraded)
     if degraded:
-        details.append(f"{count(degraded, 'layer')} fell back to a poorer way and should be looked at.")
-    return Answer("Where?", headline, unit, tuple(details), "bad" if degraded else "plain")
+        layers = count(degraded, "layer")
+        details.append(tr("{layers} fell back to a poorer way and should be looked at.", layers=layers))
+    return Answer(tr("Where?"), headline, unit, tuple(details), "bad" if degraded else "plain")
 
 
 def _named(block: BlockFacts) -> tuple[str, str]:
     last = block.name.rpartition(".")[2]
-    return f"block {last}" if last.isdigit() else block.name, f"of the {tower_of(block.name)}"
+    name = tr("block {number}", number=last) if last.isdigit() else block.name
+    return name, tr("of the {tower}", tower=tr(tower_of(block.name)))
 
 
 def _worst_page(page: PageResult) -> str:
     if page.errors is None:
-        return f"Page read most differently: {page.name}."
-    before = "" if page.baseline_errors is None else f", {page.baseline_errors} before"
-    return f"Worst page: {page.name}, {count(page.errors, 'error')}{before}."
+        return tr("Page read most differently: {page}.", page=page.name)
+    errors = count(page.errors, "error")
+    if page.baseline_errors is None:
+        return tr("Worst page: {page}, {errors}.", page=page.name, errors=errors)
+    before = page.baseline_errors
+    return tr("Worst page: {page}, {errors}, {before} before.", page=page.name, errors=errors, before=before)

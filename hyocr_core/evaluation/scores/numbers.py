@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hyocr_core import resources
 from hyocr_core.evaluation.scores.result import Interval
+from hyocr_core.wording import spoken, tr
 
 NONE = "–"
 _NBSP = "\u00a0"
@@ -37,12 +38,16 @@ def points(difference: float | None) -> str:
 
 def span(interval: Interval | None) -> str:
     """An interval of rates, in percent."""
-    return NONE if interval is None else f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
+    return NONE if interval is None else _span(f"{100 * interval[0]:.2f}", f"{100 * interval[1]:.2f}")
 
 
 def signed_span(interval: Interval | None) -> str:
     """An interval of a difference of rates, in points."""
-    return NONE if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+    return NONE if interval is None else _span(points(interval[0]), points(interval[1]))
+
+
+def _span(low: str, high: str) -> str:
+    return tr("{low} to {high}", low=low, high=high)
 
 
 def size(count: float | None) -> str:
@@ -66,8 +71,8 @@ def seconds(value: float | None) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 page`, `2 pages`."""
-    return f"{number:,}{_NBSP}{noun}" + ("" if number == 1 else "s")
+    """`1 page`, `2 pages`. noun: a literal."""
+    return f"{number:,}{_NBSP}{tr(noun)}" + ("s" if number != 1 and spoken() == "en" else "")
 
 
 def measured(value: float | None, unit: str) -> str:
@@ -79,7 +84,7 @@ def measured_span(interval: Interval | None, unit: str) -> str:
     """Its interval."""
     if interval is None or unit == "%":
         return span(interval)
-    return f"{number(interval[0])} to {number(interval[1])}"
+    return _span(number(interval[0]), number(interval[1]))
 
 
 def measured_difference(difference: float | None, unit: str) -> str:
