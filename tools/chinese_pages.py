@@ -69,7 +69,7 @@ def main() -> int:
             if chinese.is_file() and (not chosen or chinese in chosen):
                 renew(english, chinese)
     lines = lagging()
-    print(*lines, sep="\n", end="\n" if lines else "")
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     return 1 if lines else 0
 
 

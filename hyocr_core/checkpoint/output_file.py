@@ -16,7 +16,8 @@ def check_output(path: Path, *marks: bytes) -> None:
     """Raise OutputError unless a file may be written to `path`: a new or empty one, or one of hyocr's of the same kind.
 
     So no input of a run is ever replaced, and no file of a checkpoint; in a checkpoint a file may be new only in its
-    folder `report`. marks: what hyocr's files of this kind begin with, one of them. Tries to write beside it, and leaves nothing.
+    folder `report`. marks: one of them is what hyocr's files of this kind begin with. Tries to write beside it, and
+    leaves nothing.
     """
     target = expanded(path).resolve()
     try:

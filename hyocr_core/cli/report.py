@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hyocr_core.cli.common import print_json, say
+from hyocr_core.cli.common import print_json, say, tell
 from hyocr_core.wording import LANGUAGES, Language
 
 
@@ -26,8 +26,11 @@ from hyocr_core.wording import LANGUAGES, Language
     type=click.Path(path_type=Path, dir_okay=False),
     help="File to write.  [default: report/index.html in the checkpoint]",
 )
+@click.option("--lang", type=click.Choice(LANGUAGES), help="Language of the page.  [default: the model card's]")
 @click.option(
-    "--lang", type=click.Choice(LANGUAGES), help="Language of the page: English or Chinese.  [default: the model card's]"
+    "--card",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the model card too, into this new file, such as README_zh.md with --lang zh.",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print where the page is, and what it tells of, as JSON on stdout."
@@ -38,6 +41,7 @@ def report(
     cross_runtime: bool,
     output: Path | None,
     lang: Language | None,
+    card: Path | None,
     as_json: bool,
 ) -> None:
     """Write the report of a checkpoint: how much smaller, how much worse, where.
@@ -51,12 +55,18 @@ def report(
     """
     # Imported here, for a quick --help.
     from hyocr_core.evaluation.recorded.evidence import gather
+    from hyocr_core.report.card_again import check_card, write_card
     from hyocr_core.report.page import write_page
 
+    if card is not None:
+        check_card(card)
     page = write_page(checkpoint, others, output=output, cross_runtime=cross_runtime, lang=lang)
+    evidence = gather(checkpoint)
+    if card is not None:
+        write_card(evidence, card, lang or evidence.report.lang)
+        tell(f"card {card}")
     if not as_json:
         say(page)
         return
-    evidence = gather(checkpoint)
     results = [each.result.model_dump(mode="json") for each in evidence.evaluations]
     print_json({"page": str(page), "report": evidence.report.model_dump(mode="json"), "evaluations": results})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.formats.base import Format
 from hyocr_core.formats.bounds import THREE_BITS_OF_MANTISSA, Bound
-from hyocr_core.formats.compressed import NEEDED, UNPACKED, CompressedFormat
+from hyocr_core.formats.compressed import UNPACKED, CompressedFormat
 from hyocr_core.formats.ignored import Ignored
 from hyocr_core.formats.runtimes import TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Runtime, answer, in_vision
 from hyocr_core.formats.scaled import Activations, ScaledFormat, Weights, read_activations, write_activations

@@ -188,7 +188,8 @@ def _found(numbers: EvaluationRecord) -> Iterator[str]:
     """What it comes to."""
     if numbers.verdict is not None:
         yield markdown(numbers.verdict.text)
-        yield from (tr("**Warning**: {warning}.", warning=markdown(warning)) for warning in numbers.verdict.warnings)
+        for warning in numbers.verdict.warnings:
+            yield tr("**Warning**: {warning}.", warning=markdown(warning))
 
 
 def _measured(numbers: EvaluationRecord) -> Iterator[str]:
@@ -260,8 +261,8 @@ def _meaning(numbers: EvaluationRecord) -> str:
     if numbers.model.agreement is None:
         return sentences([told])
     nearness = tr(
-        "agreement and KL: next tokens that are the original's too, and how far the predictions are from its, along its "
-        "own answers"
+        "agreement and KL: next tokens that are the original's too, and how far the predictions are from its, along "
+        "its own answers"
     )
     return sentences([told + tr("; ") + nearness])
 

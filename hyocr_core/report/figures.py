@@ -70,11 +70,13 @@ def _spans(name: str, caption: str, rows: Sequence[Span], unit: str, *, zero: bo
     def paint(figure: Figure, _narrow: bool) -> None:
         plots.dots_and_intervals(figure, rows, unit, zero=zero)
 
-    said = listed(
-        tr("{label} {value} ({low} to {high})", label=row.label, value=row.text, low=f"{row.low:.2f}", high=f"{row.high:.2f}")
-        for row in rows
-    )
+    said = tr("; ").join(map(_span_in_words, rows))
     return draw(name, caption, f"{caption} {said}", paint, 62 + 48 * len(rows), plots.HALF)
+
+
+def _span_in_words(row: Span) -> str:
+    low, high = f"{row.low:.2f}", f"{row.high:.2f}"
+    return tr("{label} {value} ({low} to {high})", label=row.label, value=row.text, low=low, high=high)
 
 
 def blocks(facts: Sequence[BlockFacts], caption: str) -> Plot | None:
@@ -89,7 +91,8 @@ def blocks(facts: Sequence[BlockFacts], caption: str) -> Plot | None:
         plots.bars(figure, [_row(tower, members) for tower, members in towers.items()], tr("error, %"))
 
     worst = max(facts, key=lambda fact: fact.error)
-    said = tr("{caption} The largest is {error} in {block}.", caption=caption, error=relative(worst.error), block=worst.name)
+    error = relative(worst.error)
+    said = tr("{caption} The largest is {error} in {block}.", caption=caption, error=error, block=worst.name)
     return draw("blocks", caption, said, paint, 230 * len(towers))
 
 
@@ -122,7 +125,8 @@ def by_kind(name: str, caption: str, unit: str, facts: Iterable[LayerFacts], val
         plots.strips(figure, groups, unit, log=log)
 
     said = listed(f"{kind} {number(statistics.median(values))}" for kind, values, _ in groups)
-    return draw(name, caption, tr("{caption} Medians: {medians}.", caption=caption, medians=said), paint, 56 + 30 * len(groups), plots.HALF)
+    medians = tr("{caption} Medians: {medians}.", caption=caption, medians=said)
+    return draw(name, caption, medians, paint, 56 + 30 * len(groups), plots.HALF)
 
 
 def parts(evidence: Evidence) -> Plot | None:
@@ -155,7 +159,8 @@ def _choices(several: Several) -> Iterator[Choice]:
             continue
         low, high = (100 * bound for bound in row.cer_interval)
         looks = LOOKS["baseline" if row.kind == "baseline" else "model"]
-        yield Choice(row.name, row.weight_bytes / 1e6, 100 * row.cer, low, high, row.front, *looks)
+        name = tr("baseline") if row.kind == "baseline" else row.name
+        yield Choice(name, row.weight_bytes / 1e6, 100 * row.cer, low, high, row.front, *looks)
 
 
 def beside(several: Several) -> Plot:

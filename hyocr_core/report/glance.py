@@ -80,7 +80,8 @@ def worse(evidence: Evidence) -> Answer:
             now=percent(result.model.cer),
             interval=signed_span(compared.cer_difference_interval),
         )
-        return Answer(question, points(compared.cer_difference), tr("points of CER"), (rates, *details), _TONES[outcome])
+        difference, unit = points(compared.cer_difference), tr("points of CER")
+        return Answer(question, difference, unit, (rates, *details), _TONES[outcome])
     if compared is not None and compared.agreement is not None:
         return Answer(question, _agreed(compared), tr("of next tokens agree"), details)
     if compared is not None:

@@ -138,7 +138,8 @@ def _plots(evidence: Evidence, layers: Any, blocks: Any, several: Several | None
         "difference": figures.differences(evidence),
         "blocks": figures.blocks(blocks, tr(of_outputs if measured else of_layers, pages=pages)),
         "kinds": figures.by_kind(
-            "kinds", tr(of_kinds, pages=pages), tr("error, %"), layers, lambda layer: None if layer.error is None else 100 * layer.error, log=False,
+            "kinds", tr(of_kinds, pages=pages), tr("error, %"), layers,
+            lambda layer: None if layer.error is None else 100 * layer.error, log=False,
         ),
         "weights": figures.by_kind(
             "weights", tr("Largest absolute weight of every layer, before."), tr("largest weight"), layers,
@@ -149,8 +150,8 @@ def _plots(evidence: Evidence, layers: Any, blocks: Any, several: Several | None
             lambda layer: layer.input_max, log=True,
         ),
         "condition": figures.by_kind(
-            "condition", tr("Condition of the damped Hessian: how uneven a layer's inputs are."), tr("condition number"),
-            layers, lambda layer: layer.metrics.get("hessian_condition"), log=True,
+            "condition", tr("Condition of the damped Hessian: how uneven a layer's inputs are."),
+            tr("condition number"), layers, lambda layer: layer.metrics.get("hessian_condition"), log=True,
         ),
         "ratio": figures.by_kind(
             "ratio", tr("Share of the activations' scale that was moved into the weights."), tr("ratio"), layers,

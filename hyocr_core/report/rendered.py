@@ -42,7 +42,8 @@ def rendered(template: str, context: Mapping[str, Any]) -> str:
         "signed_span": numbers.signed_span,
         "size": numbers.size, "number": numbers.number, "seconds": numbers.seconds,
         "without_folders": text.without_folders, "model_name": text.checkpoint_name, "marked": text.marked,
-        "relative": numbers.relative, "times": numbers.times, "source_name": source_name, "told": text.told, "translated": tr, "errors": text.errors,
+        "relative": numbers.relative, "times": numbers.times, "source_name": source_name, "told": text.told,
+        "translated": tr, "errors": text.errors,
         "measured": numbers.measured, "measured_span": numbers.measured_span,
         "measured_difference": numbers.measured_difference,
     }  # fmt: skip

@@ -22,7 +22,6 @@ from hyocr_core.settings.shared import (
     RepetitionPenalty,
     Text,
 )
-
 from hyocr_core.wording import Language
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPO
 from tests.docs.pages import DOCS, FENCE, headings
 from tools import chinese_pages
 

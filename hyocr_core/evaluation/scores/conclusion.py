@@ -90,8 +90,8 @@ def _found(result: EvalResult) -> tuple[Outcome, str]:
     outcome = _outcome(compared.cer_difference_interval, changed)
     if not changed:
         same = compared.identical_pages == len(result.pages)
-        as_before = phrase("all {pages} read as before") if same else phrase("all {pages} have as many errors as before")
-        difference = tr(as_before, pages=count(pages, "page"))
+        read, erred = phrase("all {pages} read as before"), phrase("all {pages} have as many errors as before")
+        difference = tr(read if same else erred, pages=count(pages, "page"))
     else:
         interval = signed_span(compared.cer_difference_interval)
         difference = tr("{difference} (95 %: {interval})", difference=difference, interval=interval)
