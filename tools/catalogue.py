@@ -1,6 +1,6 @@
 """The catalogues of translated texts: gathers what the code and the templates say, and builds what is read at run time.
 
-python tools/catalogue.py     renews hyocr_core/locale/zh/LC_MESSAGES/hyocr.po and .mo; prints what has no translation
+python tools/catalogue.py     renews hyocr.po and hyocr.mo in hyocr_core/wording/locale; prints what has no translation
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from babel.messages.pofile import read_po, write_po
 
 REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "hyocr_core"
-FOLDER = PACKAGE / "locale/zh/LC_MESSAGES"
+FOLDER = PACKAGE / "wording/locale/zh/LC_MESSAGES"
 PO, MO = FOLDER / "hyocr.po", FOLDER / "hyocr.mo"
 
 KEYWORDS = {"tr": None, "phrase": None, "count": (2,)}

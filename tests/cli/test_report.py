@@ -91,5 +91,5 @@ def test_a_card_takes_the_place_of_no_file(folder: Path, tmp_path: Path) -> None
     mine.write_text("# 我的\n", encoding="utf-8")
     refused = run(folder, "--lang", "zh", "--card", mine)
     assert refused.exit_code == 2
-    assert "README_zh.md is there already" in str(refused.exception)
+    assert "README_zh.md is there already" in refused.output
     assert mine.read_text(encoding="utf-8") == "# 我的\n"
