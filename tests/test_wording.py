@@ -25,23 +25,10 @@ from hyocr_core.wording import listed, sentences, speaking, tr
 from tests.report import built
 from tools import catalogue
 
-NAMES = {
-    *("CER", "WER", "KL", "RTN", "GB", "MB", "min", "nat", "hyocr", "push", "Hessian", "HunyuanOCR", "dequant", "gptq"),
-    *(
-        "vLLM",
-        "CUDA",
-        "CPU",
-        "Transformers",
-        "transformers",
-        "pip",
-        "install",
-        "openai",
-        "model",
-        "layers",
-        "gptqmodel",
-        "optimum",
-    ),
-}
+NAMES = set(
+    "CER WER KL RTN GB MB min nat hyocr push Hessian HunyuanOCR dequant gptq vLLM CUDA CPU Transformers transformers pip "
+    "install openai model layers gptqmodel optimum".split()
+)
 """What is called so in Chinese too."""
 
 
@@ -215,7 +202,6 @@ def test_a_page_takes_the_place_of_one_in_another_language(tmp_path: Path) -> No
     folder = built.checkpoint(tmp_path / "gptq", built.quant_report(lang="zh"))
     assert "小了多少？" in write_page(folder).read_text(encoding="utf-8")
     assert "How much smaller?" in write_page(folder, lang="en").read_text(encoding="utf-8")
-    assert "小了多少？" in write_page(folder, lang="zh").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("result", evaluations()[:-1])
@@ -229,7 +215,7 @@ def test_the_verdict_is_said_in_whole_in_chinese(result: EvalResult) -> None:
 
 def test_values_are_no_markup_in_chinese_either(tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>\u202e{name}.jsonl"
-    folder = built.checkpoint(tmp_path / "gptq", None, built.evaluation(data=evil))
+    folder = built.checkpoint(tmp_path / "gptq", None, built.evaluation(data=evil, blocks=(), layers=()))
     html = write_page(folder, lang="zh").read_text(encoding="utf-8")
     assert "<img src=x" not in html
     assert "\u202e" not in html
