@@ -25,10 +25,11 @@ from hyocr_core.wording import listed, sentences, speaking, tr
 from tests.report import built
 from tools import catalogue
 
-NAMES = set(
-    "CER WER KL RTN GB MB min nat hyocr push Hessian HunyuanOCR dequant gptq vLLM CUDA CPU Transformers transformers pip "
-    "install openai model layers gptqmodel optimum".split()
-)
+NAMES = {
+    *("CER", "WER", "KL", "RTN", "GB", "MB", "min", "nat", "hyocr", "push", "Hessian", "HunyuanOCR", "dequant", "gptq"),
+    *("vLLM", "CUDA", "CPU", "Transformers", "transformers", "pip", "install", "openai", "model", "layers", "optimum"),
+    "gptqmodel",
+}
 """What is called so in Chinese too."""
 
 
