@@ -15,6 +15,8 @@ TWINS = [pytest.param(*pages, id=pages[0].stem) for pages in chinese_pages.twins
 SAME = ("hyocr", "FP8", "vLLM", "Transformers", "Python", "Python API", "JSONL")
 REFERENCE = re.compile(r"^::: ", re.MULTILINE)
 """What is made of docstrings stands on the English page alone, to which the Chinese one leads."""
+OTHERWISE = {"视觉塔": "视觉编码器", "就近取整": "最近舍入", "成对的": "配对", "偏好": "偏乐观"}
+"""Words that were there once, and what is said for them."""
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
@@ -65,6 +67,12 @@ def test_no_paragraph_is_english(english: Path, chinese: Path) -> None:
     shown = re.sub(r"`[^`]*`|<[^>]*>|\[[^]]*\]\([^)]*\)|https?://\S+", "", prose(chinese))
     left = [line for line in shown.splitlines() if not CHINESE.search(line) and re.search(r"(?:[a-z]{2,}\W+){5}", line)]
     assert not left, f"{chinese.name}: not translated: {left}"
+
+
+@pytest.mark.parametrize(("english", "chinese"), TWINS)
+def test_one_thing_has_one_name(english: Path, chinese: Path) -> None:
+    text = chinese.read_text(encoding="utf-8")
+    assert not (found := {word: better for word, better in OTHERWISE.items() if word in text}), found
 
 
 @pytest.mark.parametrize(("english", "chinese"), TWINS)
