@@ -15,7 +15,7 @@ TWINS = [pytest.param(*pages, id=pages[0].stem) for pages in chinese_pages.twins
 SAME = ("hyocr", "FP8", "vLLM", "Transformers", "Python", "Python API", "JSONL")
 REFERENCE = re.compile(r"^::: ", re.MULTILINE)
 """What is made of docstrings stands on the English page alone, to which the Chinese one leads."""
-OTHERWISE = {"视觉塔": "视觉编码器", "就近取整": "最近舍入", "成对的": "配对", "偏好": "偏乐观"}
+OTHERWISE = {"视觉塔": "视觉编码器", "就近取整": "最近舍入", "成对的 CER": "配对差值", "偏好": "偏乐观"}
 """Words that were there once, and what is said for them."""
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
