@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord, QuantReport
+from hyocr_core.evaluation.recorded.bench_record import save_bench
 from hyocr_core.evaluation.recorded.comparison import side_by_side
 from hyocr_core.evaluation.recorded.summary import summarize
 from hyocr_core.evaluation.scores.conclusion import conclude
@@ -20,9 +22,11 @@ from hyocr_core.evaluation.scores.numbers import count
 from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.report.card import model_card, record_numbers
 from hyocr_core.report.comparison_page import write_comparison_page
+from hyocr_core.report.kinds import kinds_of
 from hyocr_core.report.page import write_page
+from hyocr_core.report.plots import Plot
 from hyocr_core.wording import listed, sentences, speaking, tr
-from tests.report import built
+from tests.report import built, test_by_part, test_speed
 from tools import catalogue
 
 NAMES = {
@@ -155,6 +159,32 @@ def test_no_english_is_left_on_the_page(result: EvalResult | None, gate: GateRec
     assert html.startswith('<!doctype html>\n<html lang="zh">')
     evidence = [report] if result is None else [report, result]
     assert not english(Shown(html).texts, *evidence)
+
+
+def test_no_english_is_left_of_speed_parts_and_recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def draw(name: str, caption: str, label: str, *_: object) -> Plot:
+        return Plot(label, caption, Markup("<svg></svg>"), Markup("<svg></svg>"))
+
+    monkeypatch.setattr("hyocr_core.report.figures.draw", draw)
+    config = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}
+    unit = {"metric": "agreement", "bound": 0.98, "value": 0.93, "passed": False, "unit": "of next tokens"}
+    gate = GateRecord(accepted=False, figures=(GateFigure.model_validate(unit),))
+    report = built.quant_report(quantization_config=config, gate=gate)
+    lost = (
+        test_by_part.page("t.png", test_by_part.TABLE, "nothing", {"teds": 0.0}, {}),
+        test_by_part.page("f.png", r"$$\frac{a}{b}$$", "nothing", {"formula": 1.0}, {}),
+    )
+    result = test_by_part.evaluation(*lost)
+    folder = built.checkpoint(tmp_path / "gptq", report, result)
+    measured = test_speed.bench(test_speed.speed("gptq", 2.0, 2.1), test_speed.speed("HunyuanOCR", 1.0, 1.1))
+    save_bench(folder, measured)
+    html = write_page(folder, lang="zh").read_text(encoding="utf-8")
+    left = english(Shown(html).texts, report.model_copy(update={"gate": None}), result)
+    assert left <= {"GPU", "token", "agreement", *words(measured.model_dump_json())}, left
+    for said in ("快了多少？", "未读出", "首个 token 延迟", "（至少 0.98 的下一词元）", "逐部分比较"):
+        assert said in html, said
+    with speaking("zh"):
+        assert list(kinds_of(report)) == ["gptq：int4，每组 128 个，对称"]
 
 
 def test_no_english_is_left_on_the_page_of_several(tmp_path: Path) -> None:
