@@ -12,16 +12,17 @@ REPORT = "report"
 """Folder of a checkpoint that is no part of it: its page, and how it reads."""
 
 
-def check_output(path: Path, mark: bytes) -> None:
+def check_output(path: Path, *marks: bytes) -> None:
     """Raise OutputError unless a file may be written to `path`: a new or empty one, or one of hyocr's of the same kind.
 
     So no input of a run is ever replaced, and no file of a checkpoint; in a checkpoint a file may be new only in its
-    folder `report`. mark: what hyocr's files of this kind begin with. Tries to write beside it, and leaves nothing.
+    folder `report`. marks: one of them is what hyocr's files of this kind begin with. Tries to write beside it, and
+    leaves nothing.
     """
     target = expanded(path).resolve()
     try:
         if target.exists():
-            _check_replaceable(path, target, mark)
+            _check_replaceable(path, target, marks)
         _check_outside_of_checkpoints(path, target)
         trial = target.with_name(f".{target.name}.partial")
         trial.touch()
@@ -30,12 +31,12 @@ def check_output(path: Path, mark: bytes) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _check_replaceable(path: Path, target: Path, mark: bytes) -> None:
+def _check_replaceable(path: Path, target: Path, marks: tuple[bytes, ...]) -> None:
     if not target.is_file():
         raise OutputError(f"cannot write {path}: it is there and no file")
     with open_regular(target) as file:
-        begins = file.read(len(mark))
-    if begins and begins != mark:
+        begins = file.read(max(map(len, marks)))
+    if begins and not begins.startswith(marks):
         raise OutputError(f"cannot write {path}: hyocr did not write what is there; give a new file")
 
 

@@ -13,6 +13,7 @@ from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.errors import CheckpointError
 from hyocr_core.outside.json_text import read_object
+from hyocr_core.wording import Language, tr
 
 FILE_NAME = "hyocr_report.json"
 
@@ -187,6 +188,7 @@ class QuantReport(FrozenModel):
 
     schema_version: int = 2
     hyocr: str
+    lang: Language = Field("en", description="what the model card and the report page are written in")
     method: MethodRecord = Field(description="the one at work, of several the main one")
     further: tuple[MethodRecord, ...] = Field((), description="the other methods of a recipe")
     model: ModelRecord
@@ -242,11 +244,12 @@ def exceptions(fallbacks: Mapping[str, str], quantized: Collection[str]) -> Iter
     """Say what becomes of linears, name -> why, that options cannot hold; a line for all of one fate and reason."""
     members: dict[tuple[str, str], list[str]] = {}
     for name, why in fallbacks.items():
-        fate = "quantized with options of its own" if name in quantized else "left in full precision"
+        own = name in quantized
+        fate = tr("quantized with options of its own") if own else tr("left in full precision")
         members.setdefault((fate, why), []).append(name)
     for (fate, why), names in members.items():
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield f"{names[0]}{more}: {fate}: {why}"
+        more = tr("{names} and {count} more", names=names[0], count=len(names) - 1) if len(names) > 1 else names[0]
+        yield tr("{names}: {fate}: {why}", names=more, fate=fate, why=why)
 
 
 def read_report(folder: Path) -> QuantReport:

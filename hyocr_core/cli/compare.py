@@ -10,11 +10,19 @@ import click
 
 from hyocr_core.cli.common import print_json, print_sentences, print_table, say, stdout_width, tell
 from hyocr_core.errors import BadInputError
+from hyocr_core.wording import LANGUAGES, Language, speaking
 
 if TYPE_CHECKING:
     from hyocr_core.evaluation.recorded.comparison import Several
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def lang_option(command: Command) -> Command:
+    """`--lang`."""
+    return click.option(
+        "--lang", type=click.Choice(LANGUAGES), default="en", help="Language of the page: English or Chinese."
+    )(command)
 
 
 def csv_option(command: Command) -> Command:
@@ -32,8 +40,14 @@ def csv_option(command: Command) -> Command:
 @click.option(
     "--page", type=click.Path(path_type=Path, dir_okay=False), help="Draw it as an HTML page that needs nothing else."
 )
+@lang_option
 def compare(
-    checkpoints: tuple[Path, ...], cross_runtime: bool, as_json: bool, csv_file: Path | None, page: Path | None
+    checkpoints: tuple[Path, ...],
+    cross_runtime: bool,
+    as_json: bool,
+    csv_file: Path | None,
+    page: Path | None,
+    lang: Language,
 ) -> None:
     """Put several quantizations of one model beside each other, and say which one to take.
 
@@ -60,7 +74,9 @@ def compare(
     if csv_file is not None:
         write_comparison_csv(found, csv_file)
     if page is not None:
-        tell(f"page {write_comparison_page(found, page)}")
+        with speaking(lang):
+            told = side_by_side(checkpoints, cross_runtime=cross_runtime)
+            tell(f"page {write_comparison_page(told, page)}")
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:

@@ -149,9 +149,6 @@ def _record(folder: Path, result: EvalResult, records: Sequence[Record]) -> None
         save_eval_command,
         save_evaluation,
     )
-    from hyocr_core.evaluation.recorded.summary import summarize
-    from hyocr_core.pages.sources import source_name
-    from hyocr_core.report.card import record_numbers
     from hyocr_core.report.page import write_page
 
     save_evaluation(folder, result, records)
@@ -165,9 +162,22 @@ def _record(folder: Path, result: EvalResult, records: Sequence[Record]) -> None
     # Of another tool's checkpoint nobody knows how it was made, which is what card and page tell.
     if (folder / FILE_NAME).is_file():
         if shown:
-            record_numbers(folder, summarize(result, source_name(result.data)), result.gate)
+            _record_numbers(folder, result)
         written = write_page(folder)
     tell(f"report {written}")
+
+
+def _record_numbers(folder: Path, result: EvalResult) -> None:
+    from hyocr_core.checkpoint.quant_report import read_report
+    from hyocr_core.evaluation.recorded.summary import summarize
+    from hyocr_core.pages.sources import source_name
+    from hyocr_core.report.card import record_numbers
+    from hyocr_core.wording import speaking
+
+    data = source_name(result.data)
+    with speaking(read_report(folder).lang):
+        told = summarize(result, data)
+    record_numbers(folder, summarize(result, data), result.gate, told)
 
 
 def _print(result: EvalResult, *, as_json: bool) -> None:

@@ -25,6 +25,7 @@ from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.errors import ConfigError, one_line
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.run_file import merge_run_config
+from hyocr_core.wording import LANGUAGES
 
 if TYPE_CHECKING:
     from hyocr_core.checkpoint.quant_report import QuantReport
@@ -137,6 +138,7 @@ if TYPE_CHECKING:
     "--max-new-tokens", type=int, help="Most tokens of an answer then.  [default: the checkpoint's own, or 32768]"
 )
 @click.option("--keep-loops", is_flag=True, default=None, help="Let an answer that repeats itself go on to its limit.")
+@click.option("--lang", type=click.Choice(LANGUAGES), help="Language of the model card and the report.  [default: en]")
 @click.option("--keep", is_flag=True, default=None, help="Publish a checkpoint that fails its gate too; still exit 1.")
 @click.option(
     "--observe",

@@ -9,6 +9,7 @@ import click
 
 from hyocr_core.cli.common import print_json, say, tell
 from hyocr_core.cli.subjects import with_model
+from hyocr_core.wording import LANGUAGES, Language
 
 if TYPE_CHECKING:
     from hyocr_core.evaluation.recorded.evidence import Evidence
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="File to write.  [default: report/index.html in the checkpoint]",
 )
+@click.option("--lang", type=click.Choice(LANGUAGES), help="Language of the page.  [default: the model card's]")
+@click.option(
+    "--card",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the model card too, into this new file, such as README_zh.md with --lang zh.",
+)
 @click.option(
     "--json", "as_json", is_flag=True, help="Print where the page is, and what it tells of, as JSON on stdout."
 )
@@ -45,6 +52,8 @@ def report(
     evaluation: str | None,
     cross_runtime: bool,
     output: Path | None,
+    lang: Language | None,
+    card: Path | None,
     as_json: bool,
 ) -> None:
     """Write the report of a checkpoint: how much smaller, how much worse, where.
@@ -60,11 +69,17 @@ def report(
     """
     # Imported here, for a quick --help.
     from hyocr_core.evaluation.recorded.evidence import gather
+    from hyocr_core.report.card_again import check_card, write_card
     from hyocr_core.report.page import write_page
 
     checkpoint = Path(model)
-    page = write_page(checkpoint, others, output=output, cross_runtime=cross_runtime, chosen=evaluation)
+    if card is not None:
+        check_card(card)
+    page = write_page(checkpoint, others, output=output, cross_runtime=cross_runtime, chosen=evaluation, lang=lang)
     evidence = gather(checkpoint, evaluation)
+    if card is not None:
+        write_card(evidence, card, lang or evidence.report.lang)
+        tell(f"card {card}")
     if not as_json:
         _tell(evidence)
         say(page)

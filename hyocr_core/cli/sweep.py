@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from hyocr_core.cli.common import loading, print_json, stderr_console, tell
-from hyocr_core.cli.compare import csv_option, print_several
+from hyocr_core.cli.compare import csv_option, lang_option, print_several
 from hyocr_core.cli.methods import print_rows
 from hyocr_core.cli.subjects import resume_option
 from hyocr_core.contract.config import parse_config
 from hyocr_core.errors import RunError
 from hyocr_core.settings.run_file import load_yaml
+from hyocr_core.wording import Language, speaking
 
 if TYPE_CHECKING:
     from hyocr_core.run.sweep import Planned
@@ -29,7 +30,8 @@ PAGE = "index.html"
 @click.option("--dry-run", is_flag=True, help="List the runs, and which of them are there already; make none.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison, or the list, as JSON on stdout.")
 @csv_option
-def sweep(file: Path, resume: bool | None, dry_run: bool, as_json: bool, csv_file: Path | None) -> None:
+@lang_option
+def sweep(file: Path, resume: bool | None, dry_run: bool, as_json: bool, csv_file: Path | None, lang: Language) -> None:
     """Run a small grid of quantizations, and say which one to take.
 
     FILE is YAML. Every combination of an entry's grid is quantized into a folder of the output, and evaluated beside
@@ -79,7 +81,8 @@ def sweep(file: Path, resume: bool | None, dry_run: bool, as_json: bool, csv_fil
         compared = side_by_side(outcome.done)
         if csv_file is not None:
             write_comparison_csv(compared, csv_file)
-        tell(f"page {write_comparison_page(compared, config.output / PAGE)}")
+        with speaking(lang):
+            tell(f"page {write_comparison_page(side_by_side(outcome.done), config.output / PAGE)}")
         if as_json:
             print_json(compared.model_dump(mode="json") | {"failed": outcome.failed})
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from hyocr_core.contract.config import FrozenModel
+from hyocr_core.wording import phrase, tr
 
 
 class Decoding(FrozenModel):
@@ -22,6 +23,8 @@ class Decoding(FrozenModel):
     )
 
     def __str__(self) -> str:
-        penalty = "its own" if self.repetition_penalty is None else f"{self.repetition_penalty:g}"
-        loops = "stopped" if self.stop_loops else "kept"
-        return f"repetition penalty {penalty}, at most {self.max_new_tokens} new tokens, loops {loops}"
+        said = phrase("repetition penalty {penalty}, at most {tokens} new tokens, loops kept")
+        if self.stop_loops:
+            said = phrase("repetition penalty {penalty}, at most {tokens} new tokens, loops stopped")
+        penalty = tr("its own") if self.repetition_penalty is None else f"{self.repetition_penalty:g}"
+        return tr(said, penalty=penalty, tokens=self.max_new_tokens)

@@ -12,6 +12,7 @@ from hyocr_core.formats.gptqmodel import GptqmodelFormat
 from hyocr_core.formats.ignored import Ignored
 from hyocr_core.formats.integer import SIXTEEN_BIT_FIRST, groups_in_words, words, wrong_zeros
 from hyocr_core.formats.settings_read import group_size, name_list, one_of
+from hyocr_core.wording import listed, tr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +59,7 @@ class AwqFormat(GptqmodelFormat):
     @property
     def in_words(self) -> str:
         """Zero points are stored either way."""
-        return f"int{BITS}, {groups_in_words(self.group_size)}, zero points"
+        return listed([f"int{BITS}", groups_in_words(self.group_size), tr("zero points")])
 
     def pack(self, codes: Tensor, grid: Grid) -> dict[str, Tensor]:
         """Return qweight (K, N / 8) int32, qzeros (K / g, N / 8) int32, scales (K / g, N), all copies.

@@ -15,12 +15,13 @@ from hyocr_core.formats.base import Format
 from hyocr_core.formats.ignored import Ignored
 from hyocr_core.formats.rules import EVERY, PATTERN
 from hyocr_core.formats.settings_read import mapping, name_list, one_of, refusal
+from hyocr_core.wording import phrase
 
 METHOD = "compressed-tensors"
 MIXED = "mixed-precision"
 """What `format` says of a checkpoint whose groups have several."""
-NEEDED = "needs the package compressed-tensors"
-UNPACKED = f"{NEEDED}, and CompressedTensorsConfig(dequantize=True)"
+NEEDED = phrase("needs the package compressed-tensors")
+UNPACKED = phrase("needs the package compressed-tensors, and CompressedTensorsConfig(dequantize=True)")
 
 
 class CompressedFormat(Format):

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.formats.base import Format
 from hyocr_core.formats.bounds import THREE_BITS_OF_MANTISSA, Bound
-from hyocr_core.formats.compressed import NEEDED, UNPACKED, CompressedFormat
+from hyocr_core.formats.compressed import UNPACKED, CompressedFormat
 from hyocr_core.formats.ignored import Ignored
 from hyocr_core.formats.runtimes import TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Runtime, answer, in_vision
 from hyocr_core.formats.scaled import Activations, ScaledFormat, Weights, read_activations, write_activations
 from hyocr_core.formats.settings_read import name_list, one_of
+from hyocr_core.wording import phrase
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ONE_SCALE = "its CPU build lacks static_scaled_fp8_quant, which one scale per weight needs"
+BF16_SCALES = phrase("needs the package compressed-tensors, and scales stored in bfloat16")
+ONE_SCALE = phrase("its CPU build lacks static_scaled_fp8_quant, which one scale per weight needs")
 
 
 class _Fp8(ScaledFormat):
@@ -98,7 +100,7 @@ class Fp8Format(_Fp8):
 
     def runtimes(self, shapes: Mapping[str, tuple[int, int]]) -> Iterable[Runtime]:  # noqa: ARG002
         """Say of each runtime whether it loads it."""
-        refusal = "its fp8 has no static scales and none per weight"
+        refusal = phrase("its fp8 has no static scales and none per weight")
         return Runtime(VLLM_CPU, "no", ONE_SCALE), Runtime(VLLM_CUDA, "yes"), Runtime(TRANSFORMERS, "no", refusal)
 
     @property
@@ -156,7 +158,7 @@ class CompressedFp8Format(_Fp8, CompressedFormat):
 
     def runtimes(self, shapes: Mapping[str, tuple[int, int]]) -> Iterable[Runtime]:
         """Say of each runtime whether it loads it."""
-        why = UNPACKED if self.must_unpack(shapes) else f"{NEEDED}, and scales stored in bfloat16"
+        why = UNPACKED if self.must_unpack(shapes) else BF16_SCALES
         return answer(VLLM_CPU, self._cpu_refusal), Runtime(VLLM_CUDA, "yes"), Runtime(TRANSFORMERS, "yes", why)
 
     def must_unpack(self, shapes: Mapping[str, tuple[int, int]]) -> bool:
@@ -168,5 +170,5 @@ class CompressedFp8Format(_Fp8, CompressedFormat):
         if not self.per_channel:
             return ONE_SCALE
         if self.activations == "static":
-            return "its CPU matmul takes no static activations with a scale per output channel"
+            return phrase("its CPU matmul takes no static activations with a scale per output channel")
         return None

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from hyocr_core.contract.types import QuantizedNames
 from hyocr_core.errors import CheckpointError
 from hyocr_core.formats.base import Format, TensorLayout
-from hyocr_core.formats.gptqmodel import NEEDED, GptqmodelFormat
+from hyocr_core.formats.gptqmodel import NOT_TRIED, GptqmodelFormat
 from hyocr_core.formats.ignored import Ignored
 from hyocr_core.formats.integer import BITS, SIXTEEN_BIT_FIRST, words, wrong_zeros
 from hyocr_core.formats.rules import PATTERN, Rule
 from hyocr_core.formats.runtimes import TRANSFORMERS, Runtime
 from hyocr_core.formats.settings_read import check_pattern, group_size, mapping, one_of
+from hyocr_core.wording import phrase
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -167,13 +168,13 @@ class GptqFormat(GptqmodelFormat):
     @property
     def _vllm_refusal(self) -> str | None:
         if not self.sym:
-            return "its gptq has no zero points (sym: false)"
+            return phrase("its gptq has no zero points (sym: false)")
         if self.desc_act and self.group_size != -1:
-            return "it drops g_idx, and desc_act announces permuted groups"
+            return phrase("it drops g_idx, and desc_act announces permuted groups")
         return super()._vllm_refusal
 
     @property
     def _transformers(self) -> Runtime:
         if self.desc_act or not self.sym:
-            return Runtime(TRANSFORMERS, "unsure", f"not tried; {NEEDED}")
+            return Runtime(TRANSFORMERS, "unsure", NOT_TRIED)
         return super()._transformers

@@ -7,8 +7,10 @@ from typing import ClassVar
 
 from hyocr_core.formats.integer import IntegerFormat
 from hyocr_core.formats.runtimes import TRANSFORMERS, Runtime
+from hyocr_core.wording import phrase, tr
 
-NEEDED = "needs the packages gptqmodel and optimum"
+NEEDED = phrase("needs the packages gptqmodel and optimum")
+NOT_TRIED = phrase("not tried; needs the packages gptqmodel and optimum")
 VLLM_GROUPS = (-1, 32, 64, 128)
 
 
@@ -30,11 +32,11 @@ class GptqmodelFormat(IntegerFormat):
     @property
     def _vllm_refusal(self) -> str | None:
         if self.group_size not in VLLM_GROUPS:
-            return f"group_size {self.group_size}; it takes -1, 32, 64 and 128"
+            return tr("group_size {size}; it takes -1, 32, 64 and 128", size=self.group_size)
         return None
 
     @property
     def _transformers(self) -> Runtime:
         if self.group_size not in VLLM_GROUPS:
-            return Runtime(TRANSFORMERS, "unsure", f"not tried; {NEEDED}")
+            return Runtime(TRANSFORMERS, "unsure", NOT_TRIED)
         return Runtime(TRANSFORMERS, "yes", NEEDED)

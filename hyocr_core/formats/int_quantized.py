@@ -14,6 +14,7 @@ from hyocr_core.formats.bounds import EIGHT_BITS, ONE_STEP, Bound
 from hyocr_core.formats.compressed import NEEDED, UNPACKED, CompressedFormat
 from hyocr_core.formats.runtimes import MERGER, TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Runtime, answer, in_vision
 from hyocr_core.formats.scaled import Activations, ScaledFormat, Weights, read_activations, write_activations
+from hyocr_core.wording import phrase
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +89,8 @@ class IntQuantizedFormat(ScaledFormat, CompressedFormat):
     def runtimes(self, shapes: Mapping[str, tuple[int, int]]) -> Iterable[Runtime]:
         """Say of each runtime whether it loads it."""
         why = UNPACKED if self.must_unpack(shapes) else NEEDED
-        refusal = None if set(MERGER).isdisjoint(shapes) else "its matmul refuses the strided input of the patch merger"
+        merges = not set(MERGER).isdisjoint(shapes)
+        refusal = phrase("its matmul refuses the strided input of the patch merger") if merges else None
         return answer(VLLM_CPU, refusal), Runtime(VLLM_CUDA, "yes"), Runtime(TRANSFORMERS, "yes", why)
 
     def must_unpack(self, shapes: Mapping[str, tuple[int, int]]) -> bool:

@@ -11,6 +11,7 @@ from hyocr_core.formats.base import Format
 from hyocr_core.formats.bounds import EIGHT_BITS, FOUR_BITS, Bound
 from hyocr_core.formats.levels import Levels
 from hyocr_core.formats.runtimes import VLLM_CPU, VLLM_CUDA, Runtime, answer, cpu_refusal
+from hyocr_core.wording import listed, tr
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,8 @@ class IntegerFormat(Format):
     @property
     def in_words(self) -> str:
         """Bits, groups and zero points."""
-        return f"int{self.bits}, {groups_in_words(self.group_size)}, {'symmetric' if self.sym else 'zero points'}"
+        zeros = tr("symmetric") if self.sym else tr("zero points")
+        return listed([f"int{self.bits}", groups_in_words(self.group_size), zeros])
 
     @abstractmethod
     def pack(self, codes: Tensor, grid: Grid) -> dict[str, Tensor]:
@@ -116,7 +118,7 @@ class IntegerFormat(Format):
 
 def groups_in_words(size: int) -> str:
     """What shares a scale."""
-    return "per output channel" if size == -1 else f"groups of {size}"
+    return tr("per output channel") if size == -1 else tr("groups of {size}", size=size)
 
 
 def wrong_zeros(zeros: Tensor, bits: int, because: str) -> Iterator[str]:

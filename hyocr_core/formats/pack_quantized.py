@@ -11,6 +11,7 @@ from hyocr_core.formats.compressed import NEEDED, UNPACKED, CompressedFormat
 from hyocr_core.formats.integer import BITS, SIXTEEN_BIT_FIRST, IntegerFormat, words
 from hyocr_core.formats.runtimes import TRANSFORMERS, Runtime, in_vision
 from hyocr_core.formats.settings_read import group_size, mapping, one_of
+from hyocr_core.wording import phrase
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,13 +154,13 @@ class PackQuantizedFormat(IntegerFormat, CompressedFormat):
     @property
     def _vllm_refusal(self) -> str | None:
         if self.permuted:
-            return "it takes no permuted groups (actorder: group)"
+            return phrase("it takes no permuted groups (actorder: group)")
         if self.bits == 8 and not self.sym:
-            return "it has no zero points with 8 bits"
+            return phrase("it has no zero points with 8 bits")
         return None
 
     @property
     def _transformers(self) -> Runtime:
         if self.permuted or (self.bits == 8 and not self.sym):
-            return Runtime(TRANSFORMERS, "unsure", f"not tried; {NEEDED}")
+            return Runtime(TRANSFORMERS, "unsure", phrase("not tried; needs the package compressed-tensors"))
         return Runtime(TRANSFORMERS, "yes", NEEDED)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hyocr_core.formats.shapes import MISREAD
+from hyocr_core.wording import phrase, tr
 
 VLLM_CPU, VLLM_CUDA, TRANSFORMERS = "vLLM CPU", "vLLM CUDA", "Transformers"
 LLAMA_CPP = "llama.cpp"
@@ -39,7 +40,7 @@ def answer(name: str, refusal: str | None) -> Runtime:
 
 def unknown(config: Mapping[str, Any]) -> list[Runtime]:
     """What is said of a checkpoint with a quantization_config that hyocr does not read."""
-    why = f"hyocr does not know this kind of {config.get('quant_method')} checkpoint"
+    why = tr("hyocr does not know this kind of {method} checkpoint", method=config.get("quant_method"))
     return [Runtime(name, "unsure", why) for name in (VLLM_CPU, VLLM_CUDA, TRANSFORMERS)]
 
 
@@ -54,12 +55,17 @@ def together(parts: Iterable[Iterable[Runtime]]) -> list[Runtime]:
 def cpu_refusal(bits: int, shapes: Shapes) -> str | None:
     """Why vLLM on the CPU does not load packed integers of so many bits; None if it does."""
     if bits == 8:
-        return "the CPU build has no kernel for 8-bit integers"
+        return phrase("the CPU build has no kernel for 8-bit integers")
     if not set(MERGER).isdisjoint(shapes):
-        return "its integer kernels misread the strided input of the patch merger's mlp"
+        return phrase("its integer kernels misread the strided input of the patch merger's mlp")
     for name, shape in shapes.items():
         if any(size % CPU_MULTIPLE for size in shape):
-            return f"{name} is {shape[0]}x{shape[1]}; the CPU kernels want multiples of {CPU_MULTIPLE}, `ignore` it"
+            return tr(
+                "{name} is {shape}; the CPU kernels want multiples of {multiple}, `ignore` it",
+                name=name,
+                shape=f"{shape[0]}x{shape[1]}",
+                multiple=CPU_MULTIPLE,
+            )
     return None
 
 

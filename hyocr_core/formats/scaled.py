@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from hyocr_core.formats.base import Format, TensorLayout
 from hyocr_core.formats.levels import Levels
 from hyocr_core.formats.settings_read import mapping, one_of
+from hyocr_core.wording import listed, phrase, tr
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 Activations = Literal["static", "dynamic"]
 Weights = Literal["tensor", "channel"]
+_ACTIVATIONS: Mapping[Activations, str] = {
+    "static": phrase("static activations"),
+    "dynamic": phrase("dynamic activations"),
+}
 
 SCALE_DTYPES = ("bfloat16", "float32", "float16")
 
@@ -88,8 +93,8 @@ class ScaledFormat(Format):
     @property
     def in_words(self) -> str:
         """Kind, scales and activations."""
-        scales = "scale per output channel" if self.per_channel else "one scale"
-        return f"{self.kind}, {scales}, {self.activations} activations"
+        scales = tr("scale per output channel") if self.per_channel else tr("one scale")
+        return listed([self.kind, scales, tr(_ACTIVATIONS[self.activations])])
 
     def layout(self, shape: tuple[int, int]) -> dict[str, TensorLayout]:
         """Local name -> layout of every tensor of a linear of `shape` (N, K)."""

@@ -7,26 +7,29 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 from hyocr_core.formats.base import Format
-from hyocr_core.formats.compressed import METHOD, NEEDED, CompressedFormat, read_groups
+from hyocr_core.formats.compressed import METHOD, CompressedFormat, read_groups
 from hyocr_core.formats.ignored import Ignored
 from hyocr_core.formats.rules import EVERY, Rule, first_match
 from hyocr_core.formats.runtimes import TRANSFORMERS, Runtime, Shapes, together
 from hyocr_core.formats.settings_read import refusal
+from hyocr_core.wording import phrase
 
 Spellings: TypeAlias = Callable[[str], Iterable[str]]
 """The names that a linear with this one has, on disk and in memory."""
 
-FUSED = (
+FUSED = phrase(
     "it looks fused layers up by their class or by their fused name, and so may take another rule of config.json for "
     "them than their parts have"
 )
 
-ONE_GROUP = (
+ONE_GROUP = phrase(
     "it has to unpack zero points as it loads them, and takes the first config group for all layers; use symmetric "
     "integers"
 )
 
-ONCE_LOADED = f"{NEEDED}, and model.hf_quantizer.compressor.decompress_model(model) once it is loaded"
+ONCE_LOADED = phrase(
+    "needs the package compressed-tensors, and model.hf_quantizer.compressor.decompress_model(model) once it is loaded"
+)
 
 Unpacking: TypeAlias = Literal["on first use", "as it loads", "once loaded"]
 """When compressed-tensors unpacks a checkpoint in Transformers: by itself, or because it is told to."""

@@ -12,6 +12,7 @@ from hyocr_core.formats.cache import split_name
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import open_weights
 from hyocr_core.models.spelling import BLOCKS, EMBEDDING, VISION
+from hyocr_core.wording import phrase
 
 HEAD = "lm_head"
 
@@ -19,11 +20,11 @@ HEAD = "lm_head"
 def parts(model: HunYuanVL) -> dict[str, set[str]]:
     """decoder, vision, embeddings (a head of its own included) and rest -> on-disk names of full-precision tensors."""
     named = {
-        "decoder": set(model.tensors_below(BLOCKS).values()),
-        "vision": set(model.tensors_below(VISION).values()),
-        "embeddings": {name for path in (EMBEDDING, HEAD) for name in model.tensors_below(path).values()},
+        phrase("decoder"): set(model.tensors_below(BLOCKS).values()),
+        phrase("vision"): set(model.tensors_below(VISION).values()),
+        phrase("embeddings"): {name for path in (EMBEDDING, HEAD) for name in model.tensors_below(path).values()},
     }
-    return named | {"rest": set(model.reader.tensors).difference(*named.values())}
+    return named | {phrase("rest"): set(model.reader.tensors).difference(*named.values())}
 
 
 def part_bytes(model: HunYuanVL, stored: Mapping[str, TensorInfo]) -> dict[str, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal
 
+from hyocr_core.wording import phrase
+
 MODEL_TYPE = "hunyuan_vl"
 VISION = "model.vision_tower"
 BLOCKS = "model.language_model.layers"
@@ -36,7 +38,7 @@ def spellings(module: str) -> tuple[str, str]:
 
 def tower_of(module: str) -> Tower:
     """Where a block or a linear is, by either of its names."""
-    return "vision tower" if memory_name(f"{module}.weight").startswith(f"{VISION}.") else "decoder"
+    return phrase("vision tower") if memory_name(f"{module}.weight").startswith(f"{VISION}.") else phrase("decoder")
 
 
 @cache

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from huggingface_hub import ModelCard, ModelCardData
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.checkpoint.hub_name import MODELSCOPE, page_of
 from hyocr_core.checkpoint.quant_report import FILE_NAME as REPORT_NAME
-from hyocr_core.checkpoint.quant_report import EvaluationRecord, GateRecord, QuantReport, ScoreRecord, read_report
+from hyocr_core.checkpoint.quant_report import (
+    EvaluationRecord,
+    GateRecord,
+    MethodRecord,
+    QuantReport,
+    ScoreRecord,
+    read_report,
+)
 from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.scores.gate import failures
 from hyocr_core.evaluation.scores.numbers import (
@@ -30,6 +38,7 @@ from hyocr_core.evaluation.scores.numbers import (
     span,
 )
 from hyocr_core.formats import TRANSFORMERS
+from hyocr_core.formats.runtimes import Answer
 from hyocr_core.models.known_formats import known_formats, known_runtimes
 from hyocr_core.outside.aliases import check_aliases
 from hyocr_core.outside.regular import read_text
@@ -37,22 +46,29 @@ from hyocr_core.report.example_requests import with_curl, with_openai
 from hyocr_core.report.kinds import kinds_of
 from hyocr_core.report.text import told
 from hyocr_core.shown import code, markdown, message, visible
+from hyocr_core.wording import listed, phrase, sentences, speaking, tr
 
 FILE_NAME = "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag")
 """What the card of the base model says of every copy of it."""
 
-ACCURACY = re.compile(r"(?<=^## Accuracy\n\n).*?(?=\n\n## |\Z)", re.DOTALL | re.MULTILINE)
+ACCURACY = phrase("Accuracy")
+"""The heading of what an evaluation found."""
 
 RUNTIMES = {
     "transformers": "Transformers",
-    "dequant": "Transformers on the unpacked weights, quantized activations emulated",
+    "dequant": phrase("Transformers on the unpacked weights, quantized activations emulated"),
     "vllm": "vLLM",
-    "endpoint": "a server",
+    "endpoint": phrase("a server"),
 }
 
-OF_FORWARDS: Mapping[Forward, str] = {"reference": "the reference's", "transformers": "Transformers'"}
+OF_FORWARDS: Mapping[Forward, str] = {
+    "reference": phrase("the reference's"),
+    "transformers": phrase("Transformers'"),
+}
+
+LOADS: Mapping[Answer, str] = {"yes": phrase("yes"), "no": phrase("no"), "unsure": phrase("unsure")}
 
 LOAD = """\
 from transformers import {imports}
@@ -71,11 +87,24 @@ def model_card(
     penalty: float,
     from_hub: bool,
 ) -> str:
-    """Return the text of the checkpoint's README.md.
+    """Return the text of the checkpoint's README.md, in the language of the report.
 
     name: of the checkpoint's folder. base_card: the base model's own card, if there is one. penalty: the repetition
     penalty to ask for. from_hub: the base model is named by its hub id.
     """
+    with speaking(report.lang):
+        return _model_card(report, name, quantization_config, base_card, penalty, from_hub=from_hub)
+
+
+def _model_card(
+    report: QuantReport,
+    name: str,
+    quantization_config: Mapping[str, Any],
+    base_card: Path,
+    penalty: float,
+    *,
+    from_hub: bool,
+) -> str:
     source, shown = report.model.source, message(name)
     # The hub knows models of its own only.
     base_model = source if from_hub and not source.startswith(MODELSCOPE) else None
@@ -90,20 +119,24 @@ def model_card(
     card = ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
+        tr=tr,
         words=markdown,
         code=code,
+        loads=LOADS,
         name=name,
         quoted_name=shlex.quote(shown),
         base_link=f"[{markdown(report.model.name)}]({page_of(source)})" if from_hub else markdown(source),
         report=report,
-        forward=report.calibration and OF_FORWARDS[report.calibration.forward],
+        forward=report.calibration and tr(OF_FORWARDS[report.calibration.forward]),
         quant_method=quantization_config["quant_method"],
         before=size(report.weight_bytes_before),
         after=size(report.weight_bytes_after),
         ratio=f"{report.weight_bytes_before / report.weight_bytes_after:.2f}",
         asked=report.calibration and markdown(_scaled(report.calibration.max_pixels) + told(report.calibration)),
+        methods=reduce(_and, map(_method, report.methods)),
         options={method.name: json.dumps(method.config, indent=2) for method in report.methods},
         kinds=kinds_of(report),
+        accuracy_heading=tr(ACCURACY),
         accuracy=_accuracy(report, name),
         runtimes=known_runtimes(quantization_config, _shapes(report)),
         gguf=[shlex.quote(message(file)) for file in gguf],
@@ -117,13 +150,18 @@ def model_card(
 
 def with_numbers(card: str, report: QuantReport, name: str) -> str:
     """Return a card with what `report` says of accuracy; one without the heading is left as it is."""
-    return ACCURACY.sub(lambda _found: _accuracy(report, name), card, count=1)
+    with speaking(report.lang):
+        section = re.compile(rf"(?<=^## {tr(ACCURACY)}\n\n).*?(?=\n\n## |\Z)", re.DOTALL | re.MULTILINE)
+        return section.sub(lambda _found: _accuracy(report, name), card, count=1)
 
 
-def record_numbers(folder: Path, evaluation: EvaluationRecord, gate: GateRecord | None) -> None:
+def record_numbers(
+    folder: Path, evaluation: EvaluationRecord, gate: GateRecord | None, spoken: EvaluationRecord | None = None
+) -> None:
     """Put an evaluation into the report and the card of a checkpoint that hyocr wrote, in the place of an older one.
 
-    gate: None leaves the verdict that is there, so that what was not accepted stays so until it is.
+    gate: None leaves the verdict that is there, so that what was not accepted stays so until it is. spoken: the
+    evaluation in the language of the card, where that is another.
     The rest of the card, which its owner may have edited, stays. Raises CheckpointError for a folder without a report,
     RunError when it cannot be written.
     """
@@ -132,7 +170,8 @@ def record_numbers(folder: Path, evaluation: EvaluationRecord, gate: GateRecord 
     texts = {REPORT_NAME: report.model_dump_json(indent=2) + "\n"}
     card = folder / FILE_NAME
     if card.is_file():
-        texts[FILE_NAME] = with_numbers(read_text(card), report, folder.resolve().name)
+        told = report.model_copy(update={"evaluation": spoken or evaluation})
+        texts[FILE_NAME] = with_numbers(read_text(card), told, folder.resolve().name)
     for name, text in texts.items():
         with writing(folder / name), replacing(folder / name) as partial:
             save_bytes(partial, text.encode())
@@ -158,6 +197,15 @@ def _is_text(value: object) -> bool:
     return all(isinstance(text, str) and visible(text) == text for text in texts)
 
 
+def _method(method: MethodRecord) -> str:
+    distribution = f"{markdown(method.distribution)} {markdown(method.version)}"
+    return tr("{method} ({distribution})", method=code(method.name), distribution=distribution)
+
+
+def _and(some: str, one: str) -> str:
+    return tr("{some} and {one}", some=some, one=one)
+
+
 def _shapes(report: QuantReport) -> dict[str, tuple[int, int]]:
     return {layer.name: layer.shape for layer in report.layers}
 
@@ -172,9 +220,9 @@ def _gguf(report: QuantReport) -> list[str]:
 def _accuracy(report: QuantReport, name: str) -> str:
     own, base = shlex.quote(message(name)), shlex.quote(message(report.model.typed))
     measure = f"hyocr eval {own} --data your-pages/ --baseline {base}"
-    own = f"On your own pages, where the folder {code(name)} lies:\n\n```sh\n{measure}\n```"
+    own = tr("On your own pages, where the folder {name} lies:", name=code(name)) + f"\n\n```sh\n{measure}\n```"
     if report.evaluation is None:
-        return f"Not measured yet. {own}"
+        return tr("Not measured yet. ") + own
     return "\n\n".join([*_found(report.evaluation), *_measured(report.evaluation), *_gate(report), own])
 
 
@@ -182,41 +230,54 @@ def _found(numbers: EvaluationRecord) -> Iterator[str]:
     """What it comes to."""
     if numbers.verdict is not None:
         yield markdown(numbers.verdict.text)
-        yield from (f"**Warning**: {markdown(warning)}." for warning in numbers.verdict.warnings)
+        for warning in numbers.verdict.warnings:
+            yield tr("**Warning**: {warning}.", warning=markdown(warning))
 
 
 def _measured(numbers: EvaluationRecord) -> Iterator[str]:
     """A sentence on how, a table of what, a sentence on the difference. No times: the card is the same each run."""
-    pages = f"{numbers.pages} pages of {markdown(numbers.data)}{_scaled(numbers.max_pixels)}{markdown(told(numbers))}"
-    yield f"{pages}, read greedily ({numbers.decoding}, seed {numbers.seed}, device {numbers.device}):"
-    rows = {"original": numbers.baseline, RTN: numbers.rounded, "this checkpoint": numbers.model}
+    yield tr(
+        "{pages} pages of {source}{told}, read greedily ({decoding}, seed {seed}, device {device}):",
+        pages=numbers.pages,
+        source=markdown(numbers.data),
+        told=_scaled(numbers.max_pixels) + markdown(told(numbers)),
+        decoding=numbers.decoding,
+        seed=numbers.seed,
+        device=numbers.device,
+    )
+    rows = {
+        tr("original"): numbers.baseline,
+        tr(RTN): numbers.rounded,
+        tr("this checkpoint"): numbers.model,
+    }
     found = {label: score for label, score in rows.items() if score is not None}
-    titles = [markdown(metric.title) for metric in numbers.metrics.values()]
-    head = ("", "CER", "95 % interval", "agreement", "KL", "loops", *titles, "weights")
+    titles = [markdown(tr(metric.title)) for metric in numbers.metrics.values()]
+    head = ("", "CER", tr("95 % interval"), tr("agreement"), "KL", tr("loops"), *titles, tr("weights"))
     lines = [head, ["---"] * len(head), *([label, *_cells(score, numbers)] for label, score in found.items())]
     yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
     if numbers.cer_difference is not None:
-        yield (
-            f"The CER is {points(numbers.cer_difference)} points from the original's "
-            f"(95 % interval, page by page: {signed_span(numbers.cer_difference_interval)})."
+        yield tr(
+            "The CER is {points} points from the original's (95 % interval, page by page: {interval}).",
+            points=points(numbers.cer_difference),
+            interval=signed_span(numbers.cer_difference_interval),
         )
     yield from _by_part(numbers)
-    yield f"Runtime: {_runtimes(found)}. {_meaning(numbers)}"
+    yield tr("Runtime: {runtimes}. {meaning}", runtimes=_runtimes(found), meaning=_meaning(numbers))
 
 
 def _by_part(numbers: EvaluationRecord) -> Iterator[str]:
     """How far the further metrics are from the original's."""
     found = [
-        markdown(f"{metric.title} {apart(numbers.differences[name], metric.unit)}")
+        markdown(f"{tr(metric.title)} {apart(numbers.differences[name], metric.unit)}")
         for name, metric in numbers.metrics.items()
         if name in numbers.differences
     ]
     if found:
-        yield f"Less the original's (95 % interval, page by page): {'; '.join(found)}."
+        yield tr("Less the original's (95 % interval, page by page): {parts}.", parts=tr("; ").join(found))
 
 
 def _scaled(max_pixels: int | None) -> str:
-    return "" if max_pixels is None else f", scaled down to {max_pixels:,} pixels"
+    return "" if max_pixels is None else tr(", scaled down to {pixels} pixels", pixels=f"{max_pixels:,}")
 
 
 def _cells(score: ScoreRecord, numbers: EvaluationRecord) -> Iterator[str]:
@@ -237,30 +298,38 @@ def _runtimes(found: Mapping[str, ScoreRecord]) -> str:
         by_runtime.setdefault(_runtime(score), []).append(label)
     if len(by_runtime) == 1:
         return next(iter(by_runtime))
-    return "; ".join(f"{runtime} ({', '.join(labels)})" for runtime, labels in by_runtime.items())
+    return tr("; ").join(
+        tr("{runtime} ({labels})", runtime=runtime, labels=listed(labels)) for runtime, labels in by_runtime.items()
+    )
 
 
 def _runtime(score: ScoreRecord) -> str:
-    name = RUNTIMES.get(score.runtime, markdown(score.runtime))
-    return name if score.forward is None else f"{name}, {OF_FORWARDS[score.forward]} forward"
+    name = tr(RUNTIMES.get(score.runtime, markdown(score.runtime)))
+    if score.forward is None:
+        return name
+    return tr("{runtime}, {whose} forward", runtime=name, whose=tr(OF_FORWARDS[score.forward]))
 
 
 def _meaning(numbers: EvaluationRecord) -> str:
-    told = "CER: character error rate; loops: pages that end in a repetition loop"
+    told = tr("CER: character error rate; loops: pages that end in a repetition loop")
     if numbers.model.agreement is None:
-        return f"{told}."
-    return (
-        f"{told}; agreement and KL: next tokens that are the original's too, and how far the predictions are from its, "
-        "along its own answers."
+        return sentences([told])
+    nearness = tr(
+        "agreement and KL: next tokens that are the original's too, and how far the predictions are from its, along "
+        "its own answers"
     )
+    return sentences([told + tr("; ") + nearness])
 
 
 def _gate(report: QuantReport) -> Iterator[str]:
     if report.gate is None:
         return
     asked = ",".join(f"{figure.metric}={figure.bound:g}" for figure in report.gate.figures)
-    verdict = "held" if report.gate.accepted else f"**not held**: {markdown(failures(report.gate))}"
-    yield f"Gate {code(asked)}: {verdict}."
+    if report.gate.accepted:
+        yield tr("Gate {bounds}: held.", bounds=code(asked))
+    else:
+        failed = markdown(failures(report.gate))
+        yield tr("Gate {bounds}: **not held**: {failures}.", bounds=code(asked), failures=failed)
 
 
 def _snippet(name: str, quantization_config: Mapping[str, Any], report: QuantReport) -> str | None:

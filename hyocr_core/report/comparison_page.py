@@ -8,16 +8,16 @@ from hyocr_core._version import __version__
 from hyocr_core.checkpoint.output_file import check_output
 from hyocr_core.evaluation.recorded.comparison import Several
 from hyocr_core.report import figures
-from hyocr_core.report.rendered import MARK, rendered, save_page
+from hyocr_core.report.rendered import MARKS, rendered, save_page
 
 
 def check_comparison_page(path: Path) -> None:
     """Raise OutputError if something else lies there, or nothing can be written."""
-    check_output(path, MARK)
+    check_output(path, *MARKS)
 
 
 def write_comparison_page(several: Several, path: Path) -> Path:
-    """Write the page, which shows no page that was read; return where it is.
+    """Write the page, which shows no page that was read, in the language that is spoken; return where it is.
 
     Raises OutputError as `check_comparison_page`, RunError when it cannot be written.
     """

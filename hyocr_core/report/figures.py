@@ -16,6 +16,7 @@ from hyocr_core.report import plots
 from hyocr_core.report.curves import Line, lines
 from hyocr_core.report.facts import BlockFacts, LayerFacts
 from hyocr_core.report.plots import Choice, Plot, Row, Span, draw
+from hyocr_core.wording import listed, tr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ LOOKS = {"baseline": (plots.BASELINE, "s"), "rounded": (plots.ROUNDED, "D"), "mo
 
 def labels(evidence: Evidence) -> dict[str, str]:
     """How the page calls the checkpoints of an evaluation."""
-    return {"baseline": "baseline", "rounded": RTN, "model": evidence.report.title}
+    return {"baseline": tr("baseline"), "rounded": tr(RTN), "model": evidence.report.title}
 
 
 def scores(result: EvalResult) -> dict[str, ModelScore]:
@@ -46,7 +47,7 @@ def error_rates(evidence: Evidence) -> Plot | None:
             rows.append(Span(labels(evidence)[name], 100 * score.cer, low, high, *LOOKS[name], percent(score.cer)))
     if not rows:
         return None
-    return _spans("cer", "Character error rate with 95 % intervals; to the left is better.", rows, "CER, %")
+    return _spans("cer", tr("Character error rate with 95 % intervals; to the left is better."), rows, "CER, %")
 
 
 def differences(evidence: Evidence) -> Plot | None:
@@ -63,16 +64,21 @@ def differences(evidence: Evidence) -> Plot | None:
         rows.append(Span(labels(evidence)[name], 100 * compared.cer_difference, low, high, *LOOKS[name], text))
     if not rows:
         return None
-    caption = "Difference to the baseline on the same pages, with paired 95 % intervals. At zero nothing was lost."
-    return _spans("cer-difference", caption, rows, "points of CER", zero=True)
+    caption = tr("Difference to the baseline on the same pages, with paired 95 % intervals. At zero nothing was lost.")
+    return _spans("cer-difference", caption, rows, tr("points of CER"), zero=True)
 
 
 def _spans(name: str, caption: str, rows: Sequence[Span], unit: str, *, zero: bool = False) -> Plot:
     def paint(figure: Figure, _narrow: bool) -> None:
         plots.dots_and_intervals(figure, rows, unit, zero=zero)
 
-    said = "; ".join(f"{row.label} {row.text} ({row.low:.2f} to {row.high:.2f})" for row in rows)
+    said = tr("; ").join(map(_span_in_words, rows))
     return draw(name, caption, f"{caption} {said}", paint, 62 + 48 * len(rows), plots.HALF)
+
+
+def _span_in_words(row: Span) -> str:
+    low, high = f"{row.low:.2f}", f"{row.high:.2f}"
+    return tr("{label} {value} ({low} to {high})", label=row.label, value=row.text, low=low, high=high)
 
 
 def blocks(facts: Sequence[BlockFacts], caption: str) -> Plot | None:
@@ -84,10 +90,11 @@ def blocks(facts: Sequence[BlockFacts], caption: str) -> Plot | None:
         towers.setdefault(tower_of(fact.name), []).append(fact)
 
     def paint(figure: Figure, _narrow: bool) -> None:
-        plots.bars(figure, [_row(tower, members) for tower, members in towers.items()], "error, %")
+        plots.bars(figure, [_row(tower, members) for tower, members in towers.items()], tr("error, %"))
 
     worst = max(facts, key=lambda fact: fact.error)
-    said = f"{caption} The largest is {relative(worst.error)} in {worst.name}."
+    error = relative(worst.error)
+    said = tr("{caption} The largest is {error} in {block}.", caption=caption, error=error, block=worst.name)
     return draw("blocks", caption, said, paint, 230 * len(towers))
 
 
@@ -97,7 +104,7 @@ def _row(tower: str, members: Sequence[BlockFacts]) -> Row:
         values=[100 * fact.error for fact in members],
         ticks=[fact.name.rpartition(".")[2] for fact in members],
         line=drift if len(drift) == len(members) else None,
-        label=f"block of the {tower}",
+        label=tr("block of the {tower}", tower=tr(tower)),
     )
 
 
@@ -110,8 +117,8 @@ def by_kind(name: str, caption: str, unit: str, facts: Iterable[LayerFacts], val
     for fact in facts:
         found = value(fact)
         if found is not None and (found > 0 or not log):
-            tower = "vision " if tower_of(fact.name) == "vision tower" else ""
-            rows.setdefault(tower + fact.kind, []).append((found, fact.block.rpartition(".")[2]))
+            kind = tr("vision {kind}", kind=fact.kind) if tower_of(fact.name) == "vision tower" else fact.kind
+            rows.setdefault(kind, []).append((found, fact.block.rpartition(".")[2]))
     if not rows:
         return None
     groups = [(kind, [found for found, _ in members], max(members)[1]) for kind, members in rows.items()]
@@ -119,8 +126,9 @@ def by_kind(name: str, caption: str, unit: str, facts: Iterable[LayerFacts], val
     def paint(figure: Figure, _narrow: bool) -> None:
         plots.strips(figure, groups, unit, log=log)
 
-    said = ", ".join(f"{kind} {number(statistics.median(values))}" for kind, values, _ in groups)
-    return draw(name, caption, f"{caption} Medians: {said}.", paint, 56 + 30 * len(groups), plots.HALF)
+    said = listed(f"{kind} {number(statistics.median(values))}" for kind, values, _ in groups)
+    medians = tr("{caption} Medians: {medians}.", caption=caption, medians=said)
+    return draw(name, caption, medians, paint, 56 + 30 * len(groups), plots.HALF)
 
 
 def parts(evidence: Evidence) -> Plot | None:
@@ -129,18 +137,19 @@ def parts(evidence: Evidence) -> Plot | None:
     if result is None or not result.model.part_bytes:
         return None
     names = list(result.model.part_bytes)
+    shown = [tr(name) for name in names]
     rows = [
         (label, [float(score.part_bytes[part]) for part in names], size(sum(score.part_bytes.values())))
-        for label, score in (("before", result.baseline), ("after", result.model))
+        for label, score in ((tr("before"), result.baseline), (tr("after"), result.model))
         if score is not None and score.part_bytes.keys() == set(names)
     ]
 
     def paint(figure: Figure, narrow: bool) -> None:
-        plots.stacks(figure, rows, names, narrow=narrow)
+        plots.stacks(figure, rows, shown, narrow=narrow)
 
-    caption = "Bytes of the weights by part of the model."
+    caption = tr("Bytes of the weights by part of the model.")
     said = "; ".join(
-        f"{label}: {', '.join(f'{part} {size(value)}' for part, value in zip(names, values, strict=True))}"
+        f"{label}: {', '.join(f'{part} {size(value)}' for part, value in zip(shown, values, strict=True))}"
         for label, values, _ in rows
     )
     return draw("parts", caption, f"{caption} {said}", paint, 70 + 50 * len(rows))
@@ -152,7 +161,8 @@ def _choices(several: Several) -> Iterator[Choice]:
             continue
         low, high = (100 * bound for bound in row.cer_interval)
         looks = LOOKS["baseline" if row.kind == "baseline" else "model"]
-        yield Choice(row.name, row.weight_bytes / 1e6, 100 * row.cer, low, high, row.front, *looks)
+        name = tr("baseline") if row.kind == "baseline" else row.name
+        yield Choice(name, row.weight_bytes / 1e6, 100 * row.cer, low, high, row.front, *looks)
 
 
 def beside(several: Several) -> Plot:
@@ -160,9 +170,9 @@ def beside(several: Several) -> Plot:
     rows = list(_choices(several))
 
     def paint(figure: Figure, _narrow: bool) -> None:
-        plots.choices(figure, rows, ("weights, MB", "CER, %"))
+        plots.choices(figure, rows, (tr("weights, MB"), "CER, %"))
 
-    caption = "Size against character error rate; down and to the left is better. Nothing beats the filled."
+    caption = tr("Size against character error rate; down and to the left is better. Nothing beats the filled.")
     said = "; ".join(f"{row.label}: {row.megabytes:.1f} MB, {row.value:.2f} %" for row in rows)
     return draw("beside", caption, f"{caption} {said}", paint, 380)
 
@@ -172,15 +182,16 @@ def throughput(result: BenchResult, names: Mapping[str, str]) -> Plot:
     rows = [_line(names[role], role, served) for role, served in result.served.items()]
 
     def paint(figure: Figure, _narrow: bool) -> None:
-        lines(figure, rows, ("pages at once", "pages per second"))
+        lines(figure, rows, (tr("pages at once"), tr("pages per second")))
 
-    caption = "Pages per second against pages at once: medians, and the least and the most that was measured."
+    caption = tr("Pages per second against pages at once: medians, and the least and the most that was measured.")
     said = "; ".join(f"{row.label}: {_points_of(row)}" for row in rows)
     return draw("throughput", caption, f"{caption} {said}", paint, 340)
 
 
 def _points_of(row: Line) -> str:
-    return ", ".join(f"{number(value)} at {place:g}" for place, value in zip(row.places, row.values, strict=True))
+    measured = zip(row.places, row.values, strict=True)
+    return listed(tr("{value} at {place}", value=number(value), place=f"{place:g}") for place, value in measured)
 
 
 def _line(label: str, role: str, served: ServedSpeed) -> Line:

@@ -25,6 +25,7 @@ from hyocr_core.evaluation.scores.result import Comparison, EvalResult, PageResu
 from hyocr_core.evaluation.scores.speeds import BenchResult
 from hyocr_core.models.spelling import tower_of
 from hyocr_core.report.facts import BlockFacts
+from hyocr_core.wording import tr
 
 CLOSE = 1.5
 """Below so many times the median's a block's error is nothing special."""
@@ -32,40 +33,59 @@ CLOSE = 1.5
 
 @dataclass(frozen=True)
 class Answer:
-    """headline: a few words. details: sentences. tone: good, bad or plain; the words say it too."""
+    """headline: a few words. details: sentences. tone: good, bad or plain; the words say it too.
+
+    meter: the size that is left is drawn beneath.
+    """
 
     question: str
     headline: str
     unit: str
     details: tuple[str, ...]
     tone: str = "plain"
+    meter: bool = False
 
 
 def faster(evidence: Evidence) -> Answer:
     """From a recorded measurement of what serves it; what an evaluation took is no server's time."""
-    question, result = "How much faster?", evidence.bench
+    question, result = tr("How much faster?"), evidence.bench
     if result is None:
-        return Answer(question, "unknown", "", ("Nobody has measured yet how fast it is served. See below how to.",))
+        return Answer(
+            question, tr("unknown"), "", (tr("Nobody has measured yet how fast it is served. See below how to."),)
+        )
     most = result.load.at_once[-1]
     details = tuple(_speeds(result, most))
     compared = result.faster(most)
     if compared is None:
-        return Answer(question, number(median(result.model.level(most).pages_per_second)), "pages per second", details)
+        speed = number(median(result.model.level(most).pages_per_second))
+        return Answer(question, speed, tr("pages per second"), details)
     middle, least, highest = compared
     tone = "good" if least > 1 else "bad" if highest < 1 else "plain"
-    return Answer(question, times(middle), "the pages per second", details, tone)
+    return Answer(question, times(middle), tr("the pages per second"), details, tone)
 
 
 def _speeds(result: BenchResult, most: int) -> Iterator[str]:
     for at_once in dict.fromkeys((most, result.load.at_once[0])):
         said = [f"{number(median(each.level(at_once).pages_per_second))}" for each in result.served.values()]
-        change = f"{said[0]} before, {said[-1]} now" if len(said) > 1 else said[0]
+        change = tr("{before} before, {now} now", before=said[0], now=said[-1]) if len(said) > 1 else said[0]
         compared = result.faster(at_once)
-        span = "" if compared is None else f" ({times(compared[1])} to {times(compared[2])})"
-        yield f"Pages per second in {result.model.runtime}, {at_once} at once: {change}{span}."
+        if compared is not None:
+            low, high = (times(bound) for bound in compared[1:])
+            change = tr("{change} ({low} to {high})", change=change, low=low, high=high)
+        runtime = result.model.runtime
+        yield tr(
+            "Pages per second in {runtime}, {at_once} at once: {change}.",
+            runtime=runtime,
+            at_once=at_once,
+            change=change,
+        )
     if result.model.memory_bytes is not None:
-        before = "" if result.baseline is None else f", {size(result.baseline.memory_bytes)} before"
-        yield f"The server held {size(result.model.memory_bytes)} of memory{before}."
+        memory = size(result.model.memory_bytes)
+        if result.baseline is None:
+            yield tr("The server held {memory} of memory.", memory=memory)
+        else:
+            before = size(result.baseline.memory_bytes)
+            yield tr("The server held {memory} of memory, {before} before.", memory=memory, before=before)
 
 
 def smaller(evidence: Evidence) -> Answer:
@@ -73,32 +93,41 @@ def smaller(evidence: Evidence) -> Answer:
     before, after = report.weight_bytes_before, report.weight_bytes_after
     time, memory = seconds(sum(report.phases.values())), size(report.peak_rss_bytes)
     details = [
-        f"{size(before)} of weights became {size(after)}.",
-        f"{count(len(report.layers), 'linear layer')} quantized, {len(report.ignored)} left as they were, in {time} "
-        f"and {memory} of memory.",
+        tr("{before} of weights became {after}.", before=size(before), after=size(after)),
+        tr(
+            "{layers} quantized, {left} left as they were, in {time} and {memory} of memory.",
+            layers=count(len(report.layers), "linear layer"),
+            left=len(report.ignored),
+            time=time,
+            memory=memory,
+        ),
     ]
-    return Answer("How much smaller?", times(before / after), "smaller", tuple(details))
+    return Answer(tr("How much smaller?"), times(before / after), tr("smaller"), tuple(details), meter=True)
 
 
 def worse(evidence: Evidence) -> Answer:
-    question, result = "How much worse?", evidence.evaluation
+    question, result = tr("How much worse?"), evidence.evaluation
     if result is None:
-        return Answer(question, "unknown", "", ("Nobody has measured yet how it reads. See below how to.",))
+        return Answer(question, tr("unknown"), "", (tr("Nobody has measured yet how it reads. See below how to."),))
     compared, pages = result.comparison, len(result.pages)
     details = tuple(_closeness(result))
     if compared is not None and compared.cer_difference is not None and compared.cer_difference_interval is not None:
         outcome = "unknown" if result.verdict is None else result.verdict.outcome
-        before = None if result.baseline is None else result.baseline.cer
-        change = f"{percent(before)} before, {percent(result.model.cer)} now"
-        rates = f"CER {change} (95 % of the difference: {signed_span(compared.cer_difference_interval)})."
-        return Answer(question, points(compared.cer_difference), "points of CER", (rates, *details), _TONES[outcome])
+        rates = tr(
+            "CER {before} before, {now} now (95 % of the difference: {interval}).",
+            before=percent(None if result.baseline is None else result.baseline.cer),
+            now=percent(result.model.cer),
+            interval=signed_span(compared.cer_difference_interval),
+        )
+        difference, unit = points(compared.cer_difference), tr("points of CER")
+        return Answer(question, difference, unit, (rates, *details), _TONES[outcome])
     if compared is not None and compared.agreement is not None:
-        return Answer(question, _agreed(compared), "of next tokens agree", details)
+        return Answer(question, _agreed(compared), tr("of next tokens agree"), details)
     if compared is not None:
-        return Answer(question, f"{compared.identical_pages} of {pages}", "pages read identically", details)
-    return Answer(
-        question, percent(result.model.cer), "CER", ("There is no baseline to compare with: --baseline.", *details)
-    )
+        some = tr("{some} of {all}", some=compared.identical_pages, all=pages)
+        return Answer(question, some, tr("pages read identically"), details)
+    alone = tr("There is no baseline to compare with: --baseline.")
+    return Answer(question, percent(result.model.cer), "CER", (alone, *details))
 
 
 _TONES: dict[Outcome, str] = {"worse": "bad", "better": "good", "no measurable loss": "good", "unknown": "plain"}
@@ -111,44 +140,57 @@ def _agreed(compared: Comparison) -> str:
 def _closeness(result: EvalResult) -> Iterator[str]:
     compared = result.comparison
     if compared is not None:
-        identical = f"{compared.identical_pages:,} of {count(len(result.pages), 'page')} read identically"
-        agreement = "" if compared.agreement is None else f", {_agreed(compared)} of next tokens agree"
-        yield f"{identical}{agreement}."
+        some, pages = f"{compared.identical_pages:,}", count(len(result.pages), "page")
+        identical = tr("{some} of {pages} read identically", some=some, pages=pages)
+        if compared.agreement is None:
+            yield tr("{identical}.", identical=identical)
+        else:
+            share = _agreed(compared)
+            yield tr("{identical}, {share} of next tokens agree.", identical=identical, share=share)
     rounded: Comparison | None = result.rounded_comparison
     if rounded is not None and rounded.cer_difference is not None:
-        yield f"Plain {RTN} costs {points(rounded.cer_difference)} points."
+        yield tr("Plain {rtn} costs {points} points.", rtn=tr(RTN), points=points(rounded.cer_difference))
     loops = round(result.model.loop_rate * len(result.pages))
     if loops:
-        yield f"{count(loops, 'page')} ended in a repetition loop."
+        yield tr("{pages} ended in a repetition loop.", pages=count(loops, "page"))
 
 
 def where(blocks: Sequence[BlockFacts], evidence: Evidence, worst: Sequence[tuple[int, PageResult]]) -> Answer:
     details = []
-    headline, unit = "unknown", ""
+    headline, unit = tr("unknown"), ""
     if blocks:
         block = max(blocks, key=lambda fact: fact.error)
         middle = median_low(fact.error for fact in blocks)
         headline, unit = _named(block)
-        often = f", {number(block.error / middle, 2)} times the median" if middle else ""
-        close = "; the others are close" if middle and len(blocks) > 1 and block.error < CLOSE * middle else ""
-        details.append(f"{block.name} is off by {relative(block.error)}{often}{close}.")
+        off = tr("{block} is off by {error}", block=block.name, error=relative(block.error))
+        if middle:
+            off = tr("{off}, {ratio} times the median", off=off, ratio=number(block.error / middle, 2))
+        if middle and len(blocks) > 1 and block.error < CLOSE * middle:
+            off = tr("{off}; the others are close", off=off)
+        details.append(tr("{off}.", off=off))
         if block.worst is not None and block.worst.error is not None:
-            details.append(f"In it most of all {block.worst.kind}: {relative(block.worst.error)}.")
+            worst_error = relative(block.worst.error)
+            details.append(tr("In it most of all {kind}: {error}.", kind=block.worst.kind, error=worst_error))
     if worst:
         details.append(_worst_page(worst[0][1]))
     degraded = len(evidence.report.degraded)
     if degraded:
-        details.append(f"{count(degraded, 'layer')} fell back to a poorer way and should be looked at.")
-    return Answer("Where?", headline, unit, tuple(details), "bad" if degraded else "plain")
+        layers = count(degraded, "layer")
+        details.append(tr("{layers} fell back to a poorer way and should be looked at.", layers=layers))
+    return Answer(tr("Where?"), headline, unit, tuple(details), "bad" if degraded else "plain")
 
 
 def _named(block: BlockFacts) -> tuple[str, str]:
     last = block.name.rpartition(".")[2]
-    return f"block {last}" if last.isdigit() else block.name, f"of the {tower_of(block.name)}"
+    name = tr("block {number}", number=last) if last.isdigit() else block.name
+    return name, tr("of the {tower}", tower=tr(tower_of(block.name)))
 
 
 def _worst_page(page: PageResult) -> str:
     if page.errors is None:
-        return f"Page read most differently: {page.name}."
-    before = "" if page.baseline_errors is None else f", {page.baseline_errors} before"
-    return f"Worst page: {page.name}, {count(page.errors, 'error')}{before}."
+        return tr("Page read most differently: {page}.", page=page.name)
+    errors = count(page.errors, "error")
+    if page.baseline_errors is None:
+        return tr("Worst page: {page}, {errors}.", page=page.name, errors=errors)
+    before = page.baseline_errors
+    return tr("Worst page: {page}, {errors}, {before} before.", page=page.name, errors=errors, before=before)

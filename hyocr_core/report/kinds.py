@@ -6,6 +6,7 @@ from collections import Counter
 
 from hyocr_core.checkpoint.quant_report import QuantReport
 from hyocr_core.models.known_formats import known_formats
+from hyocr_core.wording import tr
 
 
 def kinds_of(report: QuantReport) -> dict[str, int]:
@@ -14,4 +15,5 @@ def kinds_of(report: QuantReport) -> dict[str, int]:
     if formats is None:
         return {}
     stored = [(report.method_of(layer).name, formats.of(layer.name)) for layer in report.layers]
-    return dict(Counter(f"{name}: {written.in_words}" for name, written in stored if written is not None))
+    kinds = (tr("{method}: {format}", method=name, format=each.in_words) for name, each in stored if each is not None)
+    return dict(Counter(kinds))

@@ -16,6 +16,7 @@ from hyocr_core.evaluation.recorded.comparison import Several, side_by_side
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
 from hyocr_core.evaluation.recorded.record_folder import Recorded, load_original
 from hyocr_core.evaluation.recorded.worst import worst_pages
+from hyocr_core.evaluation.scores.conclusion import in_words
 from hyocr_core.evaluation.scores.gate import AT_LEAST
 from hyocr_core.evaluation.scores.result import PageResult
 from hyocr_core.outside.regular import read_regular
@@ -25,7 +26,8 @@ from hyocr_core.report.diff import Piece, diff, shortened
 from hyocr_core.report.facts import block_facts, layer_facts, own_metric
 from hyocr_core.report.kinds import kinds_of
 from hyocr_core.report.plots import Plot
-from hyocr_core.report.rendered import MARK, rendered, save_page
+from hyocr_core.report.rendered import MARKS, rendered, save_page
+from hyocr_core.wording import Language, phrase, speaking, tr
 
 FILE_NAME = "index.html"
 SHOWN_BLOCKS = 5
@@ -58,12 +60,14 @@ def write_page(
     output: Path | None = None,
     cross_runtime: bool = False,
     chosen: str | None = None,
+    lang: Language | None = None,
 ) -> Path:
     """Write the page of a checkpoint to its report/index.html, or to `output`; return where it is.
 
     folder: what hyocr wrote, with or without a recorded evaluation. others: quantizations of the same model to put
     beside it, see `hyocr_core.evaluation.recorded.comparison.side_by_side`, which also explains cross_runtime.
     chosen: the evaluation to tell of; None: that of most pages.
+    lang: what it is written in; None for the language of the model card.
     The same evidence gives the same bytes. Raises CheckpointError for a folder that hyocr did not write, BadInputError
     for what cannot be compared, OutputError as `check_page`, RunError when the page cannot be written.
     """
@@ -72,8 +76,9 @@ def write_page(
     if output is None:
         check_page(folder)
     else:
-        check_output(output, MARK)
-    html = render(evidence, side_by_side([folder, *others], cross_runtime=cross_runtime) if others else None)
+        check_output(output, *MARKS)
+    with speaking(lang or evidence.report.lang):
+        html = render(evidence, side_by_side([folder, *others], cross_runtime=cross_runtime) if others else None)
     if output is None:
         with writing(path):
             path.parent.mkdir(exist_ok=True)
@@ -84,7 +89,7 @@ def write_page(
 def check_page(folder: Path) -> None:
     """Raise OutputError if something else lies where the page of a checkpoint belongs."""
     if (folder / REPORT).exists():
-        check_output(folder / REPORT / FILE_NAME, MARK)
+        check_output(folder / REPORT / FILE_NAME, *MARKS)
 
 
 def render(evidence: Evidence, several: Several | None = None) -> str:
@@ -101,6 +106,7 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "evidence": evidence,
         "report": report,
         "result": result,
+        "verdict": result and in_words(result),
         "labels": figures.labels(evidence),
         "scores": {} if result is None else figures.scores(result),
         "answers": [
@@ -116,9 +122,9 @@ def _context(evidence: Evidence, several: Several | None) -> dict[str, Any]:
         "parts": [] if result is None else parts(result),
         "worst": [] if recorded is None else [_shown(evidence, recorded, index) for index, _ in worst],
         "commands": {
-            "Quantized by": evidence.command,
-            "Evaluated by": recorded and recorded.command,
-            "Speed measured by": evidence.bench_command,
+            tr("Quantized by"): evidence.command,
+            tr("Evaluated by"): recorded and recorded.command,
+            tr("Speed measured by"): evidence.bench_command,
         },
         "bench": evidence.bench,
         "further": evidence.others,
@@ -153,30 +159,32 @@ def _measure_speed(evidence: Evidence) -> str:
 
 def _plots(evidence: Evidence, layers: Any, blocks: Any, several: Several | None) -> dict[str, Plot]:
     measured = evidence.evaluation is not None and bool(evidence.evaluation.layers)
-    pages = "on some of the pages" if measured else "by the method's own measure, on its calibration pages"
-    by_block = "Error of each block's output, given the same input" if measured else "Error of the layers of each block"
+    pages = tr("on some of the pages") if measured else tr("by the method's own measure, on its calibration pages")
+    of_outputs = phrase("Error of each block's output, given the same input, {pages}.")
+    of_layers = phrase("Error of the layers of each block, {pages}.")
+    of_kinds = phrase("Error of every layer by kind, {pages}; the tick is the median, the number the worst block.")
     drawn = {
         "cer": figures.error_rates(evidence),
         "difference": figures.differences(evidence),
-        "blocks": figures.blocks(blocks, f"{by_block}, {pages}."),
+        "blocks": figures.blocks(blocks, tr(of_outputs if measured else of_layers, pages=pages)),
         "kinds": figures.by_kind(
-            "kinds", f"Error of every layer by kind, {pages}; the tick is the median, the number the worst block.",
-            "error, %", layers, lambda layer: None if layer.error is None else 100 * layer.error, log=False,
+            "kinds", tr(of_kinds, pages=pages), tr("error, %"), layers,
+            lambda layer: None if layer.error is None else 100 * layer.error, log=False,
         ),
         "weights": figures.by_kind(
-            "weights", "Largest absolute weight of every layer, before.", "largest weight", layers,
+            "weights", tr("Largest absolute weight of every layer, before."), tr("largest weight"), layers,
             lambda layer: layer.weight_max, log=True,
         ),
         "inputs": figures.by_kind(
-            "inputs", "Largest absolute input of every layer on the pages.", "largest input", layers,
+            "inputs", tr("Largest absolute input of every layer on the pages."), tr("largest input"), layers,
             lambda layer: layer.input_max, log=True,
         ),
         "condition": figures.by_kind(
-            "condition", "Condition of the damped Hessian: how uneven a layer's inputs are.", "condition number",
-            layers, lambda layer: layer.metrics.get("hessian_condition"), log=True,
+            "condition", tr("Condition of the damped Hessian: how uneven a layer's inputs are."),
+            tr("condition number"), layers, lambda layer: layer.metrics.get("hessian_condition"), log=True,
         ),
         "ratio": figures.by_kind(
-            "ratio", "Share of the activations' scale that was moved into the weights.", "ratio", layers,
+            "ratio", tr("Share of the activations' scale that was moved into the weights."), tr("ratio"), layers,
             lambda layer: layer.metrics.get("ratio"), log=False,
         ),
         "parts": figures.parts(evidence),
@@ -195,7 +203,7 @@ def _shown(evidence: Evidence, recorded: Recorded, index: int) -> ShownPage:
         readings.append(Reading(names["baseline"], page.baseline_errors, bool(page.baseline_loop), pieces))
     pieces = shortened(diff(page.text if start is None else start, page.text))
     readings.append(Reading(names["model"], page.errors, page.loop, pieces))
-    against = "reference" if page.reference is not None else names["baseline"]
+    against = tr("reference") if page.reference is not None else names["baseline"]
     return ShownPage(page, _image(recorded.images / f"{index:05d}.webp"), against, readings)
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from hyocr_core.checkpoint.output_file import check_output
 from hyocr_core.evaluation.scores.speeds import BenchResult
 from hyocr_core.report import figures
-from hyocr_core.report.rendered import MARK, rendered, save_page
+from hyocr_core.report.rendered import MARKS, rendered, save_page
 
 LABELS = {"baseline": "baseline", "model": "model"}
 
 
 def check_speed_page(path: Path) -> None:
     """Raise OutputError if something else lies there, or nothing can be written."""
-    check_output(path, MARK)
+    check_output(path, *MARKS)
 
 
 def write_speed_page(result: BenchResult, path: Path) -> Path:

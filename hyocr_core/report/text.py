@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 
 from hyocr_core.checkpoint.quant_report import CalibrationRecord, EvaluationRecord
+from hyocr_core.evaluation.scores.numbers import count
 from hyocr_core.evaluation.scores.result import EvalResult, ModelScore
 from hyocr_core.evaluation.scores.speeds import ServedSpeed
 from hyocr_core.shown import visible
+from hyocr_core.wording import phrase, tr
 
 _SHOWN = 200
 """Letters of a system message; all of it is in the report."""
@@ -21,19 +23,24 @@ _FOLDERS = re.compile(r"(?<![\w./~])(?:~|\.{1,2})?/(?:[^\s/'\"]+/)+(?=[^\s/'\"])
 
 def told(record: EvalResult | EvaluationRecord | CalibrationRecord) -> str:
     """What pages were asked, and how many have transcripts, to be said behind them; nothing where it is the default."""
-    task = "" if record.task is None else f", asked {record.task}"
+    task = "" if record.task is None else tr(", asked {task}", task=record.task)
     if not isinstance(record, CalibrationRecord):
         task = f"{_transcribed(record)}{task}"
     if record.system is None:
         return task
     system = record.system if len(record.system) <= _SHOWN else f"{record.system[:_SHOWN]}…"
-    return f"{task}, system message {json.dumps(visible(system), ensure_ascii=False)}"
+    return task + tr(", system message {text}", text=json.dumps(visible(system), ensure_ascii=False))
+
+
+def errors(number: int) -> str:
+    """`1 error`, `2 errors`."""
+    return count(number, "error").replace("\u00a0", " ")
 
 
 def _transcribed(record: EvalResult | EvaluationRecord) -> str:
     pages = record.pages if isinstance(record.pages, int) else len(record.pages)
     some = record.transcribed and record.transcribed < pages
-    return f", {record.transcribed:,} of them with a transcript" if some else ""
+    return tr(", {number} of them with a transcript", number=f"{record.transcribed:,}") if some else ""
 
 
 def without_folders(text: str) -> str:
@@ -56,5 +63,5 @@ def marked(text: str) -> str:
 
 def metric_title(name: str) -> str:
     """What a method's own measure of a layer is called: an error in calibration is none on the evaluation's pages."""
-    known = {"output_error": "calibration error", "output_error_rtn": "calibration error, RTN"}
-    return known.get(name, name.replace("_", " "))
+    known = {"output_error": phrase("calibration error"), "output_error_rtn": phrase("calibration error, RTN")}
+    return tr(known.get(name, name.replace("_", " ")))

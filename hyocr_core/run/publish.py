@@ -34,6 +34,7 @@ from hyocr_core.run.run_record import PREPARED, RunJournal
 from hyocr_core.run.trial import Trial, hold_trial, named
 from hyocr_core.run.trusted import check_parts
 from hyocr_core.settings.run_config import RunConfig
+from hyocr_core.wording import speaking
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def publish(job: Job, done: Quantized, trial: Trial | None) -> QuantReport:
     """Build the checkpoint and let it appear: under the output's name, or beside it when it fails its gate."""
     job.progress.start("write", 1)
     report = _build(job, done)
-    _describe(job, done.stage, report)
+    _describe(job, done.stage, report, report)
     job.progress.step()
     if trial is not None:
         report = _try(job, done.stage, report, trial)
@@ -135,6 +136,7 @@ def _build(job: Job, done: Quantized) -> QuantReport:
     files |= export_files(job, done.stage)
     return QuantReport(
         hyocr=__version__,
+        lang=job.run.lang,
         method=job.main.record,
         further=tuple(share.record for share in job.shares[1:]),
         model=ModelRecord(
@@ -188,11 +190,11 @@ def _calibration_record(job: Job, samples: EmbeddedSamples | None) -> Calibratio
     )
 
 
-def _describe(job: Job, stage: StagedCheckpoint, report: QuantReport) -> None:
-    """Write report and card into the built checkpoint."""
+def _describe(job: Job, stage: StagedCheckpoint, report: QuantReport, spoken: QuantReport) -> None:
+    """Write report and card into the built checkpoint. spoken: the report in the language of the card."""
     stage.add_file(FILE_NAME, (report.model_dump_json(indent=2) + "\n").encode())
     card = model_card(
-        report,
+        spoken,
         stage.target.name,
         job.quantization_config,
         job.source.folder / CARD_NAME,
@@ -215,5 +217,7 @@ def _try(job: Job, stage: StagedCheckpoint, report: QuantReport, trial: Trial) -
     report = report.model_copy(update=changes)
     result = named(result, job, str(published_at(job.run, report)))
     save_evaluation(stage.checkpoint, result, trial.found.records)
-    _describe(job, stage, report)
+    with speaking(report.lang):
+        spoken = report.model_copy(update={"evaluation": summarize(result, source_name(trial.config.data))})
+    _describe(job, stage, report, spoken)
     return report

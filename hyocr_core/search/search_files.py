@@ -11,11 +11,11 @@ from pathlib import Path
 from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.checkpoint.output_file import check_output
 from hyocr_core.outside.home import expanded
-from hyocr_core.report.rendered import MARK as PAGE_MARK
+from hyocr_core.report.rendered import MARKS as PAGE_MARK
 from hyocr_core.report.search_page import Dot, write_search_page
 from hyocr_core.search.search_result import CurvePoint, SearchResult
 
-MARKS = {".json": b'{\n  "schema_version": ', ".csv": b"kind,bytes,predicted_kl,", ".html": PAGE_MARK}
+MARKS = {".json": (b'{\n  "schema_version": ',), ".csv": (b"kind,bytes,predicted_kl,",), ".html": PAGE_MARK}
 """Suffix of a file -> what it begins with."""
 
 COLUMNS = ("kind", "bytes", "predicted_kl", "kl", "cer_difference", "agreement", "loop_rate", "within_budget")
@@ -23,8 +23,8 @@ COLUMNS = ("kind", "bytes", "predicted_kl", "kl", "cer_difference", "agreement",
 
 def check_files(recipe: Path) -> None:
     """Raise OutputError where a file beside the recipe cannot be written, or is not hyocr's."""
-    for suffix, mark in MARKS.items():
-        check_output(recipe.with_suffix(suffix), mark)
+    for suffix, marks in MARKS.items():
+        check_output(recipe.with_suffix(suffix), *marks)
 
 
 def write_files(recipe: Path, result: SearchResult) -> None:

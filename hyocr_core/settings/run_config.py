@@ -23,6 +23,7 @@ from hyocr_core.settings.shared import (
     RepetitionPenalty,
     Text,
 )
+from hyocr_core.wording import Language
 
 
 class RunConfig(FrozenModel):
@@ -99,6 +100,7 @@ class RunConfig(FrozenModel):
     repetition_penalty: RepetitionPenalty = None
     max_new_tokens: MaxNewTokens = None
     keep_loops: KeepLoops = False
+    lang: Language = Field("en", description="language of the model card and the report page: en or zh")
     keep: bool = Field(False, description="publish a checkpoint that fails its gate under the output's name too")
 
     @field_validator("output", mode="before")

@@ -138,3 +138,10 @@ def test_one_that_was_not_evaluated_is_named(folders: list[Path], tmp_path: Path
 def test_one_alone_is_no_comparison(folders: list[Path]) -> None:
     assert run().exit_code == 2
     assert "two checkpoints or more" in run(folders[0]).stderr
+
+
+def test_the_page_is_in_the_language_of_choice_and_the_table_is_not(folders: list[Path], tmp_path: Path) -> None:
+    result = run(*folders, "--page", tmp_path / "page.html", "--lang", "zh")
+    assert result.exit_code == 0, result.output
+    assert "推荐 int4：" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert result.stdout == run(*folders).stdout

@@ -121,3 +121,22 @@ def test_help_names_the_evaluation() -> None:
     assert result.exit_code == 0
     for word in ("--compare", "--output", "hyocr eval", "Exit codes"):
         assert word in result.stdout
+
+
+def test_the_page_is_in_the_language_of_choice(folder: Path) -> None:
+    assert run(folder, "--lang", "zh").exit_code == 0
+    html = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert html.startswith('<!doctype html>\n<html lang="zh">')
+    assert "还读得准吗？" in html
+    refused = run(folder, "--lang", "fr")
+    assert refused.exit_code == 2
+    assert "'fr' is not one of 'en', 'zh'" in refused.output
+
+
+def test_a_card_takes_the_place_of_no_file(folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "README_zh.md"
+    mine.write_text("# 我的\n", encoding="utf-8")
+    refused = run(folder, "--lang", "zh", "--card", mine)
+    assert refused.exit_code == 2
+    assert "README_zh.md is there already" in refused.output
+    assert mine.read_text(encoding="utf-8") == "# 我的\n"

@@ -20,9 +20,11 @@ from markdown_it.token import Token
 
 from hyocr_core.checkpoint.quant_report import GateFigure, GateRecord, MetricRecord, read_report
 from hyocr_core.errors import CheckpointError
+from hyocr_core.evaluation.recorded.evidence import gather
 from hyocr_core.evaluation.recorded.summary import summarize
 from hyocr_core.pages.prompts import DEFAULT_PROMPT
 from hyocr_core.report.card import CARRIED, model_card, record_numbers
+from hyocr_core.report.card_again import check_card, write_card
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.shared import Gate
@@ -342,6 +344,30 @@ def test_numbers_have_no_place_in_what_hyocr_did_not_write(measured: Path, demo:
     assert numbers is not None
     with pytest.raises(CheckpointError, match=r"hyocr_report\.json is missing"):
         record_numbers(demo, numbers, None)
+
+
+def test_the_card_can_be_had_in_another_language(measured: Path, tmp_path: Path) -> None:
+    check_card(tmp_path / "README_zh.md")
+    write_card(gather(measured), tmp_path / "README_zh.md", "zh")
+    ours, theirs = (path.read_text(encoding="utf-8") for path in (measured / "README.md", tmp_path / "README_zh.md"))
+    assert "## 精度" in theirs
+    assert "最近舍入（RTN）" in theirs
+    blocks = re.compile(r"^---.*?^---$|^```.*?^```$", re.DOTALL | re.MULTILINE)
+    assert blocks.findall(theirs) == blocks.findall(ours)
+    assert read_report(measured).lang == "en"
+
+
+def test_a_run_writes_its_card_in_the_language_of_choice(demo: Path, heldout: str, tmp_path: Path) -> None:
+    output = tmp_path / "small"
+    sources = {"model": str(demo), "eval": heldout, "eval_samples": 2}
+    quantize(RunConfig(**sources, output=output, method="rtn", device="cpu", lang="zh"))
+    report, card = read_report(output), (output / "README.md").read_text(encoding="utf-8")
+    assert report.lang == "zh"
+    assert report.evaluation is not None
+    assert report.evaluation.verdict is not None
+    assert "points on 2 pages, too few to say what was lost" in report.evaluation.verdict.text
+    assert "个百分点，只读了 2 页，不足以说明损失了什么。" in card
+    assert report.evaluation.verdict.text not in card
 
 
 EVIL = "<img src=x onerror=alert(1)>|`![a](http://evil)\n# b\x1b[2J\u202e.jsonl"

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from hyocr_core.contract.metric import Metric
 from hyocr_core.evaluation.parts.json_answer import fields, find_json, transcript_json, whole_json
 from hyocr_core.evaluation.parts.pairing import f1
+from hyocr_core.wording import phrase
 
 
 class FieldF1(Metric):
@@ -20,7 +21,7 @@ class FieldF1(Metric):
     """
 
     api_version: ClassVar[int] = 1
-    title: ClassVar[str] = "extracted fields (F1)"
+    title: ClassVar[str] = phrase("extracted fields (F1)")
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
     unit: ClassVar[str] = "%"
     tasks: ClassVar[tuple[str, ...]] = ("extraction",)
@@ -33,7 +34,7 @@ class FieldF1(Metric):
         return f1((expected & found).total(), expected.total(), found.total())
 
     def note(self, text: str, reference: str) -> str:  # noqa: ARG002
-        return "" if whole_json(text) is not None else "is no whole JSON"
+        return "" if whole_json(text) is not None else phrase("is no whole JSON")
 
     def size(self, reference: str) -> float:
         """1 if it is JSON. Raises MetricError for a transcript that begins as such and is none."""
@@ -48,7 +49,7 @@ class ValidJson(Metric):
     """
 
     api_version: ClassVar[int] = 1
-    title: ClassVar[str] = "valid JSON"
+    title: ClassVar[str] = phrase("valid JSON")
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
     unit: ClassVar[str] = "%"
     needs_reference: ClassVar[bool] = False

@@ -12,6 +12,7 @@ from rapidfuzz.process import cdist
 from hyocr_core.evaluation.parts.broken_latex import latex_faults
 from hyocr_core.evaluation.parts.latex import find_formulas, latex_tokens
 from hyocr_core.evaluation.parts.pairing import MOST, PARSING, PairingMetric, cheapest_pairs, listed, moved
+from hyocr_core.wording import phrase
 
 _PER_PLACE = 1e-9  # of the distance: decides only between formulas that are equally near
 
@@ -25,7 +26,7 @@ class FormulaDistance(PairingMetric):
     and their places is not. The cost is bounded: no more than 1000 formulas of a page are paired.
     """
 
-    title: ClassVar[str] = "formulas (edit distance)"
+    title: ClassVar[str] = phrase("formulas (edit distance)")
     tasks: ClassVar[tuple[str, ...]] = (*PARSING, "trans_other2zh", "trans_other2en", "formula")
 
     def page(self, text: str, reference: str) -> float:
@@ -46,7 +47,7 @@ class FormulaDistance(PairingMetric):
 class FormulaExact(FormulaDistance):
     """Formulas whose tokens after `latex_tokens` are those of the transcript, paired as for their distance."""
 
-    title: ClassVar[str] = "formulas without any error"
+    title: ClassVar[str] = phrase("formulas without any error")
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
 
     def page(self, text: str, reference: str) -> float:

@@ -15,6 +15,7 @@ from hyocr_core.evaluation.parts.html_tables import Table, find_tables, grid
 from hyocr_core.evaluation.parts.latex import find_formulas, latex_tokens
 from hyocr_core.evaluation.parts.pairing import library
 from hyocr_core.outside.json_text import parse_json
+from hyocr_core.wording import phrase
 
 _ALIKE = str.maketrans({
     "‘": "'", "’": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "＿": "_", "–": "-", "—": "-", "‑": "-", "‒": "-",
@@ -37,7 +38,7 @@ class OlmOcrTests(Metric):
     """
 
     api_version: ClassVar[int] = 1
-    title: ClassVar[str] = "tests of olmOCR-bench"
+    title: ClassVar[str] = phrase("tests of olmOCR-bench")
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
     unit: ClassVar[str] = "%"
     compares: ClassVar[Literal["transcript", "checks"]] = "checks"

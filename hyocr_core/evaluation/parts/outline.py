@@ -11,6 +11,7 @@ from rapidfuzz.process import cdist
 
 from hyocr_core.evaluation.parts.pairing import MOST, PARSING, PairingMetric, f1, library, most_pairs
 from hyocr_core.evaluation.scores.rates import normalize
+from hyocr_core.wording import phrase
 
 _ALIKE = 0.5
 _LISTS = {"bullet_list_open": "bullet", "ordered_list_open": "ordered"}
@@ -53,7 +54,7 @@ class OutlineF1(PairingMetric):
     and items the others are wrong.
     """
 
-    title: ClassVar[str] = "headings and lists (F1)"
+    title: ClassVar[str] = phrase("headings and lists (F1)")
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
     libraries: ClassVar[tuple[str, ...]] = ("markdown_it", "scipy.optimize")
     tasks: ClassVar[tuple[str, ...]] = PARSING

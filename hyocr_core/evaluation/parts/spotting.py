@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hyocr_core.evaluation.parts.json_answer import find_json
 from hyocr_core.evaluation.parts.pairing import MOST, PairingMetric, f1, most_pairs
 from hyocr_core.evaluation.scores.rates import normalize
+from hyocr_core.wording import phrase
 
 _POINT = r"\(\s?(\d{1,6}(?:\.\d{1,6})?)\s?,\s?(\d{1,6}(?:\.\d{1,6})?)\s?\)"
 _CORNERS = re.compile(rf"{_POINT}\s?,\s?{_POINT}")
@@ -53,7 +54,7 @@ class SpottingF1(PairingMetric):
     the others are wrong.
     """
 
-    title: ClassVar[str] = "spotted lines (F1)"
+    title: ClassVar[str] = phrase("spotted lines (F1)")
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
     tasks: ClassVar[tuple[str, ...]] = ("spotting_json", "spotting_hunyuan")
 

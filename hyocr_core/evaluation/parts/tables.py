@@ -15,6 +15,7 @@ from hyocr_core.evaluation.parts.broken_html import table_faults
 from hyocr_core.evaluation.parts.html_tables import Table, find_tables
 from hyocr_core.evaluation.parts.pairing import MOST, PARSING, PairingMetric, cheapest_pairs, listed, moved
 from hyocr_core.evaluation.parts.teds import teds
+from hyocr_core.wording import phrase
 
 
 class Teds(PairingMetric):
@@ -27,7 +28,7 @@ class Teds(PairingMetric):
     lower bound (`tree_distance`), and no more than 1000 tables of a page are paired.
     """
 
-    title: ClassVar[str] = "tables (TEDS)"
+    title: ClassVar[str] = phrase("tables (TEDS)")
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
     libraries: ClassVar[tuple[str, ...]] = ("apted", "lxml.html", "scipy.optimize")
     tasks: ClassVar[tuple[str, ...]] = (*PARSING, "table")
@@ -53,7 +54,7 @@ class Teds(PairingMetric):
 class TedsStructure(Teds):
     """TEDS-S: the same of rows, cells and their spans alone, whatever is written in them."""
 
-    title: ClassVar[str] = "structure of tables (TEDS-S)"
+    title: ClassVar[str] = phrase("structure of tables (TEDS-S)")
 
     def alike(self, expected: Table, found: Table) -> float:
         return teds(_empty(expected), _empty(found))

@@ -12,6 +12,7 @@ from rapidfuzz.process import cdist
 
 from hyocr_core.evaluation.parts.pairing import MOST, PARSING, PairingMetric, cheapest_pairs, moved
 from hyocr_core.evaluation.scores.rates import normalize
+from hyocr_core.wording import phrase
 
 _TABLE = re.compile(r"<table\b.*?(?:</table>|\Z)", re.DOTALL | re.IGNORECASE)
 _DISPLAYED = re.compile(r"\$\$.*?(?:\$\$|\Z)|\\\[.*?(?:\\\]|\Z)", re.DOTALL)
@@ -52,7 +53,7 @@ class TextBlocks(PairingMetric):
     characters. A page without blocks does not count. Broken markup is a part of its block's text.
     """
 
-    title: ClassVar[str] = "text blocks (edit distance)"
+    title: ClassVar[str] = phrase("text blocks (edit distance)")
     tasks: ClassVar[tuple[str, ...]] = (*PARSING, "structured_parse")
 
     def page(self, text: str, reference: str) -> float:
@@ -76,7 +77,7 @@ class ReadingOrder(PairingMetric):
     part of its block's text.
     """
 
-    title: ClassVar[str] = "reading order (edit distance)"
+    title: ClassVar[str] = phrase("reading order (edit distance)")
     tasks: ClassVar[tuple[str, ...]] = (*PARSING, "structured_parse")
 
     def page(self, text: str, reference: str) -> float:

@@ -11,6 +11,7 @@ from hyocr_core.evaluation.recorded.pareto import Contender, by_cer, by_kl, by_s
 from hyocr_core.evaluation.scores.conclusion import FEWEST, conclude, judged_pages
 from hyocr_core.evaluation.scores.numbers import agreed, count, number, points, signed_span, size
 from hyocr_core.evaluation.scores.result import Comparison
+from hyocr_core.wording import listed, phrase, sentences, tr
 
 AGREEING = 0.98
 """Next tokens that should agree with the baseline's where there are no transcripts, as the docs' first gate asks."""
@@ -29,24 +30,29 @@ def recommend(contenders: Sequence[Contender]) -> Recommendation:
     """The smallest that loses nothing measurable; of equal sizes the one that is closest to the baseline by KL."""
     pages = judged_pages(contenders[0].result)
     if pages < FEWEST:
-        return Recommendation(name=None, text=f"{pages} pages are too few to choose by.")
+        return Recommendation(name=None, text=sentences([tr("{pages} pages are too few to choose by", pages=pages)]))
     good, none = _REASONS[all(each.result.model.cer is not None for each in contenders)]
     left = [each for each in contenders if not _is_behind(each, contenders)] or list(contenders)
     sound = [each for each in left if _is_sound(each)]
-    why = good if sound else f"of those that lose least, since none {none}"
+    why = tr(good if sound else none, share=f"{AGREEING:.0%}")
     smallest = min(sound or left, key=lambda each: each.size)
     equal = [each for each in sound or left if by_size(each, smallest) == 0]
     chosen = min(equal, key=_distance)
-    which = "the only one" if len(sound or left) == 1 and len(contenders) > 1 else "the smallest"
-    sentences = [f"Take {chosen.name}: {which} {why} ({_figures(chosen)}){_ties(chosen, equal)}", *_doubt(chosen)]
-    return Recommendation(name=chosen.name, text=" ".join(f"{each}." for each in sentences).replace("\u00a0", " "))
+    only = len(sound or left) == 1 and len(contenders) > 1
+    which = tr("the only one {why}", why=why) if only else tr("the smallest {why}", why=why)
+    take = tr("Take {name}: {which} ({figures})", name=chosen.name, which=which, figures=_figures(chosen))
+    text = sentences([take + _ties(chosen, equal), *_doubt(chosen)])
+    return Recommendation(name=chosen.name, text=text.replace("\u00a0", " "))
 
 
 _REASONS = {
-    True: ("without a measurable loss", "is without a measurable loss"),
+    True: (
+        phrase("without a measurable loss"),
+        phrase("of those that lose least, since none is without a measurable loss"),
+    ),
     False: (
-        f"that agrees on {AGREEING:.0%} of next tokens or more",
-        f"agrees on {AGREEING:.0%} of next tokens",
+        phrase("that agrees on {share} of next tokens or more"),
+        phrase("of those that lose least, since none agrees on {share} of next tokens"),
     ),
 }
 """By whether there are transcripts: what speaks for one, and what is said where it speaks for none."""
@@ -78,16 +84,17 @@ def _distance(contender: Contender) -> tuple[float, float]:
 
 
 def _figures(contender: Contender) -> str:
-    return ", ".join([size(contender.size), *_of_comparison(contender.result.comparison)])
+    return listed([size(contender.size), *_of_comparison(contender.result.comparison)])
 
 
 def _of_comparison(compared: Comparison | None) -> Iterator[str]:
     if compared is None:
         return
     if compared.cer_difference is not None:
-        yield f"CER {points(compared.cer_difference)} points (95 %: {signed_span(compared.cer_difference_interval)})"
+        interval = signed_span(compared.cer_difference_interval)
+        yield tr("CER {points} points (95 %: {interval})", points=points(compared.cer_difference), interval=interval)
     elif compared.agreement is not None:
-        yield f"{agreed(compared.agreement, compared.agreement_interval)} of next tokens agree"
+        yield tr("{share} of next tokens agree", share=agreed(compared.agreement, compared.agreement_interval))
     if compared.kl is not None:
         yield f"KL {number(compared.kl, 2)}"
 
@@ -97,18 +104,18 @@ def _ties(chosen: Contender, equal: Sequence[Contender]) -> str:
     others = [each for each in equal if each is not chosen]
     farther = [each.name for each in others if by_kl(chosen, each) < 0]
     as_good = [each.name for each in others if by_kl(chosen, each) >= 0]
-    said = [f"closer by KL than {_listed(farther)}"] if farther else []
-    said += [f"no better than {_listed(as_good)}"] if as_good else []
-    return f"; of that size {' and '.join(said)}" if said else ""
+    said = [tr("closer by KL than {names}", names=_names(farther))] if farther else []
+    said += [tr("no better than {names}", names=_names(as_good))] if as_good else []
+    return tr("; of that size {said}", said=tr(" and ").join(said)) if said else ""
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+def _names(names: Sequence[str]) -> str:
+    first = listed(names[:_NAMED])
+    return tr("{names} and {count} more", names=first, count=len(names) - _NAMED) if len(names) > _NAMED else first
 
 
 def _doubt(chosen: Contender) -> Iterator[str]:
     verdict = conclude(chosen.result)
     if verdict.outcome == "no measurable loss" and verdict.smallest_loss is not None:
-        loss = number(100 * verdict.smallest_loss, 2)
-        yield f"These {count(judged_pages(chosen.result), 'page')} cannot show less than {loss} points"
+        pages, loss = count(judged_pages(chosen.result), "page"), number(100 * verdict.smallest_loss, 2)
+        yield tr("These {pages} cannot show less than {loss} points", pages=pages, loss=loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hyocr_core.checkpoint.quant_report import EvaluationRecord, ScoreRecord
+from hyocr_core.evaluation.scores.conclusion import in_words
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, ModelScore, values
 
 
@@ -26,7 +27,7 @@ def summarize(result: EvalResult, data: str) -> EvaluationRecord:
         cer_difference_interval=None if compared is None else compared.cer_difference_interval,
         metrics=result.metrics,
         differences={} if compared is None else compared.metrics,
-        verdict=result.verdict,
+        verdict=in_words(result),
     )
 
 

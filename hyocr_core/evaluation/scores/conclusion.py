@@ -9,6 +9,7 @@ from hyocr_core.evaluation.scores.numbers import apart, count, number, percent, 
 from hyocr_core.evaluation.scores.rates import unseen_share
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, Interval
 from hyocr_core.evaluation.scores.unusable import unusable, unusable_warning
+from hyocr_core.wording import listed, phrase, sentences, spoken, tr
 
 FEWEST = 6
 """Pages that differ: a loss on each of fewer is chance once in 16 times or more often."""
@@ -25,26 +26,35 @@ _MANY = 5000
 def conclude(result: EvalResult) -> VerdictRecord:
     """The verdict of an evaluation, from its numbers alone."""
     outcome, found = _found(result)
-    sentences = [_LINKS[outcome].join(filter(None, [_smaller(result), found])), *_power(result, outcome)]
+    said = [_linked(outcome, _smaller(result), found), *_power(result, outcome)]
     return VerdictRecord(
-        text=_plain(" ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences)),
+        text=_plain(sentences(f"{sentence[:1].upper()}{sentence[1:]}" for sentence in said)),
         outcome=outcome,
         smallest_loss=_smallest_loss(result) if outcome != "unknown" else None,
         warnings=tuple(map(_plain, unusable_warning(result))),
     )
 
 
+def in_words(result: EvalResult) -> VerdictRecord | None:
+    """The verdict as it was recorded; in another language than English, as it is there."""
+    return result.verdict if result.verdict is None or spoken() == "en" else conclude(result)
+
+
 _LINKS: dict[Outcome, str] = {
-    "worse": ", but ",
-    "better": ", and ",
-    "no measurable loss": " with ",
-    "unknown": "; ",
+    "worse": phrase("{smaller}, but {found}"),
+    "better": phrase("{smaller}, and {found}"),
+    "no measurable loss": phrase("{smaller} with {found}"),
+    "unknown": phrase("{smaller}; {found}"),
 }
 _WORDS: dict[Outcome, str] = {
-    "worse": "it reads worse",
-    "better": "it reads better",
-    "no measurable loss": "no measurable loss",
+    "worse": phrase("it reads worse: {difference}"),
+    "better": phrase("it reads better: {difference}"),
+    "no measurable loss": phrase("no measurable loss: {difference}"),
 }
+
+
+def _linked(outcome: Outcome, smaller: str, found: str) -> str:
+    return tr(_LINKS[outcome], smaller=smaller, found=found) if smaller else found
 
 
 def _plain(text: str) -> str:
@@ -56,8 +66,10 @@ def _smaller(result: EvalResult) -> str:
     after, before = result.model.weight_bytes, result.baseline and result.baseline.weight_bytes
     if not after or not before or abs(after - before) <= ALIKE * max(after, before):
         return ""
-    ratio = f"{number(before / after, 2)}× smaller" if after < before else f"{number(after / before, 2)}× larger"
-    return f"{ratio} ({size(before)} to {size(after)})"
+    values = {"before": size(before), "after": size(after)}
+    if after < before:
+        return tr("{ratio}× smaller ({before} to {after})", ratio=number(before / after, 2), **values)
+    return tr("{ratio}× larger ({before} to {after})", ratio=number(after / before, 2), **values)
 
 
 def _found(result: EvalResult) -> tuple[Outcome, str]:
@@ -66,24 +78,26 @@ def _found(result: EvalResult) -> tuple[Outcome, str]:
     if compared is None:
         return "unknown", _alone(result)
     if unusable(result, "baseline").most:
-        return "unknown", "most answers of the baseline say nothing, so nobody knows what was lost"
+        return "unknown", tr("most answers of the baseline say nothing, so nobody knows what was lost")
     if compared.cer_difference is None or compared.cer_difference_interval is None:
         return "unknown", _without_transcripts(compared, result)
-    difference = f"CER {_before(result)}{percent(result.model.cer)}, {points(compared.cer_difference)} points"
+    difference = tr("CER {rates}, {points} points", rates=_rates(result), points=points(compared.cer_difference))
     pages = judged_pages(result)
     if pages < FEWEST:
-        return "unknown", f"{difference} on {count(pages, 'page')}, too few to say what was lost"
+        few = count(pages, "page")
+        return "unknown", tr("{difference} on {pages}, too few to say what was lost", difference=difference, pages=few)
     changed = _changed(result)
     outcome = _outcome(compared.cer_difference_interval, changed)
     if not changed:
-        as_before = (
-            "read as before" if compared.identical_pages == len(result.pages) else "have as many errors as before"
-        )
-        difference = f"all {count(pages, 'page')} {as_before}"
+        same = compared.identical_pages == len(result.pages)
+        read, erred = phrase("all {pages} read as before"), phrase("all {pages} have as many errors as before")
+        difference = tr(read if same else erred, pages=count(pages, "page"))
     else:
-        few = "" if changed >= FEWEST else f", on {count(changed, 'page')} alone"
-        difference = f"{difference} (95 %: {signed_span(compared.cer_difference_interval)}){few}"
-    return outcome, f"{_WORDS[outcome]}: {difference}{_lost_parts(result, compared)}{_more_faults(result)}"
+        interval = signed_span(compared.cer_difference_interval)
+        difference = tr("{difference} (95 %: {interval})", difference=difference, interval=interval)
+        if changed < FEWEST:
+            difference = tr("{difference}, on {pages} alone", difference=difference, pages=count(changed, "page"))
+    return outcome, tr(_WORDS[outcome], difference=difference) + _lost_parts(result, compared) + _more_faults(result)
 
 
 def _lost_parts(result: EvalResult, compared: Comparison) -> str:
@@ -94,12 +108,13 @@ def _lost_parts(result: EvalResult, compared: Comparison) -> str:
         low, high = (found and found.interval) or (0.0, 0.0)
         changed = sum(page.metrics.get(name) != page.baseline_metrics.get(name) for page in result.pages)
         if found is not None and (low > 0 if metric.better == "smaller" else high < 0) and changed >= FEWEST:
-            lost.append(f"{metric.title} {apart(found, metric.unit)}")
-    return f"; worse by part: {', '.join(lost)}" if lost else ""
+            lost.append(f"{tr(metric.title)} {apart(found, metric.unit)}")
+    return tr("; worse by part: {parts}", parts=listed(lost)) if lost else ""
 
 
-def _before(result: EvalResult) -> str:
-    return "" if result.baseline is None else f"{percent(result.baseline.cer)} became "
+def _rates(result: EvalResult) -> str:
+    now = percent(result.model.cer)
+    return now if result.baseline is None else tr("{before} became {now}", before=percent(result.baseline.cer), now=now)
 
 
 def _outcome(interval: Interval, changed: int) -> Outcome:
@@ -121,21 +136,33 @@ def _changed(result: EvalResult) -> int:
 def _alone(result: EvalResult) -> str:
     pages = count(judged_pages(result), "page")
     if result.model.cer is None:
-        return f"{pages} read; neither transcripts nor a baseline say how well"
-    read = f"CER {percent(result.model.cer)} (95 %: {span(result.model.cer_interval)}) on {pages}"
-    return f"{read}; only a baseline can tell what was lost"
+        return tr("{pages} read; neither transcripts nor a baseline say how well", pages=pages)
+    return tr(
+        "CER {rate} (95 %: {interval}) on {pages}; only a baseline can tell what was lost",
+        rate=percent(result.model.cer),
+        interval=span(result.model.cer_interval),
+        pages=pages,
+    )
 
 
 def _without_transcripts(compared: Comparison, result: EvalResult) -> str:
-    read = f"{compared.identical_pages:,} of {count(len(result.pages), 'page')} read identically"
+    read = tr(
+        "{some} of {pages} read identically",
+        some=f"{compared.identical_pages:,}",
+        pages=count(len(result.pages), "page"),
+    )
     if compared.agreement is not None and compared.agreement_interval is not None and compared.tokens is not None:
-        read = f"{_agreement(compared.agreement, compared.agreement_interval, compared.tokens)}, {read}"
-    return f"{read}{_more_faults(result)}; without transcripts nobody knows which of the two is right"
+        agreement = _agreement(compared.agreement, compared.agreement_interval, compared.tokens)
+        read = tr("{agreement}, {read}", agreement=agreement, read=read)
+    read += _more_faults(result)
+    return tr("{read}; without transcripts nobody knows which of the two is right", read=read)
 
 
 def _agreement(agreement: float, interval: Interval, tokens: int) -> str:
-    agreeing = "all" if agreement == 1 else f"{percent(agreement)} of"
-    return f"{agreeing} {count(tokens, 'next token')} agree (95 %: {span(interval)})"
+    values = {"tokens": count(tokens, "next token"), "interval": span(interval)}
+    if agreement == 1:
+        return tr("all {tokens} agree (95 %: {interval})", **values)
+    return tr("{share} of {tokens} agree (95 %: {interval})", share=percent(agreement), **values)
 
 
 def _more_faults(result: EvalResult) -> str:
@@ -144,13 +171,15 @@ def _more_faults(result: EvalResult) -> str:
     if baseline is None:
         return ""
     more = {
-        "in a repetition loop": round((model.loop_rate - baseline.loop_rate) * pages),
-        "at the limit of tokens": model.cut_pages - baseline.cut_pages,
+        phrase("{end} in a repetition loop"): round((model.loop_rate - baseline.loop_rate) * pages),
+        phrase("{end} at the limit of tokens"): model.cut_pages - baseline.cut_pages,
     }
-    said = [
-        f"{few:,} more {'page ends' if few == 1 else 'pages end'} {where}" for where, few in more.items() if few > 0
-    ]
-    return f", but {' and '.join(said)}" if said else ""
+    said = [tr(where, end=_end(few)) for where, few in more.items() if few > 0]
+    return tr(", but {faults}", faults=tr(" and ").join(said)) if said else ""
+
+
+def _end(few: int) -> str:
+    return tr("{few} more page ends", few=few) if few == 1 else tr("{few} more pages end", few=f"{few:,}")
 
 
 def _smallest_loss(result: EvalResult) -> float | None:
@@ -167,13 +196,17 @@ def _power(result: EvalResult, outcome: Outcome) -> Iterator[str]:
     if outcome != "no measurable loss" or loss is None:
         return
     if not _changed(result):
-        unseen = unseen_share(pages)
-        more = f"; 300 pages would leave {percent(unseen_share(300), 0)}" if pages < 150 else ""
-        yield f"up to {percent(unseen, 1)} of such pages may still be read otherwise (95 %){more}"
+        unseen = percent(unseen_share(pages), 1)
+        said = tr("up to {share} of such pages may still be read otherwise (95 %)", share=unseen)
+        left = percent(unseen_share(300), 0)
+        yield tr("{said}; 300 pages would leave {share}", said=said, share=left) if pages < 150 else said
         return
     asked = next((asked for asked in _ASKED if asked < loss and pages * (loss / asked) ** 2 <= _MANY), None)
-    more = "" if asked is None else f"; about {_about(pages * (loss / asked) ** 2)} would show {number(100 * asked)}"
-    yield f"{count(pages, 'page')} cannot show less than {number(100 * loss, 2)} points{more}"
+    said = tr("{pages} cannot show less than {loss} points", pages=count(pages, "page"), loss=number(100 * loss, 2))
+    if asked is not None:
+        more, smaller = _about(pages * (loss / asked) ** 2), number(100 * asked)
+        said = tr("{said}; about {pages} would show {loss}", said=said, pages=more, loss=smaller)
+    yield said
 
 
 def _about(pages: float) -> str:

@@ -10,13 +10,14 @@ from rapidfuzz.distance import Levenshtein
 from hyocr_core.contract.metric import Metric, MetricConfig
 from hyocr_core.evaluation.scores.loops import ends_in_loop
 from hyocr_core.evaluation.scores.rates import normalize, words
+from hyocr_core.wording import phrase
 
 
 class CharacterErrorRate(Metric):
     """Edit distance in characters over characters of the references, after `normalize`."""
 
     api_version: ClassVar[int] = 1
-    title: ClassVar[str] = "character error rate"
+    title: ClassVar[str] = phrase("character error rate")
     unit: ClassVar[str] = "%"
 
     def page(self, text: str, reference: str) -> float:
@@ -31,7 +32,7 @@ class WordErrorRate(Metric):
     """Edit distance in words over words of the references; a Chinese or Japanese character is a word."""
 
     api_version: ClassVar[int] = 1
-    title: ClassVar[str] = "word error rate"
+    title: ClassVar[str] = phrase("word error rate")
     unit: ClassVar[str] = "%"
 
     def page(self, text: str, reference: str) -> float:
@@ -46,7 +47,7 @@ class EditDistance(Metric):
     """Mean over pages of the edit distance over the longer of reference and text, 0 to 1."""
 
     api_version: ClassVar[int] = 1
-    title: ClassVar[str] = "normalized edit distance"
+    title: ClassVar[str] = phrase("normalized edit distance")
 
     def page(self, text: str, reference: str) -> float:
         return Levenshtein.normalized_distance(normalize(reference), normalize(text))
@@ -56,7 +57,7 @@ class ExactMatch(Metric):
     """Fraction of pages read without any error."""
 
     api_version: ClassVar[int] = 1
-    title: ClassVar[str] = "pages without any error"
+    title: ClassVar[str] = phrase("pages without any error")
     better: ClassVar[Literal["smaller", "larger"]] = "larger"
     unit: ClassVar[str] = "%"
 
@@ -68,7 +69,7 @@ class RepetitionLoops(Metric):
     """Pages that end in a repetition, as HunyuanOCR's own clients find them."""
 
     api_version: ClassVar[int] = 1
-    title: ClassVar[str] = "repetition loops"
+    title: ClassVar[str] = phrase("repetition loops")
     unit: ClassVar[str] = "pages"
     together: ClassVar[Literal["mean", "sum"]] = "sum"
     needs_reference: ClassVar[bool] = False

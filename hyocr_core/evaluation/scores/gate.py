@@ -9,6 +9,7 @@ from hyocr_core.errors import BadInputError, RunError
 from hyocr_core.evaluation.scores.error_rates import BUILT_IN
 from hyocr_core.evaluation.scores.result import Comparison, EvalResult, ModelScore
 from hyocr_core.settings.shared import OWN_BOUNDS, Gate
+from hyocr_core.wording import phrase
 
 _DIGITS = 9
 """Significant digits of a figure, so that no rounding of binary fractions decides at a bound."""
@@ -96,7 +97,7 @@ def _unit(name: str, result: EvalResult) -> str:
     if name in OWN_BOUNDS:
         return _UNITS[name]
     unit, _ = _unit_and_side(name, result)
-    return "points" if unit == "%" else unit
+    return phrase("points") if unit == "%" else unit
 
 
 def _value(name: str, score: ModelScore, pages: int) -> float | None:
@@ -115,5 +116,10 @@ _OWN: Mapping[str, Callable[[EvalResult, ModelScore, Comparison], float | None]]
 }
 """The figure of each of OWN_BOUNDS."""
 
-_UNITS = {"agreement": "of next tokens", "kl": "nats per token", "cut": "pages", "identical": "of pages"}
+_UNITS = {
+    "agreement": phrase("of next tokens"),
+    "kl": phrase("nats per token"),
+    "cut": phrase("pages"),
+    "identical": phrase("of pages"),
+}
 """The same of their units."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from hyocr_core import resources
 from hyocr_core.checkpoint.quant_report import Measure
 from hyocr_core.evaluation.scores.result import Interval
+from hyocr_core.wording import phrase, spoken, tr
 
 NONE = "–"
 _NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
-RTN = "round to nearest (RTN)"
+RTN = phrase("round to nearest (RTN)")
 """How the weights merely rounded, which a method has to beat, are called wherever people read of them."""
 READABLE = 1e7
 """From here on a number has an exponent."""
@@ -40,12 +41,16 @@ def points(difference: float | None) -> str:
 
 def span(interval: Interval | None) -> str:
     """An interval of rates, in percent."""
-    return NONE if interval is None else f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
+    return NONE if interval is None else _span(f"{100 * interval[0]:.2f}", f"{100 * interval[1]:.2f}")
 
 
 def signed_span(interval: Interval | None) -> str:
     """An interval of a difference of rates, in points."""
-    return NONE if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+    return NONE if interval is None else _span(points(interval[0]), points(interval[1]))
+
+
+def _span(low: str, high: str) -> str:
+    return tr("{low} to {high}", low=low, high=high)
 
 
 def size(count: float | None) -> str:
@@ -73,8 +78,8 @@ def milliseconds(value: float | None) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 page`, `2 pages`."""
-    return f"{number:,}{_NBSP}{noun}" + ("" if number == 1 else "s")
+    """`1 page`, `2 pages`. noun: a literal."""
+    return f"{number:,}{_NBSP}{tr(noun)}" + ("s" if number != 1 and spoken() == "en" else "")
 
 
 def measured(value: float | None, unit: str) -> str:
@@ -86,7 +91,7 @@ def measured_span(interval: Interval | None, unit: str) -> str:
     """Its interval."""
     if interval is None or unit == "%":
         return span(interval)
-    return f"{number(interval[0])} to {number(interval[1])}"
+    return _span(number(interval[0]), number(interval[1]))
 
 
 def measured_difference(difference: float | None, unit: str) -> str:
@@ -100,14 +105,15 @@ def measured_signed_span(interval: Interval | None, unit: str) -> str:
     """The interval of that."""
     if interval is None or unit == "%":
         return signed_span(interval)
-    return f"{_signed(interval[0])} to {_signed(interval[1])}"
+    return _span(_signed(interval[0]), _signed(interval[1]))
 
 
 def apart(difference: Measure | None, unit: str) -> str:
     """Both: `−3.10 (−5.20 to −1.00)`."""
     if difference is None:
         return NONE
-    return f"{measured_difference(difference.value, unit)} ({measured_signed_span(difference.interval, unit)})"
+    value, interval = measured_difference(difference.value, unit), measured_signed_span(difference.interval, unit)
+    return tr("{value} ({interval})", value=value, interval=interval)
 
 
 def _signed(value: float) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hyocr_core.evaluation.scores.result import EvalResult, PageResult
+from hyocr_core.wording import listed, phrase, tr
 
-_LOOK = "look at the pages, at what they are asked and at --max-new-tokens"
+_LOOK = phrase("look at the pages, at what they are asked and at --max-new-tokens")
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,14 @@ class Unusable:
         return 2 * self.any > self.pages
 
     def __str__(self) -> str:
-        kinds = {"empty": self.empty, "in a loop": self.loops, "cut at the limit of tokens": self.cut}
-        found = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
-        return f"{self.any} of {self.pages}" + (f" ({found})" if found else "")
+        kinds = {
+            phrase("{number} empty"): self.empty,
+            phrase("{number} in a loop"): self.loops,
+            phrase("{number} cut at the limit of tokens"): self.cut,
+        }
+        found = listed(tr(kind, number=number) for kind, number in kinds.items() if number)
+        some = tr("{some} of {all}", some=self.any, all=self.pages)
+        return tr("{some} ({found})", some=some, found=found) if found else some
 
 
 def unusable(result: EvalResult, role: Literal["model", "baseline"]) -> Unusable:
@@ -54,10 +60,10 @@ def unusable_warning(result: EvalResult) -> Iterator[str]:
     own = unusable(result, "model")
     if not own.most:
         return
-    said = f"most answers say nothing: {own}"
+    look = tr(_LOOK)
     if result.baseline is None:
-        yield f"{said}; {_LOOK}, and compare with a baseline"
-    elif (before := unusable(result, "baseline")).most:
-        yield f"{said}, and of the baseline's {before}; {_LOOK}"
-    else:
-        yield f"{said}, and of the baseline's {before}"
+        yield tr("most answers say nothing: {own}; {look}, and compare with a baseline", own=own, look=look)
+        return
+    before = unusable(result, "baseline")
+    said = tr("most answers say nothing: {own}, and of the baseline's {before}", own=own, before=before)
+    yield tr("{said}; {look}", said=said, look=look) if before.most else said
