@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.util import find_spec
+from shutil import which
 
 from hyocr_core.doctor.findings import FormatLoads, Load, Machine, Problem, Vllm
-from hyocr_core.formats import TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Format, Runtime
+from hyocr_core.formats import LLAMA_CPP, TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Format, Runtime
 from hyocr_core.plugin.formats import usual_formats
 
 NO_VLLM = "vLLM"
+LLAMA_SERVER = "llama-server"
 LAYER = {"model.layers.0.self_attn.q_proj": (2048, 1024)}
 """A linear of HunyuanOCR's decoder; in these formats all of them are alike to the runtimes."""
 
 
 def find_loads(vllm: Vllm, machine: Machine) -> list[FormatLoads]:
-    """Answer for every format: with vLLM as it is built, or would be for this machine, and with Transformers."""
+    """Answer for every format: with vLLM as it is built, or would be for this machine, and with Transformers.
+
+    llama.cpp is among them for the formats that it reads.
+    """
     build = VLLM_CUDA if vllm.build == "cuda" or (vllm.build is None and machine.gpus) else VLLM_CPU
     answers = []
     for name, written in usual_formats().items():
         known = {item.name: item for item in written.runtimes(LAYER)}
-        loads = (_with_vllm(known[build], vllm, machine), _with_transformers(known[TRANSFORMERS], written))
-        answers.append(FormatLoads(format=name, runtimes=loads))
+        loads = [_with_vllm(known[build], vllm, machine), _with_transformers(known[TRANSFORMERS], written)]
+        if LLAMA_CPP in known:
+            loads.append(_with_llama_cpp(known[LLAMA_CPP]))
+        answers.append(FormatLoads(format=name, runtimes=tuple(loads)))
     return answers
 
 
@@ -48,6 +55,12 @@ def _with_vllm(known: Runtime, vllm: Vllm, machine: Machine) -> Load:
     if known.name == VLLM_CUDA and not machine.gpus:
         return Load(runtime=known.name, loads="needs", why="a GPU")
     return Load(runtime=known.name, loads="yes", why="")
+
+
+def _with_llama_cpp(known: Runtime) -> Load:
+    if known.loads == "yes" and which(LLAMA_SERVER) is None:
+        return Load(runtime=known.name, loads="needs", why=f"{LLAMA_SERVER} on the PATH")
+    return Load(runtime=known.name, loads=known.loads, why="")
 
 
 def _with_transformers(known: Runtime, written: Format) -> Load:

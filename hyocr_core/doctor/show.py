@@ -65,7 +65,8 @@ def _machine_lines(machine: Machine) -> Iterator[str]:
 
 def _format_table(formats: Sequence[FormatLoads]) -> Table:
     runtimes = dict.fromkeys(load.runtime for row in formats for load in row.runtimes)
-    rows = [(row.format, *(_answer(load) for load in row.runtimes)) for row in formats]
+    answers = [(row.format, {load.runtime: _answer(load) for load in row.runtimes}) for row in formats]
+    rows = [(name, *(own.get(runtime, "no") for runtime in runtimes)) for name, own in answers]
     return _table(("format", *runtimes), rows)
 
 

@@ -253,11 +253,28 @@ def test_formats_load_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> Non
         "compressed-tensors, 8 bits": ("yes", "no", "yes"),
         "compressed-tensors, INT8, dynamic activations": ("yes", "yes", "yes"),
     }
-    assert {name: (on_gpu[name][0], *on_cpu[name]) for name in on_cpu} == rows
+    assert {name: (on_gpu[name][0], *on_cpu[name]) for name in on_cpu if not name.startswith("gguf")} == rows
+
+
+@pytest.mark.parametrize(("program", "loads_it"), [("/usr/bin/llama-server", "yes"), (None, "needs")])
+def test_formats_for_llama_cpp_want_its_server(
+    monkeypatch: pytest.MonkeyPatch, program: str | None, loads_it: str
+) -> None:
+    rows = {row.format: row for row in loads.find_loads(NO_VLLM, computer())}
+    if "gguf q4_0" not in rows:
+        pytest.skip("needs hyocr-plugin-gguf")
+    monkeypatch.setattr(loads, "which", lambda _: program)
+    rows = {row.format: row for row in loads.find_loads(NO_VLLM, computer())}
+    found = {load.runtime: load.loads for load in rows["gguf q4_0"].runtimes}
+    assert found == {"vLLM CPU": "no", "Transformers": "no", "llama.cpp": loads_it}
+    problems = list(loads.check_loads(list(rows.values()), NO_VLLM, asked=False))
+    advice = [problem.advice for problem in problems if problem.about == "llama.cpp"]
+    assert advice == ([] if program else ["needs llama-server on the PATH for gguf q4_0; gguf q8_0"])
 
 
 def test_formats_that_wait_for_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loads, "find_spec", lambda name: None if name == "compressed_tensors" else object())
+    monkeypatch.setattr(loads, "which", lambda program: f"/usr/bin/{program}")
     formats = loads.find_loads(CPU_VLLM, computer())
     assert answers(CPU_VLLM, computer())["compressed-tensors, 8 bits"] == ("no", "needs")
     (problem,) = loads.check_loads(formats, CPU_VLLM, asked=False)
@@ -268,6 +285,7 @@ def test_formats_that_wait_for_a_package(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_formats_without_vllm_or_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loads, "find_spec", lambda _: object())
+    monkeypatch.setattr(loads, "which", lambda program: f"/usr/bin/{program}")
     formats = loads.find_loads(NO_VLLM, computer())
     assert {row.runtimes[0].runtime for row in formats} == {"vLLM CPU"}
     assert answers(NO_VLLM, computer())["gptq, 4 bits"] == ("needs", "yes")
