@@ -90,9 +90,11 @@ def _check_weights(job: Job) -> Unchanged:
 def _open_journal(job: Job, stage: StagedCheckpoint, sources: Unchanged, *, resume: bool) -> RunJournal:
     """The journal of this run; a resumed one must have the same fingerprint, or the bytes would differ."""
     fingerprint = {
-        "methods": [share.record.model_dump(mode="json") for share in job.shares],
+        "method": job.main.record.model_dump(include={"name", "distribution", "version"}),
+        "options": job.main.record.config,
         "overrides": job.run.overrides,
-        "rules": job.run.model_dump(mode="json", include={"recipe", "vision"}),
+        "further": {share.record.selector: share.record.model_dump() for share in job.shares[1:]},
+        **job.run.model_dump(mode="json", include={"recipe", "vision"}),
         "model": sources.digests,
         "calibration": job.run.model_dump(include=CALIBRATION),
         "decoding": job.decoding.model_dump() if job.lacks_answers else None,

@@ -168,7 +168,7 @@ def test_no_method_works(monkeypatch: pytest.MonkeyPatch) -> None:
     result = doctor()
     assert result.exit_code == 1
     assert broken(result) == [
-        "broken: methods: none works: pip install hyocr-plugin-gptq",
+        "broken: methods: none works: pip install hyocr-plugin-gptq, or in a clone of the repository ./plugins/gptq",
         "broken: formats: none works: pip install --force-reinstall hyocr-core",
     ]
 

@@ -140,7 +140,7 @@ def test_a_journal_with_entries_of_another_type(here: Path, entry: Any) -> None:
         return whole | {"record": whole["record"] | entry if isinstance(entry, dict) else entry}
 
     edit(here, JOURNAL, spoil, sealed=True)
-    assert sound(run(RESUME, here), 2, "is unreadable; delete")
+    assert sound(run(RESUME, here), 2, "is unreadable; --fresh starts again")
 
 
 @pytest.mark.parametrize("key", ["fingerprint", "record", "format"])

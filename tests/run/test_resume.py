@@ -17,7 +17,7 @@ from hyocr_core.checkpoint.sealed import unseal
 from hyocr_core.errors import ConfigError, OutputError
 from hyocr_core.plugin.registry import load_method
 from hyocr_core.progress import Silent
-from hyocr_core.run import job
+from hyocr_core.run import assignment, job
 from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 
@@ -68,7 +68,7 @@ def another_method(**changes: Any) -> World:
         method = load_method(selector)
         return replace(method, entry=replace(method.entry, **changes))
 
-    return World(patch=lambda patch: patch.setattr(job, "load_method", load))
+    return World(patch=lambda patch: patch.setattr(assignment, "load_method", load))
 
 
 def another_package(name: str) -> World:
@@ -82,6 +82,8 @@ CHANGED: dict[str, World] = {
     "method.name": World({"method": "rtn"}),
     "method.distribution": another_method(distribution="other"),
     "method.version": another_method(version="0"),
+    "vision": World({"vision": "fp8"}),
+    "recipe": World({"method": None, "recipe": [{"match": "model.layers", "method": "gptq"}]}),
     "keep_head": World({"keep_head": True}),
     "forward": World({"forward": "transformers"}),
     "decoding": World({"answers": "generate"}),

@@ -185,7 +185,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes_by_the_same_recipe_only(
     run = done.run.model_copy(update={"output": tmp_path / "again"})
     stop_in_block_2(run)
     other = [rule for rule in done.run.recipe or () if rule.options != {"bits": 8}]
-    with pytest.raises(OutputError, match="rules"):
+    with pytest.raises(OutputError, match="recipe: "):
         quantize(run.model_copy(update={"recipe": tuple(other)}), resume=True)
     report = quantize(run, resume=True)
     assert report.resumed_after_block == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from hyocr_core.contract.metric import Metric
 from hyocr_core.evaluation.parts.html_tables import Table, find_tables, grid
 from hyocr_core.evaluation.parts.latex import find_formulas, latex_tokens
 from hyocr_core.evaluation.parts.pairing import library
+from hyocr_core.outside.json_text import parse_json
 
 _ALIKE = str.maketrans({
     "‘": "'", "’": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "＿": "_", "–": "-", "—": "-", "‑": "-", "‒": "-",
@@ -57,7 +57,7 @@ class OlmOcrTests(Metric):
 
 def _tests(checks: str) -> list[Test]:
     """The tests of a page, each a line of JSON, of kinds that are known."""
-    found = [json.loads(line) for line in checks.splitlines() if line.strip()]
+    found = [parse_json(line) for line in checks.splitlines() if line.strip()]
     return [test for test in found if test["type"] in _KINDS]
 
 

@@ -20,7 +20,7 @@ from hyocr_plugin_gguf.tokenizer import DENSE
 from safetensors.torch import load_file
 
 from hyocr_core import CheckpointError, HyocrError, quantize, verify
-from hyocr_core.testing.generations import GENERATIONS, write_generation
+from hyocr_core.testing import GENERATIONS, write_generation
 
 CALIB: dict[str, Any] = {"calib": "synthetic:3", "num_samples": 3, "device": "cpu"}
 

@@ -30,7 +30,7 @@ def test_urls(url: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cuda", "unknown backend 'cuda'; give auto, dequant, endpoint, transformers, vllm, or the URL"),
+        ("cuda", "unknown backend 'cuda'; give auto, dequant, endpoint, llama.cpp, transformers, vllm, or the URL"),
         ("VLLM", "unknown backend 'VLLM'"),
         ("127.0.0.1:8000/v1", "unknown backend"),
         ("ftp://host/v1", "is no URL such as http://127.0.0.1:8000/v1"),
