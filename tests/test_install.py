@@ -84,7 +84,7 @@ def test_hyocr_all_brings_the_core_its_methods_and_every_extra_that_reads() -> N
     (everything,) = map(Requirement, meta["optional-dependencies"]["all"])
     own = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert everything.name == "hyocr-core"
-    assert everything.extras == set(own) - {"dev", "docs", "testing"} == set(READS)
+    assert everything.extras == set(own) - {"dev", "docs", "gpu", "testing"} == {*READS, "search"}
 
 
 def test_hyocr_installs_beside_the_core(environment: Environment) -> None:

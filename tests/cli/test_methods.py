@@ -103,7 +103,9 @@ def test_no_method_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hyocr_core.plugin.entry_points.distributions", list)
     result = hyocr()
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "no method is installed; try: pip install hyocr-plugin-gptq\n"
+    assert result.stderr == (
+        "no method is installed; try: pip install hyocr-plugin-gptq, or in a clone of the repository ./plugins/gptq\n"
+    )
     assert json.loads(hyocr("--json").stdout) == []
     assert hyocr("check").exit_code == 0
 

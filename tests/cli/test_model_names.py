@@ -63,7 +63,7 @@ def test_what_was_read_is_recorded_and_named_alike_everywhere(demo: Path, heldou
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"[{REPO}/v1.0](https://huggingface.co/{REPO}) (revision `{NEWEST}`)" in card
     assert f"base_model: {REPO}\n" in card
-    assert f"--baseline {REPO}/v1.0" in card
+    assert f"--baseline {REPO}@{NEWEST}/v1.0" in card
 
     checked = run("verify", folder, "--original", f"{REPO}/v1.0", "--revision", "main")
     assert checked.exit_code == 0, checked.stderr

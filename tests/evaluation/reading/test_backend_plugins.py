@@ -15,6 +15,7 @@ from hyocr_core import BackendError, EvalConfig, RunError, evaluate
 from hyocr_core.cli.main import main
 from hyocr_core.contract.backend import AnyBackend
 from hyocr_core.evaluation.reading.in_process import Dequant, Transformers
+from hyocr_core.evaluation.reading.llama_cpp import LlamaCpp
 from hyocr_core.evaluation.reading.remote import OpenAiEndpoint, Vllm
 from hyocr_core.plugin.backends import installed_backends, load_backend
 from tests.evaluation.plugins import BACKEND, EXAMPLES, install
@@ -53,6 +54,7 @@ def test_those_of_the_core_are_registered() -> None:
         "dequant": Dequant,
         "vllm": Vllm,
         "endpoint": OpenAiEndpoint,
+        "llama.cpp": LlamaCpp,
     }
     assert {entry.name: load_backend(entry.selector).cls for entry in installed_backends()} == ours
 
