@@ -10,7 +10,7 @@ is the whole of it: the class brings its fixtures along. A module with `pytest_p
 has them for tests of its own. The kit is no pytest plugin of its own accord, so that pytest runs which have nothing to
 do with hyocr load nothing of it. Importing this package imports no torch.
 
-`write_generation(folder, generation)` writes a checkpoint of the layout of a published generation, one of `GENERATIONS`,
+`write_generation(folder, generation)` writes a checkpoint of the layout of a published generation, of `GENERATIONS`,
 in small.
 """
 
