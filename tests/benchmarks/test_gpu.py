@@ -75,4 +75,4 @@ def test_a_checkout_finds_its_methods_without_being_installed(tmp_path: Path) ->
     )
     command = [sys.executable, "-S", "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["awq", "fp8", "gptq", "rtn"]
+    assert done.stdout.split() == ["awq", "fp8", "gguf", "gptq", "rtn"]
