@@ -17,8 +17,6 @@ from hyocr_core.report.text import metric_title, told
 from hyocr_core.shown import message
 from hyocr_core.terminal.fitting_tables import fitted
 
-LOG_WIDTH = 1000
-"""Columns of what is no terminal: a log may be as wide as it needs to be."""
 WORST = 5
 """Layers that are shown unless all are asked for."""
 
@@ -116,5 +114,4 @@ def print_report(console: Console, report: QuantReport, output: Path, *, whole: 
     console.print()
     if len(layers) < len(report.layers):
         console.print(f"the {len(layers)} layers of the largest errors; -v shows all {len(report.layers)}")
-    width = console.width if console.is_terminal else LOG_WIDTH
-    console.print(fitted(layer_table(layers), console, width), width=width, crop=False)
+    console.print(fitted(layer_table(layers), console, console.width))

@@ -71,12 +71,12 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def picture(self, path: Path, height: int | None = None) -> None:
-        """Save what is on the screen as PNG; all of the page, or its upper `height` pixels."""
+    def shown(self, height: int | None = None) -> bytes:
+        """What is on the screen as PNG; all of the page, or its upper `height` pixels."""
         box = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": box["width"], "height": height or box["height"], "scale": 1}
         data = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)["data"]
-        path.write_bytes(base64.b64decode(data))
+        return base64.b64decode(data)
 
 
 @contextmanager

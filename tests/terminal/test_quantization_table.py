@@ -37,6 +37,7 @@ def test_the_summary_comes_first_and_the_five_worst_layers_behind_it(width: int 
     first = next(line for line in lines if line.startswith("model.layers."))
     assert first.split()[1] == f"{worst[0].metrics['output_error']:.3g}"
     assert any("calibration" in line for line in lines)
+    assert "…" not in "".join(lines)
     assert width is None or max(map(len, lines)) <= width
 
 
