@@ -72,7 +72,7 @@ def search(size: str | None, candidates: tuple[str, ...], dry_run: bool, as_json
     \b
     hyocr search tencent/HunyuanOCR --data pages/ --size 900MB --output recipe.yaml
     hyocr search tencent/HunyuanOCR --data pages/ --kl 0.002 --vision --output recipe.yaml
-    hyocr quant --recipe recipe.yaml --model tencent/HunyuanOCR --calib pages/ --output HunyuanOCR-small
+    hyocr quant --recipe recipe.yaml --model tencent/HunyuanOCR --calib pages/ --output HunyuanOCR-mix
     """
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.search.search_config import SearchConfig

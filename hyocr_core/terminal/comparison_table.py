@@ -114,4 +114,4 @@ def _cells(row: Candidate, several: Several) -> Cells:
         if any(name in each.metric_differences for each in several.candidates):
             cells[f"  {metric.title}, to baseline"] = apart(row.metric_differences.get(name), metric.unit)
     method = ", ".join(filter(None, (row.method, row.format)))
-    return cells | {"pages/s": number(row.pages_per_second), "method": method, "runtime": row.runtime}
+    return cells | {"method": method, "runtime": row.runtime}
