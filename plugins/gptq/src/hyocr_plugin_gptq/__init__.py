@@ -1,3 +1,3 @@
-"""GPTQ and round-to-nearest for hyocr."""
+"""GPTQ and round to nearest (RTN) for hyocr."""
 
 __version__ = "0.1.0"
