@@ -1,4 +1,4 @@
-"""The method `rtn`, round to nearest (RTN): hooks only. The floor that every method has to beat, in the same formats."""
+"""The method `rtn`, round to nearest (RTN): hooks only. The floor that other methods have to beat, in their formats."""
 
 from __future__ import annotations
 
