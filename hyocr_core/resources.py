@@ -9,18 +9,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 
 import psutil
 
 from hyocr_core._version import __version__
 from hyocr_core.errors import BadInputError
+from hyocr_core.outside.regular import read_text
 
+CPU_INFO = Path("/proc/cpuinfo")
 GB = 10**9
 RUNTIME_BYTES = 900 * 10**6
 """What Python, torch and transformers take before any weight is loaded, and what the allocator keeps of what was freed.
 
 The first is 500 MB on Linux, the second differs from run to run: the same job took from 1.52 to 1.76 GB at its peak.
 """
+
+
+def processor() -> tuple[str, frozenset[str]]:
+    """Model and flags of the first processor, empty where Linux does not say; ARM has no model there."""
+    try:
+        text = read_text(CPU_INFO)
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    return fields.get("model name", ""), frozenset((fields.get("flags") or fields.get("Features", "")).split())
 
 
 def size(count: float) -> str:

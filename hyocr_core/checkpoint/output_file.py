@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.errors import OutputError
 from hyocr_core.outside.home import expanded
 from hyocr_core.outside.regular import open_regular
@@ -29,6 +30,12 @@ def check_output(path: Path, *marks: bytes) -> None:
         trial.unlink()
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write such a file, replacing it as a whole. Raises RunError when it cannot be written."""
+    with writing(path), replacing(expanded(path).resolve()) as partial:
+        save_bytes(partial, text.encode())
 
 
 def _check_replaceable(path: Path, target: Path, marks: tuple[bytes, ...]) -> None:

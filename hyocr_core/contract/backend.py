@@ -68,6 +68,11 @@ class ModelToRead:
             return self.max_new_tokens
         return max(min(self.max_new_tokens, self.max_tokens - page.prompt_tokens), 1)
 
+    def longest(self, pages: Sequence[PageToRead]) -> int:
+        """Most tokens that the prompt of one of these pages and its answer have together, within the context."""
+        longest = max((page.prompt_tokens or 0) + self.room(page) for page in pages)
+        return longest if self.max_tokens is None else min(longest, self.max_tokens)
+
 
 @dataclass(frozen=True)
 class PageToRead:

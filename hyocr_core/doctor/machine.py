@@ -12,9 +12,8 @@ import psutil
 
 from hyocr_core.doctor.findings import Cpu, Gpu, Machine, Problem
 from hyocr_core.errors import one_line
-from hyocr_core.resources import GB, free_memory, size
+from hyocr_core.resources import GB, free_memory, processor, size
 
-CPU_INFO = Path("/proc/cpuinfo")
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 FEATURES = {
     "avx2": "AVX2",
@@ -40,7 +39,7 @@ def find_machine() -> tuple[Machine, list[Problem]]:
     except (ImportError, OSError) as error:
         advice = f"cannot be imported ({one_line(error, named=True)}): install it again"
         problems.append(Problem(broken=True, about="torch", advice=advice))
-    model, flags = read_cpu_info(CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.is_file() else "")
+    model, flags = processor()
     machine = Machine(
         platform=platform.platform(),
         cpu=Cpu(
@@ -55,15 +54,6 @@ def find_machine() -> tuple[Machine, list[Problem]]:
         free_memory_bytes=free_memory(),
     )
     return machine, problems
-
-
-def read_cpu_info(text: str) -> tuple[str, frozenset[str]]:
-    """Model and flags of the first processor in /proc/cpuinfo; ARM has no model there and calls flags Features."""
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    return fields.get("model name", ""), frozenset((fields.get("flags") or fields.get("Features", "")).split())
 
 
 def usable_cores() -> int:

@@ -27,6 +27,7 @@ from hyocr_core.models.parts import stored_bytes
 from hyocr_core.pages.checked import check_pages
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.progress import Progress, Silent
+from hyocr_core.resources import processor
 from hyocr_core.runtimes.concurrency import unlike
 from hyocr_core.runtimes.server_memory import Held, watching
 from hyocr_core.settings.bench_load import BenchLoad
@@ -212,14 +213,4 @@ def _between_tokens(repetitions: Sequence[Sequence[TimedAnswer]]) -> Iterator[fl
 def _machine() -> dict[str, str]:
     """What computes, as far as it is here."""
     cores = f"{psutil.cpu_count(logical=False) or '?'} cores, {psutil.cpu_count() or '?'} threads"
-    return {"hyocr-core": __version__, "processor": f"{_processor()}, {cores}"}
-
-
-def _processor() -> str:
-    """Its name, which Python itself does not know on Linux."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            named = next((line for line in file if line.startswith("model name")), "")
-    except OSError:
-        named = ""
-    return named.partition(":")[2].strip() or platform.machine()
+    return {"hyocr-core": __version__, "processor": f"{processor()[0] or platform.machine()}, {cores}"}

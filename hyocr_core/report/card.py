@@ -92,19 +92,6 @@ def model_card(
     name: of the checkpoint's folder. base_card: the base model's own card, if there is one. penalty: the repetition
     penalty to ask for. from_hub: the base model is named by its hub id.
     """
-    with speaking(report.lang):
-        return _model_card(report, name, quantization_config, base_card, penalty, from_hub=from_hub)
-
-
-def _model_card(
-    report: QuantReport,
-    name: str,
-    quantization_config: Mapping[str, Any],
-    base_card: Path,
-    penalty: float,
-    *,
-    from_hub: bool,
-) -> str:
     source, shown = report.model.source, message(name)
     # The hub knows models of its own only.
     base_model = source if from_hub and not source.startswith(MODELSCOPE) else None
@@ -116,35 +103,36 @@ def _model_card(
         tags=["hyocr", "ocr", *(method.name for method in report.methods), str(quantization_config["quant_method"])],
         **_carried(base_card),
     )
-    card = ModelCard.from_template(
-        data,
-        template_path=str(TEMPLATE),
-        tr=tr,
-        words=markdown,
-        code=code,
-        loads=LOADS,
-        name=name,
-        quoted_name=shlex.quote(shown),
-        base_link=f"[{markdown(report.model.name)}]({page_of(source)})" if from_hub else markdown(source),
-        report=report,
-        forward=report.calibration and tr(OF_FORWARDS[report.calibration.forward]),
-        quant_method=quantization_config["quant_method"],
-        before=size(report.weight_bytes_before),
-        after=size(report.weight_bytes_after),
-        ratio=f"{report.weight_bytes_before / report.weight_bytes_after:.2f}",
-        asked=report.calibration and markdown(_scaled(report.calibration.max_pixels) + told(report.calibration)),
-        methods=reduce(_and, map(_method, report.methods)),
-        options={method.name: json.dumps(method.config, indent=2) for method in report.methods},
-        kinds=kinds_of(report),
-        accuracy_heading=tr(ACCURACY),
-        accuracy=_accuracy(report, name),
-        runtimes=known_runtimes(quantization_config, _shapes(report)),
-        gguf=[shlex.quote(message(file)) for file in gguf],
-        penalty=penalty,
-        curl=with_curl(shown, penalty),
-        openai=with_openai(shown, penalty),
-        snippet=_snippet(shown, quantization_config, report),
-    )
+    with speaking(report.lang):
+        card = ModelCard.from_template(
+            data,
+            template_path=str(TEMPLATE),
+            tr=tr,
+            words=markdown,
+            code=code,
+            loads=LOADS,
+            name=name,
+            quoted_name=shlex.quote(shown),
+            base_link=f"[{markdown(report.model.name)}]({page_of(source)})" if from_hub else markdown(source),
+            report=report,
+            forward=report.calibration and tr(OF_FORWARDS[report.calibration.forward]),
+            quant_method=quantization_config["quant_method"],
+            before=size(report.weight_bytes_before),
+            after=size(report.weight_bytes_after),
+            ratio=f"{report.weight_bytes_before / report.weight_bytes_after:.2f}",
+            asked=report.calibration and markdown(_scaled(report.calibration.max_pixels) + told(report.calibration)),
+            methods=reduce(_and, map(_method, report.methods)),
+            options={method.name: json.dumps(method.config, indent=2) for method in report.methods},
+            kinds=kinds_of(report),
+            accuracy_heading=tr(ACCURACY),
+            accuracy=_accuracy(report, name),
+            runtimes=known_runtimes(quantization_config, _shapes(report)),
+            gguf=[shlex.quote(message(file)) for file in gguf],
+            penalty=penalty,
+            curl=with_curl(shown, penalty),
+            openai=with_openai(shown, penalty),
+            snippet=_snippet(shown, quantization_config, report),
+        )
     return str(card).rstrip() + "\n"
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
-from hyocr_core.checkpoint.output_file import check_output
+from hyocr_core.checkpoint.output_file import check_output, write_output
 from hyocr_core.checkpoint.quant_report import QuantReport
 from hyocr_core.errors import OutputError
 from hyocr_core.evaluation.recorded.evidence import Evidence
@@ -46,8 +45,7 @@ def write_card(evidence: Evidence, path: Path, lang: Language) -> None:
         penalty=own_penalty(folder, model.config.text_config),
         from_hub=report.model.revision is not None,
     )
-    with writing(path), replacing(expanded(path).resolve()) as partial:
-        save_bytes(partial, card.encode())
+    write_output(path, card)
 
 
 def _in(lang: Language, evidence: Evidence) -> QuantReport:

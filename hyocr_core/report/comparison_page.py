@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from hyocr_core._version import __version__
-from hyocr_core.checkpoint.output_file import check_output
+from hyocr_core.checkpoint.output_file import check_output, write_output
 from hyocr_core.evaluation.recorded.comparison import Several
 from hyocr_core.report import figures
-from hyocr_core.report.rendered import MARKS, rendered, save_page
+from hyocr_core.report.rendered import MARKS, rendered
 
 
 def check_comparison_page(path: Path) -> None:
@@ -29,5 +29,5 @@ def write_comparison_page(several: Several, path: Path) -> Path:
         "plots": {"beside": figures.beside(several)} if drawn else {},
         "version": __version__,
     }
-    save_page(rendered("comparison.html.j2", context), path)
+    write_output(path, rendered("comparison.html.j2", context))
     return path

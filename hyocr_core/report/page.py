@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hyocr_core.checkpoint.durable import writing
-from hyocr_core.checkpoint.output_file import REPORT, check_output
+from hyocr_core.checkpoint.output_file import REPORT, check_output, write_output
 from hyocr_core.checkpoint.quant_report import QuantReport
 from hyocr_core.evaluation.recorded.comparison import Several, side_by_side
 from hyocr_core.evaluation.recorded.evidence import Evidence, gather
@@ -26,7 +26,7 @@ from hyocr_core.report.diff import Piece, diff, shortened
 from hyocr_core.report.facts import block_facts, layer_facts, own_metric
 from hyocr_core.report.kinds import kinds_of
 from hyocr_core.report.plots import Plot
-from hyocr_core.report.rendered import MARKS, rendered, save_page
+from hyocr_core.report.rendered import MARKS, rendered
 from hyocr_core.wording import Language, phrase, speaking, tr
 
 FILE_NAME = "index.html"
@@ -82,7 +82,7 @@ def write_page(
     if output is None:
         with writing(path):
             path.parent.mkdir(exist_ok=True)
-    save_page(html, path)
+    write_output(path, html)
     return path
 
 

@@ -9,9 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.evaluation.scores import numbers
-from hyocr_core.outside.home import expanded
 from hyocr_core.pages.sources import source_name
 from hyocr_core.report import text
 from hyocr_core.shown import visible
@@ -51,12 +49,6 @@ def rendered(template: str, context: Mapping[str, Any]) -> str:
     }  # fmt: skip
     environment.globals |= {"tr": _said, "spoken": spoken()}
     return environment.get_template(template).render(context)
-
-
-def save_page(html: str, path: Path) -> None:
-    """Write a page, replacing the file as a whole. Raises RunError when it cannot be written."""
-    with writing(path), replacing(expanded(path).resolve()) as partial:
-        save_bytes(partial, html.encode())
 
 
 def _said(text: str, **values: Any) -> Markup:

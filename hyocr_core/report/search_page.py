@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hyocr_core._version import __version__
+from hyocr_core.checkpoint.output_file import write_output
 from hyocr_core.report import curves, plots
 from hyocr_core.report.plots import Plot, draw
-from hyocr_core.report.rendered import rendered, save_page
+from hyocr_core.report.rendered import rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ class Dot:
 def write_search_page(result: Mapping[str, Any], dots: Sequence[Dot], path: Path) -> None:
     """Write the page of a search's result, as `SearchResult` dumps it. Raises RunError when it cannot be written."""
     context = {"result": result, "plots": {"curve": _curve(result, dots)}, "version": __version__}
-    save_page(rendered("search.html.j2", context), path)
+    write_output(path, rendered("search.html.j2", context))
 
 
 def _curve(result: Mapping[str, Any], dots: Sequence[Dot]) -> Plot:

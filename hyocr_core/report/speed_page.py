@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hyocr_core.checkpoint.output_file import check_output
+from hyocr_core.checkpoint.output_file import check_output, write_output
 from hyocr_core.evaluation.scores.speeds import BenchResult
 from hyocr_core.report import figures
-from hyocr_core.report.rendered import MARKS, rendered, save_page
+from hyocr_core.report.rendered import MARKS, rendered
 
 LABELS = {"baseline": "baseline", "model": "model"}
 
@@ -24,5 +24,5 @@ def write_speed_page(result: BenchResult, path: Path) -> Path:
     """
     check_speed_page(path)
     context = {"bench": result, "labels": LABELS, "plots": {"throughput": figures.throughput(result, LABELS)}}
-    save_page(rendered("bench.html.j2", context), path)
+    write_output(path, rendered("bench.html.j2", context))
     return path

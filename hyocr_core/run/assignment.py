@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from hyocr_core.contract.config import Fallback, MethodConfig
 from hyocr_core.errors import ConfigError
+from hyocr_core.formats.compressed import METHOD
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.parts import HEAD
 from hyocr_core.models.spelling import EMBEDDING, VISION
@@ -17,10 +18,10 @@ from hyocr_core.run.overrides import layer_options
 from hyocr_core.run.plan import Plan, ignored_by, make_plan, plan_of
 from hyocr_core.run.shares import Share
 from hyocr_core.settings.angelslim import VISION as IN_VISION
-from hyocr_core.settings.recipe import RecipeRule, matches
+from hyocr_core.settings.recipe import RecipeRule, matches, matching
 from hyocr_core.settings.run_config import RunConfig
 
-SHARED = "compressed-tensors"
+SHARED = METHOD
 """The format in which methods share a checkpoint; what a rule that names none gets, if its method has it."""
 
 TIED = "neither vLLM nor Transformers reads embedding and head quantized, which are one tensor"
@@ -39,6 +40,9 @@ class LoadedRule:
     method: Method | None
     options: Mapping[str, Any]
     config: MethodConfig | None
+
+    def holds_for(self, *names: str) -> bool:
+        return self.rule.holds_for(*names)
 
 
 class Chosen(NamedTuple):
@@ -150,7 +154,7 @@ def _by_rules(rules: Sequence[LoadedRule], model: HunYuanVL) -> Assignment:
     found = _Taken(model)
     _check_patterns(rules, model)
     for name in (name for vision in (True, False) for name in _linears(model, vision=vision)):
-        rule = next((rule for rule in rules if rule.rule.holds_for(name, model.memory_names[name])), None)
+        rule = matching(rules, name, model.memory_names[name])
         if rule is None:
             found.left[name] = "no rule matches it"
         else:

@@ -151,7 +151,7 @@ class Endpoint:
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=httpx2.Timeout(timeout, connect=min(timeout, _SECONDS_TO_CONNECT)),
             # A proxy of the environment knows nothing of this machine's own servers.
-            trust_env=not _is_loopback(url),
+            trust_env=not is_loopback(url),
         )
 
     def models(self) -> list[Served]:
@@ -277,7 +277,8 @@ def _key() -> str:
     return ""
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether a URL is of this machine by its address."""
     host = httpx2.URL(url).host
     try:
         return host == "localhost" or ip_address(host).is_loopback

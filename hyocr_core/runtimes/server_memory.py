@@ -6,11 +6,12 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from threading import Event, Thread
 from urllib.parse import urlsplit
 
 import psutil
+
+from hyocr_core.runtimes.endpoint import is_loopback
 
 SECONDS_BETWEEN = 0.2
 SECONDS_BETWEEN_GPU = 2.0
@@ -90,15 +91,13 @@ def gpu_bytes(processes: Sequence[psutil.Process]) -> int | None:
 
 def listening(url: str) -> list[int]:
     """The processes that wait for connections at a URL of this machine; none if it is elsewhere, or they are hidden."""
-    parts = urlsplit(url)
-    try:
-        here = parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
-    except ValueError:
+    if not is_loopback(url):
         return []
+    parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     with suppress(psutil.Error):
         waiting = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
-        numbers = {each.pid for each in waiting if here and each.laddr and each.laddr.port == port}
+        numbers = {each.pid for each in waiting if each.laddr and each.laddr.port == port}
         return sorted(number for number in numbers if number is not None)
     return []
 

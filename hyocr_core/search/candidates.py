@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 
@@ -58,13 +59,16 @@ def open_candidates(config: SearchConfig, drawn: Drawn, progress: Progress) -> l
     names = [name for name in config.candidates if name != NONE]
     if not names:
         raise ConfigError(f"candidates: {NONE} alone leaves nothing to choose; name a method, such as gptq")
-    return [_open(name, config, drawn, progress) for name in names]
+    model = cache(partial(_model, config))
+    return [_open(name, config, model, drawn, progress) for name in names]
 
 
-def _open(name: str, config: SearchConfig, drawn: Drawn, progress: Progress) -> Candidate:
+def _open(
+    name: str, config: SearchConfig, model: Callable[[], HunYuanVL | None], drawn: Drawn, progress: Progress
+) -> Candidate:
     where = f"candidate {name!r}"
     try:
-        job = prepare(config.run([_rule(name, where, config)]), progress, drawn)
+        job = prepare(config.run([_rule(name, where, model(), vision=config.vision)]), progress, drawn)
     except HyocrError as error:
         error.args = (str(error) if str(error).startswith(where) else f"{where}: {error}",)
         raise
@@ -80,25 +84,29 @@ def _open(name: str, config: SearchConfig, drawn: Drawn, progress: Progress) -> 
     return Candidate(name, rule, job, formats)
 
 
-def _rule(name: str, where: str, config: SearchConfig) -> RecipeRule:
+def _rule(name: str, where: str, model: HunYuanVL | None, *, vision: bool) -> RecipeRule:
     """The rule of `gptq bits=8`, in the format that has room for others where its method has that."""
     selector, *given = name.split()
     options = dict(parse_override(option, f"{where}:") for option in given)
     method = load_method(selector)
     shared = dict(sharing(method, options, where))
-    match = _accepted(method, method.config(shared, where), config)
+    checked = method.config(shared, where)
+    match = ["*"] if model is None else _accepted(method, checked, model, vision=vision)
     return parse_config(RecipeRule, {"match": match, "method": selector, "options": shared}, where)
 
 
-def _accepted(method: Method, options: MethodConfig, config: SearchConfig) -> list[str]:
-    """The linears that a method takes with these options. Raises what it says of the last when it takes none."""
+def _model(config: SearchConfig) -> HunYuanVL | None:
+    """The model without its weights; None for one that is quantized already, which a run refuses."""
     reader = CheckpointReader(resolve_model(config.model, config.revision).folder)
-    if reader.config.get("quantization_config") is not None:
-        return ["*"]
-    model = HunYuanVL(reader, torch.device("meta"))
+    quantized = reader.config.get("quantization_config") is not None
+    return None if quantized else HunYuanVL(reader, torch.device("meta"))
+
+
+def _accepted(method: Method, options: MethodConfig, model: HunYuanVL, *, vision: bool) -> list[str]:
+    """The linears that a method takes with these options. Raises what it says of the last when it takes none."""
     taken: list[str] = []
     refused = None
-    for group in groups_of(model, vision=config.vision):
+    for group in groups_of(model, vision=vision):
         try:
             method.check_layers({name: model.linears[name] for name in group}, options)
             taken += group

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
 from hyocr_core.checkpoint.journal import Journal
+from hyocr_core.checkpoint.output_file import write_output
 from hyocr_core.checkpoint.unchanged import Unchanged
 from hyocr_core.errors import OutputError
 from hyocr_core.evaluation.reading.kept import default_state, take_lock
-from hyocr_core.outside.home import expanded
 from hyocr_core.pages.checked import check_pages
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import versions
@@ -83,7 +82,7 @@ def _fingerprint(plan: SearchPlan, sources: Unchanged) -> dict[str, Any]:
     return {
         "model": sources.digests,
         "candidates": {each.name: each.share.config.model_dump(mode="json") for each in plan.candidates},
-        "methods": {name: f"{entry.distribution} {entry.version}" for name, entry in entries.items()},
+        "methods": {name: entry.source for name, entry in entries.items()},
         "pages": hashlib.sha256("".join(pages.digests).encode()).hexdigest(),
         "answers": hashlib.sha256("\0".join(record.answer or "" for record in pages.records).encode()).hexdigest(),
         "how": config.model_dump(include={"vision", "scored_samples", "draws", "seed", "max_pixels", "forward"}),
@@ -116,5 +115,4 @@ def _kept(plan: SearchPlan, sources: Unchanged) -> Iterator[tuple[Path, Journal[
 def _write_recipe(path: Path, text: str, result: SearchResult) -> None:
     budget = ", ".join(f"{key} {value:g}" for key, value in result.budget.items())
     head = f"{MARK.decode()} {result.hyocr}: {result.nbytes} bytes of weights, for {budget}\n"
-    with writing(path), replacing(expanded(path).resolve()) as partial:
-        save_bytes(partial, (head + text).encode())
+    write_output(path, head + text)

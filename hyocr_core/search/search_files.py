@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
-from hyocr_core.checkpoint.output_file import check_output
-from hyocr_core.outside.home import expanded
+from hyocr_core.checkpoint.output_file import check_output, write_output
+from hyocr_core.evaluation.recorded.csv_file import write_rows
 from hyocr_core.report.rendered import MARKS as PAGE_MARK
 from hyocr_core.report.search_page import Dot, write_search_page
 from hyocr_core.search.search_result import CurvePoint, SearchResult
@@ -30,12 +27,8 @@ def check_files(recipe: Path) -> None:
 def write_files(recipe: Path, result: SearchResult) -> None:
     """Write all of them. Raises RunError where one cannot be."""
     data = json.dumps(result.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
-    _save(recipe.with_suffix(".json"), data)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows(_rows(result))
-    _save(recipe.with_suffix(".csv"), text.getvalue())
+    write_output(recipe.with_suffix(".json"), data)
+    write_rows(recipe.with_suffix(".csv"), COLUMNS, list(_rows(result)))
     write_search_page(result.model_dump(), list(_dots(result)), recipe.with_suffix(".html"))
 
 
@@ -68,8 +61,3 @@ def _dots(result: SearchResult) -> Iterator[Dot]:
         if tried.tried is not None:
             label = "taken, measured" if tried.taken else "tried, measured"
             yield Dot(label, tried.nbytes / 1e6, tried.tried.kl, "taken" if tried.taken else "tried")
-
-
-def _save(path: Path, text: str) -> None:
-    with writing(path), replacing(expanded(path).resolve()) as partial:
-        save_bytes(partial, text.encode())

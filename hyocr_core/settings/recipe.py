@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Annotated, Any, Protocol, Self, TypeAlias, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -83,6 +83,15 @@ def matches(pattern: str, name: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
+class Matching(Protocol):
+    """A rule, or what is made of it."""
+
+    def holds_for(self, *names: str) -> bool:
+        """As RecipeRule has it."""
+
+
+Matched = TypeVar("Matched", bound=Matching)
+
 Rules: TypeAlias = tuple[RecipeRule, ...]
 
 
@@ -126,7 +135,7 @@ def recipe_text(rules: Iterable[RecipeRule]) -> str:
     return "".join(f"- {{{_fields(rule)}}}\n" for rule in rules)
 
 
-def matching(rules: Iterable[RecipeRule], *names: str) -> RecipeRule | None:
+def matching(rules: Iterable[Matched], *names: str) -> Matched | None:
     """The rule that holds for a linear with these names, on disk and in memory: the first that matches."""
     return next((rule for rule in rules if rule.holds_for(*names)), None)
 

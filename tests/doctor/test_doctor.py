@@ -175,7 +175,7 @@ def test_no_method_works(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "cpuinfo"
-    monkeypatch.setattr(machine, "CPU_INFO", info)
+    monkeypatch.setattr("hyocr_core.resources.CPU_INFO", info)
     info.write_text(X86, encoding="utf-8")
     cpu = machine.find_machine()[0].cpu
     assert (cpu.model, cpu.features) == ("Intel(R) Xeon(R) Platinum 8480+", ("AVX2", "AVX512", "AVX512_BF16", "AMX"))

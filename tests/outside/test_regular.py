@@ -60,7 +60,6 @@ def test_a_file_that_becomes_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatc
 
 OPENED_ELSEWHERE = {
     "doctor/machine.py",  # /proc and /sys
-    "evaluation/measure_speed.py",  # /proc
     "pages/template_renderer.py",  # /proc, in a program of its own
     "plugin/scaffold.py",  # files of the package
     "report/example_requests.py",  # the text of an example

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from hyocr_core.checkpoint.reader import digest
 from hyocr_core.contract.backend import (
     BackendConfig,
     Forward,
@@ -23,7 +23,6 @@ from hyocr_core.contract.backend import (
 from hyocr_core.errors import CheckpointError, RunError
 from hyocr_core.evaluation.reading.chats import Chats
 from hyocr_core.evaluation.reading.timed import EndpointServing
-from hyocr_core.outside.regular import open_regular
 from hyocr_core.runtimes.chat_requests import llama_fields
 from hyocr_core.runtimes.endpoint import Endpoint
 from hyocr_core.runtimes.llama_server import GgufFiles, LlamaServer, find_llama_server
@@ -57,7 +56,7 @@ class LlamaCpp(ServingBackend):
 
     @cached_property
     def _digests(self) -> Mapping[str, str]:
-        return {path.name: _digest(path) for path in (self._files.text, self._files.vision)}
+        return {path.name: digest(path) for path in (self._files.text, self._files.vision)}
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -90,15 +89,9 @@ class LlamaCpp(ServingBackend):
                 raise
 
     def _started(self, pages: Sequence[PageToRead], at_once: int, say: Callable[[str], None]) -> LlamaServer:
-        longest = max((page.prompt_tokens or 0) + self.model.room(page) for page in pages)
         say(f"llama.cpp {self._version} loads {self._files.text}")
-        return LlamaServer(self._program, self._files, min(longest, self._most), at_once)
+        return LlamaServer(self._program, self._files, self.model.longest(pages), at_once)
 
     def _chats(self, server: LlamaServer) -> Chats:
         further = llama_fields(self.model.repetition_penalty, self._most)
         return Chats(Endpoint(server.url, self._timeout), self.model, self._files.text.name, further)
-
-
-def _digest(path: Path) -> str:
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -55,7 +55,7 @@ class Vllm(ServingBackend):
         super().__init__(config, model)
         if model.folder is None or model.max_tokens is None:
             raise CheckpointError(f"{model.name}: vLLM needs the checkpoint's files")
-        self._folder, self._most = model.folder, model.max_tokens
+        self._folder = model.folder
         self._python = config.python
         found = find_vllm(config.python)
         self._pair, self._forward = found.pair, found.forward
@@ -76,7 +76,7 @@ class Vllm(ServingBackend):
         if not self._pair.sound:
             say(f"one page at a time: {self._pair.warning}")
         say(f"vLLM {self._pair.vllm} loads {self._folder}")
-        with VllmProcess(self._folder, self._python, self._longest(pages), self._at_once) as vllm:
+        with VllmProcess(self._folder, self._python, self.model.longest(pages), self._at_once) as vllm:
             for answer in vllm.read(map(self.request, pages)):
                 yield self._page_answer(pages[answer.number], answer)
 
@@ -87,11 +87,8 @@ class Vllm(ServingBackend):
         if not self._pair.sound and at_once > 1:
             raise BadInputError(f"{self._pair.warning}, here --at-once 1")
         say(f"vLLM {self._pair.vllm} loads {self._folder}")
-        with VllmProcess(self._folder, self._python, self._longest(pages), at_once, fast=True) as vllm:
+        with VllmProcess(self._folder, self._python, self.model.longest(pages), at_once, fast=True) as vllm:
             yield VllmServing(vllm, self.request, first_token=first_token)
-
-    def _longest(self, pages: Sequence[PageToRead]) -> int:
-        return min(max((page.prompt_tokens or 0) + self.model.room(page) for page in pages), self._most)
 
     def request(self, page: PageToRead, *, timed: bool = False) -> VllmRequest:
         """What vLLM is asked about a page."""

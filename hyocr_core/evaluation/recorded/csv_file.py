@@ -7,11 +7,9 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hyocr_core.checkpoint.durable import replacing, save_bytes, writing
-from hyocr_core.checkpoint.output_file import check_output
+from hyocr_core.checkpoint.output_file import check_output, write_output
 from hyocr_core.evaluation.recorded.comparison import Candidate, Several
 from hyocr_core.evaluation.scores.result import EvalResult, PageResult
-from hyocr_core.outside.home import expanded
 from hyocr_core.shown import spreadsheet
 
 _OF_COMPARISON = ("baseline_", "compared_", "agreeing_", "kl")
@@ -81,8 +79,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, o
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
-    with writing(path), replacing(expanded(path).resolve()) as partial:
-        save_bytes(partial, text.getvalue().encode())
+    write_output(path, text.getvalue())
 
 
 def _row(page: PageResult) -> dict[str, object]:
