@@ -24,6 +24,7 @@ from hyocr_core.contract.page_source import Record
 from hyocr_core.plugin.method import Method
 from hyocr_core.plugin.registry import installed_methods
 from hyocr_core.shown import LONGEST
+from tests.evaluation.endpoint import Server
 
 REPO = Path(__file__).parent.parent
 DEMO = REPO / "examples" / "demo-ocr"
@@ -40,6 +41,14 @@ METHODS = {"awq", "fp8", "gptq", "rtn"} <= {entry.name for entry in installed_me
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("needs_methods") and not METHODS:
         pytest.skip("needs the methods of this repository, such as hyocr-plugin-gptq")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """An endpoint on loopback."""
+    running = Server()
+    yield running
+    running.close()
 
 
 @pytest.fixture(autouse=True)

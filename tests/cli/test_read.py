@@ -44,13 +44,6 @@ def scan(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    running = Server()
-    yield running
-    running.close()
-
-
-@pytest.fixture
 def coloured(tmp_path: Path) -> Path:
     """Five pages that the server recognizes."""
     folder = tmp_path / "coloured"

@@ -23,13 +23,6 @@ PAGES = 4
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    running = Server()
-    yield running
-    running.close()
-
-
-@pytest.fixture
 def slow() -> Iterator[Server]:
     """Twice as many pieces, and so half as fast."""
     running = Server()

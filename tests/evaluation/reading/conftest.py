@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.evaluation.asking import COUNT
-from tests.evaluation.endpoint import Server, colour
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    running = Server()
-    yield running
-    running.close()
+from tests.evaluation.endpoint import colour
 
 
 @pytest.fixture(autouse=True)
