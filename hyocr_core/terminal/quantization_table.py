@@ -15,8 +15,11 @@ from hyocr_core.report.facts import METRICS, own_metric
 from hyocr_core.report.kinds import kinds_of
 from hyocr_core.report.text import metric_title, told
 from hyocr_core.shown import message
+from hyocr_core.terminal.console import PlainConsole
 from hyocr_core.terminal.fitting_tables import fitted
 
+LOG_WIDTH = 1000
+"""Columns of what is no terminal: a log may be as wide as it needs to be."""
 WORST = 5
 """Layers that are shown unless all are asked for."""
 
@@ -114,4 +117,6 @@ def print_report(console: Console, report: QuantReport, output: Path, *, whole: 
     console.print()
     if len(layers) < len(report.layers):
         console.print(f"the {len(layers)} layers of the largest errors; -v shows all {len(report.layers)}")
+    if not console.is_terminal:
+        console = PlainConsole(file=console.file, width=LOG_WIDTH)
     console.print(fitted(layer_table(layers), console, console.width))

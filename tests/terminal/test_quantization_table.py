@@ -38,6 +38,10 @@ def test_the_summary_comes_first_and_the_five_worst_layers_behind_it(width: int 
     assert first.split()[1] == f"{worst[0].metrics['output_error']:.3g}"
     assert any("calibration" in line for line in lines)
     assert "…" not in "".join(lines)
+    assert width is not None or first.split()[-2:] == [
+        f"{worst[0].shape[0]}x{worst[0].shape[1]}",
+        f"{worst[0].seconds:.2f}",
+    ]
     assert width is None or max(map(len, lines)) <= width
 
 
