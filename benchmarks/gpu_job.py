@@ -6,11 +6,11 @@ The note has peak_gpu_bytes, what PyTorch reserved on the GPU at most, 0 without
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 
 from hyocr_core.cli.main import main
+from hyocr_core.resources import peak_rss_bytes
 
 
 def note() -> dict[str, int]:
@@ -19,7 +19,7 @@ def note() -> dict[str, int]:
     used = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
         "peak_gpu_bytes": torch.cuda.max_memory_reserved() if torch is not None and used else 0,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": peak_rss_bytes(),
     }
 
 
