@@ -79,7 +79,7 @@ class Bench:
             data = self.subject.data
             given = {"model": str(self.subject.checkpoint), "data": str(data / "calib.jsonl"), "output": recipe}
             # A bound of KL is one of certain pages: the search tries its recipes on those that it is held to.
-            pages = {"num_samples": self.count, "scored_samples": self.count, "eval": str(data / "heldout.jsonl")}
+            pages = {"num_samples": self.count, "eval": str(data / "heldout.jsonl")}
             how = {
                 "keep_duplicates": True,
                 "forward": self.forward,
@@ -121,7 +121,7 @@ def table(found: Sequence[Found]) -> Iterator[str]:
 @click.option("--reader", "names", multiple=True, default=["demo", "deep"], show_default=True)
 @click.option("--forward", type=click.Choice(FORWARDS), default="transformers", show_default=True)
 @click.option("--draws", default=3, show_default=True, help="Calibrations of each.")
-@click.option("--lines", default=128, show_default=True, help="Lines of a calibration, and of the search.")
+@click.option("--lines", default=128, show_default=True, help="Lines of a calibration.")
 @click.option("--samples", default=512, show_default=True, help="Held-out pages to read.")
 @click.option("--trials", default=3, show_default=True, help="Recipes that a search tries, on its own lines.")
 @click.option("--vision/--decoder", default=True, help="Choose for the vision tower too.")

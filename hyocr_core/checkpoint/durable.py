@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from hyocr_core.errors import RunError
 
 LONGEST_NAME = 255
 """Bytes of the name of a file or folder, on every file system that is common."""
+
+_AT_ONCE = 8
 
 
 @contextmanager
@@ -52,6 +55,13 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush all files of a folder, and its entries, to the disk, which takes many at once as fast as one."""
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        list(threads.map(sync, folder.iterdir()))
+    sync(folder)
 
 
 def save_bytes(path: Path, data: bytes) -> None:

@@ -13,6 +13,8 @@ from hyocr_core.search.search_config import SearchConfig
 from hyocr_core.search.search_record import Tried
 
 Try = Callable[[Chosen], Tried]
+PATIENCE = 2
+"""Times as many trials as asked for are made while none of them meets the budget."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,22 @@ class Decision:
 
 
 def decide(frontier: Frontier, curve: list[Point], tried: Try) -> Decision:
-    """Try the choice and its neighbours; raises ConfigError with the nearest when none of them meets the budget.
+    """Try the choice and its neighbours: `trials` of them, and more while none meets the budget.
 
     curve: its points, but for the original itself. Under a size the one of least measured KL is taken, under a bound of
-    KL or CER the smallest.
+    KL or CER the smallest. Raises ConfigError with the nearest when none of them meets the budget.
     """
     config = frontier.plan.config
     steps = _of_size(frontier) if config.size is not None else None
     attempts: list[Attempt] = []
+    good: list[Attempt] = []
     points = steps if steps is not None else _along(curve, config, attempts)
     for point in points:
         attempts.append(Attempt(point, tried(point.chosen) if config.trials else None))
-        if len(attempts) >= max(config.trials, 1):
+        good = [attempt for attempt in attempts if attempt.meets(config)]
+        # A search that ends with nothing has cost as much as one more trial or two.
+        if len(attempts) >= max(config.trials, 1) * (1 if good else PATIENCE):
             break
-    good = [attempt for attempt in attempts if attempt.meets(config)]
     if not good:
         raise ConfigError(_nothing(config, attempts, curve))
     by_kl = config.size is not None
@@ -80,20 +84,32 @@ def _of_size(frontier: Frontier) -> Iterator[Point]:
 def _along(curve: list[Point], config: SearchConfig, attempts: list[Attempt]) -> Iterator[Point]:
     """Points of the curve, from the one that is predicted to meet the budget on towards where it begins to be met."""
     bad, good = -1, len(curve)
-    if config.kl is not None:
-        wanted = config.kl
-        at = next((index for index, point in enumerate(curve) if point.kl <= wanted), len(curve) - 1)
-    else:
-        # Nothing predicts a CER: halve what is left.
-        at = len(curve) // 2
+    at = _predicted(curve, config, 1.0)
     while bad < at < good:
         yield curve[at]
         if attempts[-1].meets(config):
             good = at
-            at = at - 1 if config.kl is not None else (bad + good) // 2
         else:
             bad = at
-            at = at + 1 if config.kl is not None else (bad + good + 1) // 2
+        at = _next(curve, config, attempts[-1], bad, good)
+
+
+def _next(curve: list[Point], config: SearchConfig, last: Attempt, bad: int, good: int) -> int:
+    """Where to try next between the largest point that does not meet the budget and the smallest that does."""
+    if config.kl is None or last.tried is None:
+        return (bad + good + 1) // 2 if last.point is curve[bad] else (bad + good) // 2
+    # What the prediction was off by at one point it is off by near it, too.
+    found = _predicted(curve, config, last.tried.kl / last.point.kl if last.point.kl else 1.0)
+    return min(max(found, bad + 1), max(good - 1, bad + 1))
+
+
+def _predicted(curve: list[Point], config: SearchConfig, factor: float) -> int:
+    """The first point to hold a bound of KL that is `factor` times what is predicted, or else the last."""
+    if config.kl is None:
+        # Nothing predicts a CER: halve what is left.
+        return len(curve) // 2
+    wanted = config.kl
+    return next((index for index, point in enumerate(curve) if factor * point.kl <= wanted), len(curve) - 1)
 
 
 def _nothing(config: SearchConfig, attempts: list[Attempt], curve: list[Point]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hyocr_core.checkpoint.durable import replacing, writing
+from hyocr_core.checkpoint.durable import sync_folder, writing
 from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.checkpoint.shards import iterate_shard
 from hyocr_core.contract.types import Batch, Block
@@ -26,7 +26,7 @@ from hyocr_core.errors import CalibrationError, RunError
 from hyocr_core.kit.checks import is_finite
 from hyocr_core.models.hunyuan_vl import Embedded, ModelInputs
 from hyocr_core.models.wiring import Place
-from hyocr_core.run.activations import ActivationCache, load_embedded, sample_path, save_embedded
+from hyocr_core.run.activations import ActivationCache, load_embedded, sample_path
 from hyocr_core.run.embedding import EmbeddedSamples, Embedding, embed_samples
 from hyocr_core.run.token_weights import ANSWER, IMAGE, balanced_weights
 from hyocr_core.search.block_changes import Changes, changes_of
@@ -136,6 +136,7 @@ class Sensitivity:
                 with torch.no_grad(), job.model.block(place, level, ()) as block:
                     for index, name in enumerate(samples.names):
                         self._step(leg, block, level, index, name)
+                _flush(leg.states(level + 1))
                 record.forwarded.append(place.key)
                 self._journal.save()
             job.progress.step(place.key)
@@ -146,7 +147,7 @@ class Sensitivity:
         output = block.run(leg.to_batch(name, embedded))
         if not is_finite(output):
             raise RunError(f"{block.name}: its output is NaN or infinite for the sample {name}")
-        save_embedded(sample_path(leg.states(level + 1), index), Embedded(output.to("cpu"), embedded.places))
+        _save(sample_path(leg.states(level + 1), index), vars(Embedded(output.to("cpu"), embedded.places)))
 
     def _start_draws(self, samples: EmbeddedSamples, scored: Sequence[int]) -> None:
         """Draw at the predictions, and bring the draws below the head."""
@@ -162,8 +163,9 @@ class Sensitivity:
                 rows = (samples.kinds[index][1:] == ANSWER).nonzero().flatten().to(states.device)
                 seed = int(hashlib.sha256(f"{config.seed}-{index}".encode()).hexdigest()[:12], 16)
                 found = drawn_gradients(states, rows, head, config.draws, seed)
-                _save(leg, leg.last, index, found.to(states.dtype))
+                _save(_gradient_path(leg, leg.last, index), {GRADIENTS: found.to(states.dtype)})
                 job.progress.step(samples.names[index])
+        _flush(leg.gradients(leg.last))
         self._journal.record.drawn = True
         self._journal.save()
 
@@ -194,6 +196,7 @@ class Sensitivity:
                 job.progress.detail(f"{block.name}: measure {samples.names[index]}")
                 for key, squares in self._measure_page(leg, level, block, changes, index).items():
                     found.setdefault(key, []).append(squares)
+        _flush(leg.gradients(level))
         effects: dict[str, dict[str, Effect]] = {}
         for (group, candidate), pages in found.items():
             effects.setdefault(group_name(group), {})[candidate] = Effect.of(torch.stack(pages), tokens)
@@ -227,7 +230,7 @@ class Sensitivity:
             halves[key] = torch.stack(products).sum(0).double().square().cpu() / 2
         if not is_finite(gradients):
             raise RunError(f"{block.name}: its gradient is NaN or infinite for the sample {index}")
-        _save(leg, level, index, gradients)
+        _save(_gradient_path(leg, level, index), {GRADIENTS: gradients})
         return halves
 
     def _enter_vision(self, samples: EmbeddedSamples, scored: Sequence[int]) -> None:
@@ -239,18 +242,23 @@ class Sensitivity:
             path = _gradient_path(self._decoder, 0, index)
             if path.is_file():
                 image = (samples.kinds[index] == IMAGE).nonzero().flatten()
-                _save(self._vision, self._vision.last, index, _load(self._decoder, 0, index)[:, image])
+                arrived = _load(self._decoder, 0, index)[:, image]
+                _save(_gradient_path(self._vision, self._vision.last, index), {GRADIENTS: arrived})
 
 
 def _gradient_path(leg: Leg, level: int, index: int) -> Path:
     return sample_path(leg.gradients(level), index)
 
 
-def _save(leg: Leg, level: int, index: int, gradients: Tensor) -> None:
-    """gradients: (draws, tokens, hidden_size)."""
-    path = _gradient_path(leg, level, index)
-    with writing(path), replacing(path) as partial:
-        save_file({GRADIENTS: gradients.to("cpu").contiguous()}, partial)
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a file that counts only once `_flush` has brought its whole folder to the disk."""
+    with writing(path):
+        save_file({name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}, path)
+
+
+def _flush(folder: Path) -> None:
+    with writing(folder):
+        sync_folder(folder)
 
 
 def _load(leg: Leg, level: int, index: int) -> Tensor:

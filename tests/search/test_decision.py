@@ -89,6 +89,19 @@ def test_what_is_measured_decides_and_not_what_is_predicted() -> None:
     assert fours(decide(found, found.curve(), reading(factor=0.5))) == 5
 
 
+def test_what_one_trial_shows_of_the_prediction_leads_to_the_next() -> None:
+    found = frontier(kl=1e-3, trials=2)
+    decision = decide(found, found.curve(), reading(factor=10))
+    assert len(decision.attempts) == 2
+    assert fours(decision) == 1
+
+
+def test_more_is_tried_than_was_asked_for_while_nothing_meets_the_budget() -> None:
+    found = frontier(kl=1e-3, trials=1)
+    decision = decide(found, found.curve(), reading(factor=10))
+    assert [attempt.meets(found.plan.config) for attempt in decision.attempts] == [False, True]
+
+
 def test_a_bound_of_cer_is_searched_for_along_the_curve() -> None:
     found = frontier(cer=1.0, trials=9)
     decision = decide(found, found.curve(), reading())
@@ -104,6 +117,6 @@ def test_without_trials_the_prediction_is_trusted() -> None:
 
 
 def test_a_budget_that_nothing_meets_is_said_with_the_nearest() -> None:
-    found = frontier(cer=0.001, trials=2)
+    found = frontier(cer=0.001, trials=1)
     with pytest.raises(ConfigError, match=r"none of 2 recipes tried meets the budget; the nearest has .* CER \+"):
         decide(found, found.curve(), reading(factor=1e3))
