@@ -151,7 +151,9 @@ def _served(server: LlamaServer, page: Record) -> Written:
 
 def _distance(folder: Path, forward: Forward, pages: list[Record], theirs: list[Written]) -> float:
     """Mean distance of log-probabilities in nats, as far as the same is written and a token on."""
-    model, processor = load_model(folder, torch.device("cpu"), forward).to(torch.float32), load_processor(folder)
+    model: Any = load_model(folder, torch.device("cpu"), forward)
+    model.float()
+    processor = load_processor(folder)
     found = []
     for page, there in zip(pages, theirs, strict=True):
         here = _generated(model, build_sample(page, processor, with_answer=False))
