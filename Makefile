@@ -50,7 +50,7 @@ help:
 	@echo 'make alone P=gptq  the tests of one plugin, with only hyocr-core and that plugin installed'
 	@echo 'make clients       load quantized checkpoints in vLLM (CPU) and Transformers'
 	@echo 'make every         all tests, with the clients and those that only a release waits for'
-	@echo 'make llama         build llama.cpp, which takes some 20 minutes once; tests that need it are skipped without'
+	@echo 'make llama         build the programs of llama.cpp, for benchmarks and as a client, which takes some 20 minutes once'
 	@echo 'make soak          kill runs of every kind, resume them and compare, KILLS=60 times'
 	@echo 'make fuzz          break all that commands read, for MINUTES=10, and see how they end'
 	@echo 'make peers         environments of the tools that benchmarks/quality.py compares with'

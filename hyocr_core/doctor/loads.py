@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from shutil import which
 
 from hyocr_core.doctor.findings import FormatLoads, Load, Machine, Problem, Vllm
+from hyocr_core.errors import MissingRuntimeError
 from hyocr_core.formats import LLAMA_CPP, TRANSFORMERS, VLLM_CPU, VLLM_CUDA, Format, Runtime
 from hyocr_core.plugin.formats import usual_formats
+from hyocr_core.runtimes.llama_installed import INSTALL, PACKAGE, PROGRAM, find_llama_server
 
 NO_VLLM = "vLLM"
-LLAMA_SERVER = "llama-server"
 LAYER = {"model.layers.0.self_attn.q_proj": (2048, 1024)}
 """A linear of HunyuanOCR's decoder; in these formats all of them are alike to the runtimes."""
 
@@ -43,8 +43,9 @@ def check_loads(formats: list[FormatLoads], vllm: Vllm, *, asked: bool) -> Itera
             if load.loads == "needs" and load.why != NO_VLLM:
                 waiting.setdefault((load.runtime, load.why), []).append(row.format)
     for (runtime, need), names in waiting.items():
-        mend = f": pip install {need.replace(' and ', ' ')}" if runtime == TRANSFORMERS else ""
-        yield Problem(broken=False, about=runtime, advice=f"needs {need} for {'; '.join(names)}{mend}")
+        mends = {TRANSFORMERS: f": pip install {need.replace(' and ', ' ')}", LLAMA_CPP: f": {INSTALL}"}
+        advice = f"needs {need} for {'; '.join(names)}{mends.get(runtime, '')}"
+        yield Problem(broken=False, about=runtime, advice=advice)
 
 
 def _with_vllm(known: Runtime, vllm: Vllm, machine: Machine) -> Load:
@@ -58,9 +59,13 @@ def _with_vllm(known: Runtime, vllm: Vllm, machine: Machine) -> Load:
 
 
 def _with_llama_cpp(known: Runtime) -> Load:
-    if known.loads == "yes" and which(LLAMA_SERVER) is None:
-        return Load(runtime=known.name, loads="needs", why=f"{LLAMA_SERVER} on the PATH")
-    return Load(runtime=known.name, loads=known.loads, why="")
+    """Which llama.cpp is here; `hyocr verify --load llama.cpp` says whether that one knows the architecture."""
+    if known.loads != "yes":
+        return Load(runtime=known.name, loads=known.loads, why="")
+    try:
+        return Load(runtime=known.name, loads="yes", why=find_llama_server(None).version)
+    except MissingRuntimeError:
+        return Load(runtime=known.name, loads="needs", why=f"{PROGRAM} or {PACKAGE}")
 
 
 def _with_transformers(known: Runtime, written: Format) -> Load:

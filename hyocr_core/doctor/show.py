@@ -71,7 +71,9 @@ def _format_table(formats: Sequence[FormatLoads]) -> Table:
 
 
 def _answer(load: Load) -> str:
-    return f"needs {load.why}" if load.loads == "needs" else load.loads
+    if load.loads == "needs":
+        return f"needs {load.why}"
+    return f"{load.loads} ({load.why})" if load.loads == "yes" and load.why else load.loads
 
 
 def _cache_row(cache: Cache) -> tuple[str, ...]:

@@ -205,7 +205,10 @@ def _check_sharing(methods: Iterable[Method]) -> None:
     for method in methods:
         for hook in WHOLE:
             if method.implements(hook):
-                raise ConfigError(f"{method.entry}: its {hook} is about the whole checkpoint, so it can share none")
+                raise ConfigError(
+                    f"{method.entry}: its {hook} is about the whole checkpoint, so it can share none; use it without a "
+                    "recipe, as --method, with --override for single layers"
+                )
 
 
 def _check_patterns(rules: Iterable[LoadedRule], model: HunYuanVL) -> None:

@@ -1,9 +1,8 @@
-"""A checkpoint in llama.cpp: a `llama-server` of its own, which is started on GGUF files and stopped."""
+"""A checkpoint in llama.cpp: a server of its own, which is started on GGUF files and stopped."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -17,15 +16,14 @@ from typing import Self
 import httpx2
 import torch
 
-from hyocr_core.errors import CheckpointError, MissingRuntimeError, RunError
+from hyocr_core.errors import CheckpointError, RunError
+from hyocr_core.runtimes.llama_installed import LlamaProgram
 from hyocr_core.shown import message
 
-PROGRAM = "llama-server"
 SECONDS_TO_LOAD = 600
 _SECONDS_TO_ANSWER = 60
 _SECONDS_TO_LEAVE = 10
 _PAUSE = 0.1
-_VERSION = re.compile(r"^version: (.+?)\s*$", re.MULTILINE)
 _FAULT = re.compile(r"\b(error|failed|unknown|cannot|invalid)\b", re.IGNORECASE)
 _ARCHITECTURE = "unknown model architecture"
 
@@ -52,25 +50,6 @@ class GgufFiles:
         return cls(text[0], vision[0])
 
 
-def find_llama_server(program: Path | None) -> tuple[Path, str]:
-    """The program (None: that on the PATH) and its version. Raises MissingRuntimeError."""
-    found = shutil.which(program or PROGRAM)
-    if found is None:
-        where = f"{program} is no program" if program else f"there is no {PROGRAM} on the PATH"
-        raise MissingRuntimeError(f"llama.cpp: {where}; install llama.cpp, or name its {PROGRAM}")
-    try:
-        done = subprocess.run(
-            [found, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            check=False, timeout=_SECONDS_TO_ANSWER,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MissingRuntimeError(f"llama.cpp: {found} cannot be run") from error
-    version = _VERSION.search(done.stdout + done.stderr)
-    if version is None:
-        raise MissingRuntimeError(f"llama.cpp: {found} does not answer --version as {PROGRAM} does")
-    return Path(found), version[1]
-
-
 class LlamaServer:
     """A running server, inside `with`, on a port of its own that only this machine reaches.
 
@@ -78,7 +57,7 @@ class LlamaServer:
     Raises RunError with llama.cpp's own reason, CheckpointError for an architecture that it does not know.
     """
 
-    def __init__(self, program: Path, files: GgufFiles, max_tokens: int, at_once: int) -> None:
+    def __init__(self, program: LlamaProgram, files: GgufFiles, max_tokens: int, at_once: int) -> None:
         self._program = program
         self._files = files
         self._max_tokens = max_tokens
@@ -97,7 +76,7 @@ class LlamaServer:
             "--ctx-size": self._max_tokens * self._at_once,
             "--threads": torch.get_num_threads(),
         }
-        command = [str(self._program), "--jinja", *(str(part) for option in options.items() for part in option)]
+        command = [*self._program.command, "--jinja", *(str(part) for option in options.items() for part in option)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )

@@ -21,7 +21,8 @@ from hyocr_core.runtimes.chat_requests import chat_body, llama_fields
 from hyocr_core.runtimes.concurrency import MAX_NEW_TOKENS, trial_pages, try_concurrency
 from hyocr_core.runtimes.endpoint import Endpoint, NoAnswerError
 from hyocr_core.runtimes.forward import probe
-from hyocr_core.runtimes.llama_server import GgufFiles, LlamaServer, find_llama_server
+from hyocr_core.runtimes.llama_installed import find_llama_server
+from hyocr_core.runtimes.llama_server import GgufFiles, LlamaServer
 from hyocr_core.runtimes.native import check_packages, load_native
 from hyocr_core.runtimes.vllm_installed import find_vllm
 from hyocr_core.runtimes.vllm_process import VllmProcess, VllmRequest
@@ -91,7 +92,7 @@ def _generate(model: Any, inputs: dict[str, torch.Tensor]) -> list[int]:
 def _with_llama_cpp(folder: Path, page: Record, processor: Any) -> str:
     """What a server reads on the page, of the GGUF files in the folder."""
     files = GgufFiles.of(folder)
-    program, _ = find_llama_server(None)
+    program = find_llama_server(None)
     longest = build_sample(page, processor, with_answer=False).prompt_tokens + MAX_NEW_TOKENS
     body = chat_body(
         files.text.name, chat(page, with_answer=False), page.open_image(), MAX_NEW_TOKENS, llama_fields(1, longest)

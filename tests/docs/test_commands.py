@@ -90,6 +90,7 @@ NOT_RUN: list[tuple[str, Callable[[list[str]], None], str]] = [
     (r"pip install .+", accept_pip, "needs a package index; tests/test_install.py installs what is in the repository"),
     (r"vllm serve .+", accept_vllm, "runs until it is stopped; `make clients` reads these checkpoints with vLLM"),
     (r"llama-.+", accept_llama, "`make llama` builds it; the tests of its backend run it where it is built"),
+    (r"hyocr .+llama\.cpp", accept_hyocr, "needs llama.cpp; tests/clients/test_llama.py runs both commands with it"),
     (r"ollama .+", accept_llama, "needs Ollama, which is not installed here"),
     (r"curl http://127.+", accept_curl, "needs the server"),
     (r"hyocr eval .+--backend http.+", accept_hyocr, "needs the server; tests/evaluation has one of its own"),

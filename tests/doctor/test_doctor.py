@@ -19,6 +19,8 @@ from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.doctor import loads, machine, packages, storage
 from hyocr_core.doctor.examine import examine
 from hyocr_core.doctor.findings import Cache, Cpu, Examination, Extra, Gpu, Machine, Problem, Vllm
+from hyocr_core.errors import MissingRuntimeError
+from hyocr_core.runtimes.llama_installed import LlamaProgram
 from hyocr_core.runtimes.vllm_pair import SWITCH
 
 if TYPE_CHECKING:
@@ -256,25 +258,35 @@ def test_formats_load_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> Non
     assert {name: (on_gpu[name][0], *on_cpu[name]) for name in on_cpu if not name.startswith("gguf")} == rows
 
 
-@pytest.mark.parametrize(("program", "loads_it"), [("/usr/bin/llama-server", "yes"), (None, "needs")])
+@pytest.mark.parametrize(
+    ("found", "loads_it", "why"),
+    [("0.5.0-dev", "yes", "0.5.0-dev"), (None, "needs", "llama-server or xllamacpp")],
+)
 def test_formats_for_llama_cpp_want_its_server(
-    monkeypatch: pytest.MonkeyPatch, program: str | None, loads_it: str
+    monkeypatch: pytest.MonkeyPatch, found: str | None, loads_it: str, why: str
 ) -> None:
+    def find_llama_server(_: None) -> LlamaProgram:
+        if found is None:
+            raise MissingRuntimeError("nowhere")
+        return LlamaProgram(("llama-server",), found)
+
+    monkeypatch.setattr(loads, "find_llama_server", find_llama_server)
     rows = {row.format: row for row in loads.find_loads(NO_VLLM, computer())}
     if "gguf q4_0" not in rows:
         pytest.skip("needs hyocr-plugin-gguf")
-    monkeypatch.setattr(loads, "which", lambda _: program)
-    rows = {row.format: row for row in loads.find_loads(NO_VLLM, computer())}
-    found = {load.runtime: load.loads for load in rows["gguf q4_0"].runtimes}
-    assert found == {"vLLM CPU": "no", "Transformers": "no", "llama.cpp": loads_it}
+    answers = {load.runtime: (load.loads, load.why) for load in rows["gguf q4_0"].runtimes}
+    assert answers["llama.cpp"] == (loads_it, why)
+    assert {answers[name][0] for name in ("vLLM CPU", "Transformers")} == {"no"}
     problems = list(loads.check_loads(list(rows.values()), NO_VLLM, asked=False))
     advice = [problem.advice for problem in problems if problem.about == "llama.cpp"]
-    assert advice == ([] if program else ["needs llama-server on the PATH for gguf q4_0; gguf q8_0"])
+    assert advice == (
+        [] if found else [f"needs {why} for gguf q4_0; gguf q8_0: pip install 'hyocr-plugin-gguf[llama]'"]
+    )
 
 
 def test_formats_that_wait_for_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loads, "find_spec", lambda name: None if name == "compressed_tensors" else object())
-    monkeypatch.setattr(loads, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(loads, "find_llama_server", lambda _: LlamaProgram(("llama-server",), "1"))
     formats = loads.find_loads(CPU_VLLM, computer())
     assert answers(CPU_VLLM, computer())["compressed-tensors, 8 bits"] == ("no", "needs")
     (problem,) = loads.check_loads(formats, CPU_VLLM, asked=False)
@@ -285,7 +297,7 @@ def test_formats_that_wait_for_a_package(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_formats_without_vllm_or_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loads, "find_spec", lambda _: object())
-    monkeypatch.setattr(loads, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(loads, "find_llama_server", lambda _: LlamaProgram(("llama-server",), "1"))
     formats = loads.find_loads(NO_VLLM, computer())
     assert {row.runtimes[0].runtime for row in formats} == {"vLLM CPU"}
     assert answers(NO_VLLM, computer())["gptq, 4 bits"] == ("needs", "yes")

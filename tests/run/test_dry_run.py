@@ -64,6 +64,7 @@ def written_bytes(folder: Path) -> dict[str, int]:
         ("fp8", {}),
         ("fp8", {"format": "fp8"}),
         ("fp8", {"activation_scheme": "dynamic", "quant_vit": True}),
+        ("gguf", {"codes": "nearest"}),
     ],
 )
 def test_predicted_sizes_are_the_written_ones(run: Run, demo: Path, method: str, options: dict[str, Any]) -> None:

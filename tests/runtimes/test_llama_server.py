@@ -7,17 +7,20 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from hyocr_core.cli.main import main
 from hyocr_core.errors import CheckpointError, MissingRuntimeError, RunError
-from hyocr_core.runtimes.llama_server import GgufFiles, LlamaServer, find_llama_server
+from hyocr_core.runtimes.llama_installed import PACKAGE, LlamaProgram, find_llama_server
+from hyocr_core.runtimes.llama_server import GgufFiles, LlamaServer
 from hyocr_core.verification.trial_load import read_page
 from tests.conftest import PluginFolder
 
@@ -56,6 +59,35 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 ThreadingHTTPServer((given["--host"], int(given["--port"])), Handler).serve_forever()
+"""
+
+STUB_PACKAGE = """
+import json, os, sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from types import SimpleNamespace
+class CommonParams(SimpleNamespace):
+    def __init__(self):
+        parts = ("model", "mmproj", "cpuparams", "cpuparams_batch")
+        super().__init__(**{name: SimpleNamespace() for name in parts})
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+class Server:
+    def __init__(self, told):
+        if reason := os.environ.get("STUB_FAILS"):
+            print(reason, file=sys.stderr)
+            raise RuntimeError("Failed to init server, please check the input params.")
+        threads = [told.cpuparams.n_threads, told.cpuparams_batch.n_threads]
+        notes = {"model": told.model.path, "mmproj": told.mmproj.path, "threads": threads, "pid": os.getpid()}
+        notes |= {name: value for name, value in vars(told).items() if not isinstance(value, SimpleNamespace)}
+        with open(os.environ["STUB_NOTES"], "a") as file:
+            print(json.dumps(notes), file=file)
+        serve = ThreadingHTTPServer((told.hostnames[0], told.port), Handler).serve_forever
+        Thread(target=serve, daemon=True).start()
 """
 
 
@@ -118,8 +150,8 @@ def run(*arguments: object) -> Result:
 
 
 def test_it_is_stopped_at_the_end(stub: Path, checkpoint: Path, notes: Callable[[], list[dict[str, Any]]]) -> None:
-    program, version = find_llama_server(None)
-    assert (program, version) == (stub, "9999 (abcdef)")
+    program = find_llama_server(None)
+    assert program == LlamaProgram((str(stub),), "9999 (abcdef)")
     with LlamaServer(program, GgufFiles.of(checkpoint), 300, at_once=2) as server:
         (started,) = notes()
         assert started["pid"] == server.number
@@ -172,7 +204,7 @@ def test_verify_lets_it_read_a_line(
     assert (loaded.outcome, loaded.text, loaded.forward) == ("read", "text", "reference")
     assert not psutil.pid_exists(notes()[0]["pid"])
     stub.unlink()
-    monkeypatch.setenv("PATH", str(stub.parent))
+    no_llama_cpp(monkeypatch)
     assert read_page(checkpoint, "llama.cpp", formats, {}, None).outcome == "cannot be tried here"
 
 
@@ -193,7 +225,10 @@ def test_files_that_it_does_not_load(
     stub: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, reason: str, kind: type[Exception]
 ) -> None:
     monkeypatch.setenv("STUB_FAILS", reason)
-    with pytest.raises(kind, match=reason), LlamaServer(stub, GgufFiles.of(checkpoint), 300, at_once=1):
+    with (
+        pytest.raises(kind, match=reason),
+        LlamaServer(LlamaProgram((str(stub),), ""), GgufFiles.of(checkpoint), 300, at_once=1),
+    ):
         pass
 
 
@@ -206,9 +241,67 @@ def test_a_folder_without_its_files(tmp_path: Path) -> None:
         GgufFiles.of(tmp_path)
 
 
-def test_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingRuntimeError, match="there is no llama-server on the PATH"):
+def no_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a program nor the package."""
+
+    def none(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("hyocr_core.runtimes.llama_installed.version", none)
+
+
+def test_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_llama_cpp(monkeypatch)
+    with pytest.raises(MissingRuntimeError, match=r"no llama-server on the PATH, .* 'hyocr-plugin-gguf\[llama\]'"):
         find_llama_server(None)
+    with pytest.raises(
+        MissingRuntimeError, match="nowhere is no program; name a llama-server, or none and pip install"
+    ):
+        find_llama_server(Path("nowhere"))
     with pytest.raises(MissingRuntimeError, match="does not answer --version as llama-server does"):
         find_llama_server(Path(sys.executable))
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No program, but the package; here its names alone, which note what they are told."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    (folder / f"{PACKAGE}.py").write_text(STUB_PACKAGE)
+    metadata = folder / f"{PACKAGE}-1.2.dist-info/METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: 1.2\n")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("STUB_NOTES", str(tmp_path / "notes"))
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+@pytest.mark.usefixtures("package")
+def test_the_package_serves_where_there_is_no_program(
+    checkpoint: Path, notes: Callable[[], list[dict[str, Any]]]
+) -> None:
+    program = find_llama_server(None)
+    assert program.version == "xllamacpp 1.2"
+    with LlamaServer(program, GgufFiles.of(checkpoint), 300, at_once=2) as server:
+        (told,) = notes()
+        assert told["pid"] == server.number
+    assert not psutil.pid_exists(server.number)
+    assert (told["model"], told["mmproj"]) == tuple(
+        str(checkpoint / name) for name in ("model-q4_0.gguf", "mmproj-f16.gguf")
+    )
+    assert (told["n_ctx"], told["n_parallel"], told["hostnames"], told["use_jinja"]) == (600, 2, ["127.0.0.1"], True)
+    assert told["threads"] == [torch.get_num_threads()] * 2
+
+
+@pytest.mark.usefixtures("package")
+def test_the_package_says_why_it_does_not_load(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "error loading model: unknown model architecture: 'hunyuan_vl'"
+    monkeypatch.setenv("STUB_FAILS", reason)
+    with (
+        pytest.raises(CheckpointError, match=f"^llama.cpp: .*: {reason}$"),
+        LlamaServer(find_llama_server(None), GgufFiles.of(checkpoint), 300, at_once=1),
+    ):
+        pass

@@ -1,4 +1,4 @@
-"""The backend `llama.cpp`: a `llama-server` that is started on a checkpoint's GGUF files, and stopped."""
+"""The backend `llama.cpp`: its server, which is started on a checkpoint's GGUF files, and stopped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from hyocr_core.evaluation.reading.chats import Chats
 from hyocr_core.evaluation.reading.timed import EndpointServing
 from hyocr_core.runtimes.chat_requests import llama_fields
 from hyocr_core.runtimes.endpoint import Endpoint
-from hyocr_core.runtimes.llama_server import GgufFiles, LlamaServer, find_llama_server
+from hyocr_core.runtimes.llama_installed import find_llama_server
+from hyocr_core.runtimes.llama_server import GgufFiles, LlamaServer
 
 ONE_BY_ONE = 1
 """Every page that is read at once takes its keys and values of a whole context."""
@@ -34,14 +35,14 @@ ONE_BY_ONE = 1
 class LlamaCppConfig(BackendConfig):
     """Options of `llama.cpp`."""
 
-    program: Path | None = Field(None, description="llama-server; that on the PATH by default")
+    program: Path | None = Field(None, description="llama-server; by default that on the PATH, else xllamacpp")
     timeout: Annotated[float, Field(gt=0, description="seconds to wait for a page")] = 600
 
 
 class LlamaCpp(ServingBackend):
     """llama.cpp, one page at a time unless the user asks for several.
 
-    Raises MissingRuntimeError where there is no llama-server, CheckpointError for a folder without its GGUF files.
+    Raises MissingRuntimeError where there is no llama.cpp, CheckpointError for a folder without its GGUF files.
     """
 
     api_version: ClassVar[int] = 1
@@ -52,7 +53,7 @@ class LlamaCpp(ServingBackend):
         if model.folder is None or model.max_tokens is None:
             raise CheckpointError(f"{model.name}: llama.cpp needs the checkpoint's files")
         self._files, self._most, self._timeout = GgufFiles.of(model.folder), model.max_tokens, config.timeout
-        self._program, self._version = find_llama_server(config.program)
+        self._program = find_llama_server(config.program)
 
     @cached_property
     def _digests(self) -> Mapping[str, str]:
@@ -60,7 +61,7 @@ class LlamaCpp(ServingBackend):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        return {"llama.cpp": self._version, **self._digests}
+        return {"llama.cpp": self._program.version, **self._digests}
 
     @property
     def forward(self) -> Forward | None:
@@ -89,7 +90,7 @@ class LlamaCpp(ServingBackend):
                 raise
 
     def _started(self, pages: Sequence[PageToRead], at_once: int, say: Callable[[str], None]) -> LlamaServer:
-        say(f"llama.cpp {self._version} loads {self._files.text}")
+        say(f"llama.cpp {self._program.version} loads {self._files.text}")
         return LlamaServer(self._program, self._files, self.model.longest(pages), at_once)
 
     def _chats(self, server: LlamaServer) -> Chats:

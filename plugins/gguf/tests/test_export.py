@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +13,14 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 from gguf.quants import dequantize
-from hyocr_plugin_gguf import export
+from hyocr_plugin_gguf import export, ollama
 from hyocr_plugin_gguf.check import file_problems
 from hyocr_plugin_gguf.config import GgufConfig
 from hyocr_plugin_gguf.opened import Opened
 from hyocr_plugin_gguf.tokenizer import DENSE
 from safetensors.torch import load_file
 
-from hyocr_core import CheckpointError, HyocrError, quantize, verify
+from hyocr_core import CheckpointError, ConfigError, HyocrError, quantize, verify
 from hyocr_core.testing import GENERATIONS, write_generation
 
 CALIB: dict[str, Any] = {"calib": "synthetic:3", "num_samples": 3, "device": "cpu"}
@@ -111,15 +112,45 @@ def test_the_importance_matrix_names_every_linear_of_the_decoder(made: tuple[Pat
     assert all(float(tensor.min()) >= 0 and np.isfinite(tensor).all() for tensor in tensors.values())
 
 
+def commands(modelfile: str) -> list[tuple[str, str]]:
+    """Names and values as Ollama's parser takes them apart: a name, and a value that quotes or the line end."""
+    value = r'(?:"""(?P<long>.*?)"""|"(?P<short>[^\n]*)"|(?P<bare>[^\n]*))'
+    found = []
+    for line in re.finditer(rf"^(?P<name>[A-Z]+(?: [a-z_]+)?) {value}\n", modelfile, re.MULTILINE | re.DOTALL):
+        found.append((line["name"], line["long"] or line["short"] or line["bare"]))
+    assert sum(len(name) + len(text) for name, text in found) > 0.8 * len(modelfile), "it understands all lines"
+    return found
+
+
 def test_ollama_gets_the_official_frame_and_decoding(made: tuple[Path, Path]) -> None:
-    lines = (made[1] / "Modelfile").read_text(encoding="utf-8").splitlines()
-    assert lines[:2] == ["FROM ./model-q4_1.gguf", "FROM ./mmproj-f16.gguf"]
-    assert lines[2] == (
-        'TEMPLATE """<｜hy_begin▁of▁sentence｜>{{ .System }}<｜hy_place▁holder▁no▁3｜>{{ .Prompt }}<｜hy_User｜>"""'
-    )
-    assert 'PARAMETER stop "<｜hy_Assistant｜>"' in lines
-    assert "PARAMETER temperature 0" in lines
-    assert "PARAMETER repeat_penalty 1.08" in lines
+    found = commands((made[1] / "Modelfile").read_text(encoding="utf-8"))
+    assert found[:3] == [
+        ("FROM", "./model-q4_1.gguf"),
+        ("FROM", "./mmproj-f16.gguf"),
+        ("TEMPLATE", "<｜hy_begin▁of▁sentence｜>{{ .System }}<｜hy_place▁holder▁no▁3｜>{{ .Prompt }}<｜hy_User｜>"),
+    ]
+    generation = json.loads((made[1] / "generation_config.json").read_text(encoding="utf-8"))
+    tokenizer = json.loads((made[1] / "tokenizer.json").read_text(encoding="utf-8"))
+    texts = {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
+    assert [text for name, text in found if name == "PARAMETER stop"] == [
+        texts[token] for token in generation["eos_token_id"]
+    ]
+    parameters = {name: text for name, text in found if name.startswith("PARAMETER")}
+    assert parameters["PARAMETER temperature"] == "0"
+    assert parameters["PARAMETER repeat_penalty"] == "1.08"
+    assert parameters["PARAMETER repeat_last_n"] == "-1"
+
+
+@pytest.mark.parametrize("text", ["{{ .Response }}", '"""', "{{/* a comment */}}"])
+def test_a_frame_that_ollama_would_read_otherwise_is_left_out(
+    made: tuple[Path, Path], tmp_path: Path, text: str
+) -> None:
+    shutil.copytree(made[1], tmp_path / "out")
+    template = "{{ " + repr(text) + " }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    (tmp_path / "out" / "chat_template.jinja").write_text(template, encoding="utf-8")
+    names = {name for name, _ in commands(ollama.modelfile(Opened(tmp_path / "out"), ("model.gguf",)))}
+    assert {"FROM", "PARAMETER stop"} <= names
+    assert "TEMPLATE" not in names
 
 
 def test_verify_finds_no_fault(made: tuple[Path, Path]) -> None:
@@ -207,6 +238,27 @@ def test_a_mixture_stores_some_linears_in_more_bits(made: tuple[Path, Path], tmp
     assert kinds["blk.0.attn_v.weight"] == kinds["blk.0.ffn_up.weight"] == "Q8_0"
     assert verify(out, original=made[0]).faults == ()
     assert not (out / "imatrix.gguf").exists()
+
+
+def test_single_layers_are_stored_as_an_override_says(made: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    more = {"*.down_proj": {"type": "q8_0"}, "model.layers.0.self_attn.o_proj": {"type": "f16"}}
+    options = {"type": "q4_0", "codes": "nearest"}
+    quantize(model=str(made[0]), output=out, method="gguf", options=options, overrides=more, device="cpu")
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(out / "model-q4_0.gguf").tensors}
+    assert {kinds[f"blk.{index}.ffn_down.weight"] for index in (0, 1)} == {"Q8_0"}
+    assert [kinds[f"blk.{index}.attn_output.weight"] for index in (0, 1)] == ["F16", "Q4_0"]
+    assert verify(out, original=made[0]).faults == ()
+
+
+def test_a_recipe_has_no_place_for_it(made: tuple[Path, Path], tmp_path: Path) -> None:
+    rules = [
+        {"match": "*.down_proj", "method": "gguf", "options": {"type": "q8_0"}},
+        {"match": "model.layers", "method": "gguf"},
+    ]
+    with pytest.raises(ConfigError, match=r"gguf .* can share none; use it without a recipe, as --method, with --over"):
+        quantize(model=str(made[0]), output=tmp_path / "out", recipe=rules, device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def _edited(made: tuple[Path, Path], folder: Path, edit: Callable[[dict[str, Any]], object]) -> Opened:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "Modelfile"
 SYSTEM, PROMPT = "{{ .System }}", "{{ .Prompt }}"
+FORBIDDEN = ("{{", '"""')
+"""In the rest of a template: an action of Go's, and the end of the text."""
 PENALTY = 1.08
 """With which HunyuanOCR's authors decode."""
 CONTEXT = 16384
@@ -57,7 +59,8 @@ def _rendered(template: str, messages: Sequence[dict[str, Any]]) -> str | None:
         except (TemplateError, TypeError, KeyError):
             continue
         if text.count(SYSTEM) == 1 and text.count(PROMPT) == 1:
-            return text
+            rest = text.replace(SYSTEM, "").replace(PROMPT, "")
+            return None if any(part in rest for part in FORBIDDEN) else text
     return None
 
 
