@@ -97,6 +97,7 @@ def eval_command(
     from hyocr_core.evaluation.recorded.csv_file import check_csv, write_csv
     from hyocr_core.evaluation.recorded.record_folder import check_recordable
     from hyocr_core.evaluation.scores.gate import refuse_failures
+    from hyocr_core.ranks.launch import together
     from hyocr_core.report.page import check_page
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
@@ -111,14 +112,15 @@ def eval_command(
     state = state or default_state()
     try:
         with (
+            together() as ranks,
             TerminalProgress(stderr_console()) as progress,
-            evaluated(config, found, state=state, resume=resume is not False, progress=progress) as result,
+            evaluated(config, found, state=state, resume=resume is not False, progress=progress, ranks=ranks) as result,
         ):
             progress.close()
             # Printed last: a stdout that breaks loses nothing.
-            if csv_file is not None:
+            if csv_file is not None and ranks.first:
                 write_csv(result, csv_file)
-            if record and not result.unread:
+            if record and ranks.first and not result.unread:
                 _record(Path(config.model), result, found.records)
             _print(result, as_json=as_json)
     except KeyboardInterrupt:

@@ -67,7 +67,9 @@ class LazyGroup(click.Group):
         if args[0] not in COMMANDS and meant:
             ctx.fail(f"No such command '{args[0]}'. (Did you mean '{meant[0]}'?)")
         if args[0] in COMMANDS and args[0] not in DIVIDED and launch() is not None:
-            raise BadInputError(f"hyocr {args[0]} is work for one process, leave torchrun out; {_words(DIVIDED)} divide theirs")
+            raise BadInputError(
+                f"hyocr {args[0]} is work for one process, leave torchrun out; {_words(DIVIDED)} divide theirs"
+            )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -103,7 +105,7 @@ class LazyGroup(click.Group):
             _stop(ctx, str(interrupt) or "interrupted", 130)
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run the command on streams that may break; of several processes that torchrun started only the first speaks."""
+        """Run the command on streams that may break; of processes that torchrun started only the first speaks."""
         here = launch()
         if here is not None and not here.first:
             hush()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hyocr_core.ranks.ranks import ALONE, Ranks
 
 RUN_ID = "TORCHELASTIC_RUN_ID"
-"""What only torchrun sets; RANK and the like are there on many a cluster without several processes that belong together."""
+"""What only torchrun sets; many a cluster has RANK and the like for processes that are strangers to each other."""
 
 
 @dataclass(frozen=True)

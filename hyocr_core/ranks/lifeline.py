@@ -1,4 +1,4 @@
-"""A connection of every rank to the first: one that dies is known at once, and what a rank has made arrives as it is made.
+"""A connection of every rank to the first: a death is known at once, and what a rank makes arrives as it is made.
 
 The kernel closes the connections of a process however it ends, so that nothing has to be waited for or guessed.
 """
@@ -15,8 +15,6 @@ from multiprocessing.connection import Client, Connection, Listener, wait
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
-
-HANDSHAKE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Lifeline:
         self._rank = rank
         self._sending = Lock()
         self._over = False
-        self.posts: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        self.posts: SimpleQueue[Any] = SimpleQueue()
         self.end: End | None = None
         self.known = Event()
 
@@ -71,28 +69,31 @@ class Lifeline:
     def _listen(self, ended: Callable[[], None]) -> None:
         waiting = {connection: rank for rank, connection in self._connections.items()}
         while waiting:
-            for found in wait(list(waiting)):
-                assert isinstance(found, Connection)
-                rank = waiting[found]
-                try:
-                    message = json.loads(found.recv_bytes())
-                except (OSError, EOFError):
-                    message = {"end": [1, f"{self._names[rank]} died"]}
+            ready = wait(list(waiting))
+            for connection in [each for each in waiting if each in ready]:
+                message = self._received(connection, waiting[connection])
                 if "post" in message:
-                    self.posts.put((rank, message["post"]))
+                    self.posts.put(message["post"])
                     continue
-                del waiting[found]
+                del waiting[connection]
                 if "end" in message and self.end is None and not self._over:
                     self.end = End(*message["end"])
                     self.known.set()
                     ended()
+
+    def _received(self, connection: Connection, rank: int) -> dict[str, Any]:
+        try:
+            message: dict[str, Any] = json.loads(connection.recv_bytes())
+        except (OSError, EOFError):
+            return {"end": [1, f"{self._names[rank]} died"]}
+        return message
 
 
 def open_lifelines(address: str, size: int, publish: Callable[[str, bytes], None]) -> dict[int, Connection]:
     """Wait for a connection from each other rank. publish: lets the others know how to reach this one."""
     key = secrets.token_bytes(32)
     with Listener((address, 0), backlog=size, authkey=key) as listener:
-        port: int = listener.address[1]  # type: ignore[misc]
+        port: int = listener.address[1]
         publish("hyocr/lifeline", json.dumps([port, key.hex()]).encode())
         found = {}
         for _ in range(size - 1):

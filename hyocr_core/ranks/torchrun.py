@@ -15,6 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from hyocr_core.errors import BadInputError, HyocrError, RunError, one_line
 from hyocr_core.ranks.launch import Launch, say_last
@@ -42,7 +44,7 @@ class EndedElsewhere(BaseException):
 class Torchrun(Ranks):
     """One of the processes of a launch that have found each other."""
 
-    def __init__(self, where: Launch, lifeline: Lifeline, store: dist.Store) -> None:
+    def __init__(self, where: Launch, lifeline: Lifeline, store: Store) -> None:
         self.rank, self.size, self.local_size = where.rank, where.size, where.local_size
         self._where = where
         self._lifeline = lifeline
@@ -58,7 +60,9 @@ class Torchrun(Ranks):
         if length == 0:
             return b""
         mine = rank == self.rank
-        data = torch.frombuffer(bytearray(payload), dtype=torch.uint8) if mine else torch.empty(length, dtype=torch.uint8)
+        data = (
+            torch.frombuffer(bytearray(payload), dtype=torch.uint8) if mine else torch.empty(length, dtype=torch.uint8)
+        )
         dist.broadcast(data, rank)
         return payload if mine else data.numpy().tobytes()
 
@@ -77,17 +81,18 @@ class Torchrun(Ranks):
         if not self.first:
             for item in items:
                 self._lifeline.post([item])
+            # That was all.
             self._lifeline.post([])
             return
-        waiting = self.size - 1
+        waiting, posts = self.size - 1, self._lifeline.posts
         for item in items:
             yield item
-            while not self._lifeline.posts.empty():
-                _, found = self._lifeline.posts.get()
+            while not posts.empty():
+                found = posts.get()
                 yield from found
                 waiting -= not found
         while waiting:
-            _, found = self._lifeline.posts.get()
+            found = posts.get()
             yield from found
             waiting -= not found
 
@@ -125,13 +130,13 @@ def joined(where: Launch) -> Iterator[Ranks]:
     signal.signal(signal.SIGTERM, before)
 
 
-def _meet(where: Launch) -> tuple[Lifeline, dist.Store]:
+def _meet(where: Launch) -> tuple[Lifeline, Store]:
     if where.one_machine:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     torch.set_num_threads(_threads(where))
     address = os.environ["MASTER_ADDR"]
     try:
-        store, _, _ = next(dist.rendezvous("env://", timeout=MEET))
+        store, _, _ = next(rendezvous("env://", timeout=MEET))
         store.set(f"hyocr/name/{where.rank}", own_name(where.rank))
         if where.rank == 0:
             listening = "127.0.0.1" if where.one_machine else ""

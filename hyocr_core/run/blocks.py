@@ -199,9 +199,7 @@ def _left_alone(job: Job, worked: Worked, shares: Sequence[Share]) -> dict[str, 
     }
 
 
-def _quantize_groups(
-    job: Job, worked: Worked, groups: Sequence[tuple[str, ...]], stats: dict[str, Stats]
-) -> None:
+def _quantize_groups(job: Job, worked: Worked, groups: Sequence[tuple[str, ...]], stats: dict[str, Stats]) -> None:
     """Quantize groups of layers, each part of one by one process; put all that comes of it into the block."""
     parts = [part for group in groups for part in _parts(job, group)]
     owners = job.ranks.owners([sum(_size(job, name) for name in part) for part in parts])
@@ -239,9 +237,7 @@ def _solved(
             yield Parcel(places[result.name], record, packed | {DEQUANTIZED: result.dequantized})
 
 
-def _quantize_layers(
-    job: Job, worked: Worked, names: tuple[str, ...], stats: dict[str, Stats]
-) -> list[QuantizedLayer]:
+def _quantize_layers(job: Job, worked: Worked, names: tuple[str, ...], stats: dict[str, Stats]) -> list[QuantizedLayer]:
     share = job.share(names[0])
     job.progress.detail(f"quantize {', '.join(names)}")
     layers = [Layer(name, worked.block.layers[name].weight.detach()) for name in names]

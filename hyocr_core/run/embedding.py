@@ -56,12 +56,14 @@ class EmbeddedSamples:
 
     def chosen(self, places: Sequence[int]) -> EmbeddedSamples:
         """Those of them that one process works on, by their places here; sha256 stays that of all."""
-        lists = {
-            key: [value[place] for place in places]
-            for key, value in vars(self).items()
-            if isinstance(value, list)
-        }
-        return replace(self, **lists)
+        return replace(
+            self,
+            names=[self.names[place] for place in places],
+            numbers=[self.numbers[place] for place in places],
+            kinds=[self.kinds[place] for place in places],
+            patches=[self.patches[place] for place in places],
+            page_sha256=[self.page_sha256[place] for place in places],
+        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ def embed_samples(
     failures = {item.name: item.failure for item in found if item.failure is not None}
     usable = [item for item in found if item.failure is None]
     if len(usable) < ranks.size:
-        raise CalibrationError(f"{len(usable)} of {len(records)} samples can be used, too few for {ranks.size} processes")
+        raise CalibrationError(
+            f"{len(usable)} of {len(records)} samples can be used, too few for {ranks.size} processes"
+        )
     return EmbeddedSamples(
         folder=how.folder,
         names=[item.name for item in usable],
@@ -159,6 +163,8 @@ def _noted(
     for item in found if not ranks.first else ():
         _note(how, item, journal)
     return found
+
+
 def _embed(
     how: Embedding,
     records: Sequence[Record],

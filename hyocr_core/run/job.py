@@ -76,8 +76,8 @@ class Job:
     they are. left: linears that a rule leaves as they are -> why. quantization_config: what config.json will say.
     records: what to calibrate
     on, empty when these options need none; without answers until the model has written its own, if it is to.
-    observers: those to run beside the hooks; observed: what became of them. ranks: the
-    processes that do it together, of which this is one. prepared: tensors that the method replaced;
+    observers: those to run beside the hooks; observed: what became of them. ranks: the processes that
+    do it together, of which this is one. prepared: tensors that the method replaced;
     config_changes: what it adds to config.json.
     """
 
@@ -259,7 +259,7 @@ def _refuse_ranks(job: Job) -> None:
     if size > 1 and job.observers:
         raise ConfigError("an observer sees a run in one process only: leave --observe out, or torchrun")
     if 0 < len(job.records) < size:
-        raise ConfigError(f"{len(job.records)} pages are too few for {size} processes: give torchrun fewer, or more pages")
+        raise ConfigError(f"{len(job.records)} pages are too few for {size} processes: have torchrun start fewer")
 
 
 def _say_copies(reader: CheckpointReader, copies: Mapping[str, str], run: RunConfig, progress: Progress) -> None:
@@ -343,7 +343,8 @@ def check_resources(job: Job) -> Needs:
     check_disk(job.run.output, needs.disk)
     if needs.memory is not None:
         advice = "--answers data or none, " if job.lacks_answers else ""
-        check_memory(needs.memory * job.ranks.local_size, f"use {advice}fewer samples, --spill, or a lower --max-pixels")
+        memory = needs.memory * job.ranks.local_size
+        check_memory(memory, f"use {advice}fewer samples, --spill, or a lower --max-pixels")
     return needs
 
 

@@ -78,11 +78,11 @@ class Towers:
         vision: of a quantized vision tower.
         """
         mine = None if vision is None else vision.records
-        samples = self._embed("inputs", vision and vision.streams.quantized, mine)
+        samples = self._embed("inputs", None if vision is None else vision.streams.quantized, mine)
         folders = {QUANTIZED: samples.folder}
         if self.job.follows_reference:
             # Where no method takes both paths through the vision tower, they begin at the decoder, and alike.
-            reference = vision and vision.streams.reference
+            reference = None if vision is None else vision.streams.reference
             apart = self._vision_follows
             folders[REFERENCE] = self._embed(REFERENCE, reference, mine).folder if apart else samples.folder
         if self.journal.record.embedded is None:
