@@ -102,7 +102,7 @@ class Torchrun(Ranks):
             yield
             return
         threads = torch.get_num_threads()
-        torch.set_num_threads(threads * self.size // max(ranks, 1))
+        torch.set_num_threads(threads * self.size // ranks)
         try:
             yield
         finally:

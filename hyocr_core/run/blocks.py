@@ -203,9 +203,17 @@ def _quantize_groups(job: Job, worked: Worked, groups: Sequence[tuple[str, ...]]
     """Quantize groups of layers, each part of one by one process; put all that comes of it into the block."""
     parts = [part for group in groups for part in _parts(job, group)]
     owners = job.ranks.owners([sum(_size(job, name) for name in part) for part in parts])
-    mine = [number for number, owner in enumerate(owners) if owner == job.ranks.rank]
-    with job.watch.phase("quantize"), job.ranks.working(len(set(owners))):
-        for parcel in job.ranks.pooled(_solved(job, worked, mine, parts, stats)):
+    places = {name: place for place, name in enumerate(name for part in parts for name in part)}
+
+    def solved() -> Iterator[Parcel]:
+        for part, owner in zip(parts, owners, strict=True):
+            if owner == job.ranks.rank:
+                with job.ranks.working(len(set(owners))):
+                    made = _solved(job, worked, part, stats)
+                yield from (Parcel(places[record.name], record.model_dump(mode="json"), own) for record, own in made)
+
+    with job.watch.phase("quantize"):
+        for parcel in job.ranks.pooled(solved()):
             _take(job, worked, LayerRecord.model_validate(parcel.note), parcel.tensors)
 
 
@@ -222,27 +230,20 @@ def _size(job: Job, layer: str) -> int:
 
 
 def _solved(
-    job: Job, worked: Worked, numbers: Sequence[int], parts: Sequence[tuple[str, ...]], stats: dict[str, Stats]
-) -> Iterator[Parcel]:
-    """The layers of these parts, quantized and packed, one by one."""
-    places = {name: place for place, name in enumerate(name for part in parts for name in part)}
-    for number in numbers:
-        layers = parts[number]
-        start = time.perf_counter()
-        results = _quantize_layers(job, worked, layers, stats)
-        seconds = (time.perf_counter() - start) / len(layers)
-        for result in results:
-            packed = _packed(job, worked, result)
-            record = _record(job, result, seconds).model_dump(mode="json")
-            yield Parcel(places[result.name], record, packed | {DEQUANTIZED: result.dequantized})
-
-
-def _quantize_layers(job: Job, worked: Worked, names: tuple[str, ...], stats: dict[str, Stats]) -> list[QuantizedLayer]:
+    job: Job, worked: Worked, names: tuple[str, ...], stats: dict[str, Stats]
+) -> list[tuple[LayerRecord, dict[str, Tensor]]]:
+    """Layers that share an input, quantized: of each its record, and its packed tensors beside its weight."""
     share = job.share(names[0])
     job.progress.detail(f"quantize {', '.join(names)}")
     layers = [Layer(name, worked.block.layers[name].weight.detach()) for name in names]
+    start = time.perf_counter()
     known = stats if names[0] in stats else None
-    return share.method.quantize_group(layers, known, share.options[names[0]], job.run.seed)
+    results = share.method.quantize_group(layers, known, share.options[names[0]], job.run.seed)
+    seconds = (time.perf_counter() - start) / len(layers)
+    return [
+        (_record(job, result, seconds), _packed(job, worked, result) | {DEQUANTIZED: result.dequantized})
+        for result in results
+    ]
 
 
 def _packed(job: Job, worked: Worked, result: QuantizedLayer) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -74,6 +75,13 @@ class InThreads(Ranks):
             found = self._meeting.wait(self._meeting.posts.get)
             yield from found
             waiting -= not found
+
+    @contextmanager
+    def working(self, ranks: int) -> Iterator[None]:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(threads * self.size // ranks)
+        yield
+        torch.set_num_threads(threads)
 
 
 def in_threads(size: int, work: Callable[[Ranks], Result]) -> tuple[list[Result], list[float]]:
