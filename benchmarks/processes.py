@@ -1,8 +1,8 @@
 """Time one run in several processes against the same run in one process with as many threads.
 
-Both are commands that a user runs, from start-up to the renamed folder, one right after the other, and so again for each
-round, so that a machine that is busy with something else weighs on both. Of such a machine CPU seconds say more than
-seconds: what a round shows is whether the processes do more work together than one does.
+Both are commands that a user runs, from start-up to the renamed folder, one right after the other, and so again in each
+round, so that a machine that is busy with something else weighs on both. There CPU seconds say more than seconds: they
+show whether the processes do more work together than one does.
 """
 
 from __future__ import annotations
