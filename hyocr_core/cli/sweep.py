@@ -59,6 +59,7 @@ def sweep(file: Path, resume: bool | None, dry_run: bool, as_json: bool, csv_fil
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.evaluation.recorded.comparison import side_by_side
     from hyocr_core.evaluation.recorded.csv_file import check_comparison_csv, write_comparison_csv
+    from hyocr_core.ranks.launch import together
     from hyocr_core.report.comparison_page import check_comparison_page, write_comparison_page
     from hyocr_core.run.sweep import SweepConfig, plan_sweep, run_sweep
     from hyocr_core.terminal.progress_bar import TerminalProgress
@@ -73,11 +74,11 @@ def sweep(file: Path, resume: bool | None, dry_run: bool, as_json: bool, csv_fil
         _print_plan(planned, as_json=as_json)
         return
     try:
-        with TerminalProgress(stderr_console()) as progress:
-            outcome = run_sweep(planned, progress, fresh=resume is False)
+        with together() as ranks, TerminalProgress(stderr_console()) as progress:
+            outcome = run_sweep(planned, progress, fresh=resume is False, ranks=ranks)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where this one stopped") from None
-    if outcome.done:
+    if outcome.done and ranks.first:
         compared = side_by_side(outcome.done)
         if csv_file is not None:
             write_comparison_csv(compared, csv_file)

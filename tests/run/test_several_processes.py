@@ -21,6 +21,7 @@ from hyocr_core.errors import ConfigError, OutputError
 from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.ranks.ranks import Ranks
 from hyocr_core.run.quantize import quantize
+from hyocr_core.run.sweep import SweepConfig, SweepOutcome, plan_sweep, run_sweep
 from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.settings.run_config import RunConfig
 from tests.conftest import REPO
@@ -178,3 +179,21 @@ def test_several_processes_read_what_one_reads(tiny: Path) -> None:
     results, _ = in_threads(2, lambda ranks: evaluate(asked, ranks=ranks))
     for result in results:
         assert [page.text for page in result.pages] == [page.text for page in alone.pages]
+
+
+def test_processes_share_the_runs_of_a_sweep(tiny: Path, tmp_path: Path) -> None:
+    asked = {"model": str(tiny), "output": tmp_path / "sweep", "eval": "synthetic:2", "run": {"device": "cpu"}}
+    grid = [{"method": "rtn", "options": {"mse": False}, "grid": {"group_size": [32, 64]}}]
+    sweep = SweepConfig.model_validate(asked | {"runs": grid})
+
+    def work(ranks: Ranks) -> SweepOutcome:
+        planned = plan_sweep(sweep, "grid.yaml", str)
+        made[ranks.rank] = [planned[number].name for number in ranks.deal(len(planned))]
+        return run_sweep(planned, ranks=ranks)
+
+    made: dict[int, list[str]] = {}
+    outcomes, _ = in_threads(2, work)
+    folders = tuple(tmp_path / "sweep" / f"rtn-group_size={size}" for size in (32, 64))
+    assert outcomes == [SweepOutcome(folders, {})] * 2
+    assert made == {0: [folders[0].name], 1: [folders[1].name]}
+    assert all((folder / "model.safetensors").is_file() for folder in folders)
