@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ COMMANDS = {
     "observers": ("hyocr_core.cli.observers:observers", "List and explain the installed observers."),
     "doctor": ("hyocr_core.cli.doctor:doctor", "Say what this machine can do, and what is broken."),
 }
+
+FIRST_WORD = 10.0
+"""Seconds that the first of several processes has to end by itself, for a reason that is everyone's."""
 
 DIVIDED = ("quant", "eval", "sweep")
 """Commands that several processes share the work of."""
@@ -107,7 +111,8 @@ class LazyGroup(click.Group):
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the command on streams that may break; of processes that torchrun started only the first speaks."""
         here = launch()
-        if here is not None and not here.first:
+        hushed = here is not None and not here.first
+        if hushed:
             hush()
         own_streams()
         try:
@@ -116,6 +121,11 @@ class LazyGroup(click.Group):
             # Only --help and --version print outside of a command.
             tell(f"hyocr: error: {error}")
             sys.exit(error.exit_code)
+        except SystemExit as end:
+            if hushed and end.code:
+                # torchrun ends all when it sees one end, and the first is to say why before.
+                time.sleep(FIRST_WORD)
+            raise
 
 
 def _words(names: Sequence[str]) -> str:

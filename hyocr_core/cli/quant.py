@@ -205,9 +205,9 @@ def quant(
 
     with together() as ranks:
         report = _run(run, ranks, resume=resume)
-    if as_json:
-        print_json(report.model_dump(mode="json"))
-    refuse_shortcomings(run, report)
+        if as_json:
+            print_json(report.model_dump(mode="json"))
+        refuse_shortcomings(run, report)
 
 
 def _run(run: RunConfig, ranks: Ranks, *, resume: bool | None) -> QuantReport:

@@ -166,10 +166,10 @@ def _ended(_number: int, _frame: FrameType | None) -> None:
 
 def _interrupt(where: Launch, lifeline: Lifeline) -> None:
     """Wake the main thread, wherever it is; end the process if it does not wake."""
-    Timer(OWN_WORD if lifeline.end and lifeline.end.text else 0, os.kill, [os.getpid(), signal.SIGTERM]).start()
-    timer = Timer(LAST_WORD, _exit, [where, lifeline])
-    timer.daemon = True
-    timer.start()
+    own_word = OWN_WORD if lifeline.end and lifeline.end.text else 0
+    for timer in (Timer(own_word, os.kill, [os.getpid(), signal.SIGTERM]), Timer(LAST_WORD, _exit, [where, lifeline])):
+        timer.daemon = True
+        timer.start()
 
 
 def _exit(where: Launch, lifeline: Lifeline) -> None:
@@ -202,4 +202,5 @@ def _leave(where: Launch, lifeline: Lifeline, error: BaseException) -> None:
     else:
         _say(where, end)
     if not where.first or isinstance(error, EndedElsewhere):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise SystemExit(code if lifeline.end is None else lifeline.end.code) from error
