@@ -86,7 +86,7 @@ def evaluated(
     checkpoint that computes NaN. Pages that a backend does not read are no error: they are in `unread`, and the state
     keeps the others.
     """
-    progress, device = progress or Silent(), pick_device(config.device)
+    progress, device = progress or Silent(), pick_device(config.device, ranks.place)
     ready = _prepare(config, found, pages, device, progress, ranks)
     folder = state if ranks.first else None
     fingerprint = {} if folder is None else _fingerprint(config, ready)

@@ -34,12 +34,14 @@ class Parcel:
 class Ranks(ABC):
     """All ranks call the same functions in the same order; what they return is the same everywhere, but for shares.
 
-    rank: of this process, from 0. size: how many there are. local_size: on this machine.
+    rank: of this process, from 0. size: how many there are. local_size: on this machine. place: of this process there,
+    None for the only one.
     """
 
     rank: int
     size: int
     local_size: int
+    place: int | None = None
 
     @property
     def first(self) -> bool:
@@ -130,6 +132,7 @@ class Alone(Ranks):
     rank: int = 0
     size: int = 1
     local_size: int = 1
+    place: int | None = None
 
     def exchange(self, payload: bytes) -> list[bytes]:
         return [payload]

@@ -45,7 +45,8 @@ class Torchrun(Ranks):
     """One of the processes of a launch that have found each other."""
 
     def __init__(self, where: Launch, lifeline: Lifeline, store: Store) -> None:
-        self.rank, self.size, self.local_size = where.rank, where.size, where.local_size
+        self.rank, self.size = where.rank, where.size
+        self.place, self.local_size = where.local_rank, where.local_size
         self._where = where
         self._lifeline = lifeline
         self._store = store

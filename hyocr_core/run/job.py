@@ -203,7 +203,7 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None, rank
     if quantization is not None:
         kind = quantization.get("quant_method", "unknown method")
         raise CheckpointError(f"{source.folder}: is already quantized ({kind}); give the full-precision checkpoint")
-    device = pick_device(run.device)
+    device = pick_device(run.device, ranks.place)
     model = HunYuanVL(reader, device, run.forward)
     for line in passed_over(model):
         progress.say(line)

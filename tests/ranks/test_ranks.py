@@ -8,6 +8,7 @@ import torch
 from hyocr_core.contract.types import Collected, Stat
 from hyocr_core.errors import RunError
 from hyocr_core.kit import total
+from hyocr_core.models.load import pick_device
 from hyocr_core.ranks.ranks import ALONE, Parcel, Ranks
 from tests.ranks.in_threads import in_threads
 
@@ -92,3 +93,12 @@ def test_what_ranks_make_reaches_the_first() -> None:
 
     found, _ = in_threads(3, work)
     assert found == [[0, 10, 20, 30, 40, 50, 60], [], []]
+
+
+def test_processes_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto", 1) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(pick_device("auto", place)) for place in (None, 0, 1, 2)] == ["cuda", "cuda:0", "cuda:1", "cuda:0"]
+    assert str(pick_device("cuda", 1)) == "cuda:1"
