@@ -29,7 +29,7 @@ from tests.ranks.in_threads import in_threads
 
 pytestmark = pytest.mark.needs_methods
 
-PAGES = "synthetic:6"
+PAGES, PIXELS = "synthetic:4", 65536
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 DYING = """
 import os, signal, sys
@@ -58,7 +58,14 @@ def threads() -> Iterator[None]:
 
 
 def config(model: Path, output: Path, **changes: Any) -> RunConfig:
-    given = {"model": str(model), "output": output, "method": "gptq", "calib": PAGES, "device": "cpu"}
+    given = {
+        "model": str(model),
+        "output": output,
+        "method": "gptq",
+        "calib": PAGES,
+        "max_pixels": PIXELS,
+        "device": "cpu",
+    }
     return RunConfig(**(given | changes))
 
 
@@ -93,14 +100,15 @@ def torchrun(*arguments: object, script: Path | None = None) -> subprocess.Compl
 
 
 def given(run: RunConfig) -> list[object]:
-    return ["quant", "--model", run.model, "--method", run.method, "--calib", run.calib, "--output", run.output]
+    calibration = ["--calib", run.calib, "--max-pixels", run.max_pixels]
+    return ["quant", "--model", run.model, "--method", run.method, "--output", run.output, *calibration]
 
 
 def test_what_torchrun_starts_makes_the_same_bytes_and_speaks_once(two: Path, tiny: Path, tmp_path: Path) -> None:
     done = torchrun(*given(config(tiny, tmp_path / "out")), "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["calibration"]["samples"] == 6
+    assert report["calibration"]["samples"] == 4
     assert done.stderr.count("decoder blocks") == done.stderr.count(f"wrote {tmp_path / 'out'}") == 1
     assert weights(tmp_path / "out") == weights(two)
 
@@ -187,7 +195,7 @@ def test_processes_share_the_runs_of_a_sweep(tiny: Path, tmp_path: Path) -> None
     sweep = SweepConfig.model_validate(asked | {"runs": grid})
 
     def work(ranks: Ranks) -> SweepOutcome:
-        planned = plan_sweep(sweep, "grid.yaml", str)
+        planned = plan_sweep(sweep, "grid.yaml", lambda _line: None)
         made[ranks.rank] = [planned[number].name for number in ranks.deal(len(planned))]
         return run_sweep(planned, ranks=ranks)
 
