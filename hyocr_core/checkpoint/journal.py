@@ -37,7 +37,7 @@ class Journal(Generic[Record]):
     """
 
     def __init__(
-        self, path: Path, fingerprint: Mapping[str, Any], record: Record, vouch: Vouch, *, resumed: bool
+        self, path: Path | None, fingerprint: Mapping[str, Any], record: Record, vouch: Vouch, *, resumed: bool
     ) -> None:
         self._path = path
         self._fingerprint = fingerprint
@@ -75,11 +75,18 @@ class Journal(Generic[Record]):
         except ValidationError as error:
             raise _unreadable(path) from error
 
+    @classmethod
+    def follow(cls, record: Record, *, resumed: bool) -> Journal[Record]:
+        """One that another process keeps: nothing of it is written here."""
+        return cls(None, {}, record, _nothing, resumed=resumed)
+
     def save(self) -> None:
         """Write the record as it is now; it is on disk when this returns.
 
         Raises RunError when it cannot be written, and what `vouch` raises.
         """
+        if self._path is None:
+            return
         self._vouch()
         content = {"format": _FORMAT, "fingerprint": self._fingerprint, "record": self.record.model_dump(mode="json")}
         with writing(self._path), replacing(self._path) as partial:

@@ -105,10 +105,10 @@ class StagedCheckpoint:
     or a new run was refused for its input (BadInputError) before its first part.
     """
 
-    def __init__(self, target: Path, folder: Path, lock: int, *, resumed: bool) -> None:
+    def __init__(self, target: Path, folder: Path, lock: int | None, *, resumed: bool) -> None:
         self.target = target
         self.folder = folder
-        self._lock: int | None = lock
+        self._lock = lock
         self._resumed = resumed
 
     @classmethod
@@ -130,6 +130,12 @@ class StagedCheckpoint:
             stage._start_anew(fresh=fresh)
         stage._parts.mkdir(exist_ok=True)
         return stage
+
+    @classmethod
+    def shared(cls, target: Path) -> StagedCheckpoint:
+        """The stage that another process of the same run holds, to look into and to put samples in."""
+        target = _usable(target)
+        return cls(target, stage_folder(target), None, resumed=True)
 
     @property
     def journal_path(self) -> Path:

@@ -97,6 +97,7 @@ def eval_command(
     from hyocr_core.evaluation.recorded.csv_file import check_csv, write_csv
     from hyocr_core.evaluation.recorded.record_folder import check_recordable
     from hyocr_core.evaluation.scores.gate import refuse_failures
+    from hyocr_core.ranks.launch import together
     from hyocr_core.report.page import check_page
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
@@ -107,25 +108,28 @@ def eval_command(
     if record:
         check_recordable(Path(config.model))
         check_page(Path(config.model))
-    found = draw_records(config, tell)
-    state = state or default_state()
-    try:
-        with (
-            TerminalProgress(stderr_console()) as progress,
-            evaluated(config, found, state=state, resume=resume is not False, progress=progress) as result,
-        ):
-            progress.close()
-            # Printed last: a stdout that breaks loses nothing.
-            if csv_file is not None:
-                write_csv(result, csv_file)
-            if record and not result.unread:
-                _record(Path(config.model), result, found.records)
-            _print(result, as_json=as_json)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on after the pages read so far") from None
-    _refuse_unread(result)
-    if result.gate is not None:
-        refuse_failures(result.gate)
+    with together() as ranks:
+        found = draw_records(config, tell)
+        state = state or default_state()
+        try:
+            with (
+                TerminalProgress(stderr_console()) as progress,
+                evaluated(
+                    config, found, state=state, resume=resume is not False, progress=progress, ranks=ranks
+                ) as result,
+            ):
+                progress.close()
+                # Printed last: a stdout that breaks loses nothing.
+                if csv_file is not None and ranks.first:
+                    write_csv(result, csv_file)
+                if record and ranks.first and not result.unread:
+                    _record(Path(config.model), result, found.records)
+                _print(result, as_json=as_json)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; the same command goes on after the pages read so far") from None
+        _refuse_unread(result)
+        if result.gate is not None:
+            refuse_failures(result.gate)
 
 
 def _refuse_unread(result: EvalResult) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ from hyocr_core.cli.status_line import StatusLine
 from hyocr_core.cli.streams import own_streams
 from hyocr_core.errors import BadInputError, HyocrError, RunError
 from hyocr_core.progress import watched
+from hyocr_core.ranks.launch import hush, launch
 from hyocr_core.shown import LONGEST, message, visible
 
 COMMANDS = {
@@ -36,6 +38,12 @@ COMMANDS = {
     "observers": ("hyocr_core.cli.observers:observers", "List and explain the installed observers."),
     "doctor": ("hyocr_core.cli.doctor:doctor", "Say what this machine can do, and what is broken."),
 }
+
+FIRST_WORD = 10.0
+"""Seconds that the first of several processes has to end by itself, for a reason that is everyone's."""
+
+DIVIDED = ("quant", "eval", "sweep")
+"""Commands that several processes share the work of."""
 
 
 class LazyGroup(click.Group):
@@ -62,6 +70,10 @@ class LazyGroup(click.Group):
         meant = get_close_matches(args[0], COMMANDS, n=1)
         if args[0] not in COMMANDS and meant:
             ctx.fail(f"No such command '{args[0]}'. (Did you mean '{meant[0]}'?)")
+        if args[0] in COMMANDS and args[0] not in DIVIDED and launch() is not None:
+            raise BadInputError(
+                f"hyocr {args[0]} is work for one process, leave torchrun out; {_words(DIVIDED)} divide theirs"
+            )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -97,7 +109,11 @@ class LazyGroup(click.Group):
             _stop(ctx, str(interrupt) or "interrupted", 130)
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run the command on streams that may break."""
+        """Run the command on streams that may break; of processes that torchrun started only the first speaks."""
+        here = launch()
+        hushed = here is not None and not here.first
+        if hushed:
+            hush()
         own_streams()
         try:
             return super().main(*args, **options)
@@ -105,6 +121,15 @@ class LazyGroup(click.Group):
             # Only --help and --version print outside of a command.
             tell(f"hyocr: error: {error}")
             sys.exit(error.exit_code)
+        except SystemExit as end:
+            if hushed and end.code:
+                # torchrun ends all when it sees one end, and the first is to say why before.
+                time.sleep(FIRST_WORD)
+            raise
+
+
+def _words(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _fail(ctx: click.Context, error: HyocrError, cause: Exception) -> NoReturn:

@@ -29,6 +29,7 @@ from hyocr_core.wording import LANGUAGES
 
 if TYPE_CHECKING:
     from hyocr_core.checkpoint.quant_report import QuantReport
+    from hyocr_core.ranks.ranks import Ranks
     from hyocr_core.run.dry_run import DryRun
 
 
@@ -199,15 +200,17 @@ def quant(
     if asked:
         raise ConfigError(f"{NAMES} are questions to --dry-run; add it")
     # Imported late, for a quick --help.
+    from hyocr_core.ranks.launch import together
     from hyocr_core.run.publish import refuse_shortcomings
 
-    report = _run(run, resume=resume)
-    if as_json:
-        print_json(report.model_dump(mode="json"))
-    refuse_shortcomings(run, report)
+    with together() as ranks:
+        report = _run(run, ranks, resume=resume)
+        if as_json:
+            print_json(report.model_dump(mode="json"))
+        refuse_shortcomings(run, report)
 
 
-def _run(run: RunConfig, *, resume: bool | None) -> QuantReport:
+def _run(run: RunConfig, ranks: Ranks, *, resume: bool | None) -> QuantReport:
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.run.publish import published_at
     from hyocr_core.run.quantize import quantize
@@ -217,11 +220,13 @@ def _run(run: RunConfig, *, resume: bool | None) -> QuantReport:
     console = stderr_console()
     try:
         with TerminalProgress(console) as progress:
-            report = quantize(run, resume=resume or None, fresh=resume is False, progress=progress)
+            report = quantize(run, resume=resume or None, fresh=resume is False, progress=progress, ranks=ranks)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "interrupted; the same command goes on after the last whole block, or page read"
         ) from None
+    if not ranks.first:
+        return report
     place = published_at(run, report)
     print_report(console, report, place, whole=is_verbose())
     tell(_draw_page(place))

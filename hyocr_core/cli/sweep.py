@@ -59,6 +59,7 @@ def sweep(file: Path, resume: bool | None, dry_run: bool, as_json: bool, csv_fil
     # Imported here: torch and transformers take seconds, and --help must not wait for them.
     from hyocr_core.evaluation.recorded.comparison import side_by_side
     from hyocr_core.evaluation.recorded.csv_file import check_comparison_csv, write_comparison_csv
+    from hyocr_core.ranks.launch import together
     from hyocr_core.report.comparison_page import check_comparison_page, write_comparison_page
     from hyocr_core.run.sweep import SweepConfig, plan_sweep, run_sweep
     from hyocr_core.terminal.progress_bar import TerminalProgress
@@ -72,24 +73,25 @@ def sweep(file: Path, resume: bool | None, dry_run: bool, as_json: bool, csv_fil
     if dry_run:
         _print_plan(planned, as_json=as_json)
         return
-    try:
-        with TerminalProgress(stderr_console()) as progress:
-            outcome = run_sweep(planned, progress, fresh=resume is False)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on where this one stopped") from None
-    if outcome.done:
-        compared = side_by_side(outcome.done)
-        if csv_file is not None:
-            write_comparison_csv(compared, csv_file)
-        with speaking(lang):
-            tell(f"page {write_comparison_page(side_by_side(outcome.done), config.output / PAGE)}")
-        if as_json:
-            print_json(compared.model_dump(mode="json") | {"failed": outcome.failed})
-        else:
-            print_several(compared)
-    if outcome.failed:
-        name, why = next(iter(outcome.failed.items()))
-        raise RunError(f"{len(outcome.failed)} of {len(planned)} runs failed; the first is {name}: {why}")
+    with together() as ranks:
+        try:
+            with TerminalProgress(stderr_console()) as progress:
+                outcome = run_sweep(planned, progress, fresh=resume is False, ranks=ranks)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; the same command goes on where this one stopped") from None
+        if outcome.done and ranks.first:
+            compared = side_by_side(outcome.done)
+            if csv_file is not None:
+                write_comparison_csv(compared, csv_file)
+            with speaking(lang):
+                tell(f"page {write_comparison_page(side_by_side(outcome.done), config.output / PAGE)}")
+            if as_json:
+                print_json(compared.model_dump(mode="json") | {"failed": outcome.failed})
+            else:
+                print_several(compared)
+        if outcome.failed:
+            name, why = next(iter(outcome.failed.items()))
+            raise RunError(f"{len(outcome.failed)} of {len(planned)} runs failed; the first is {name}: {why}")
 
 
 def _print_plan(planned: Sequence[Planned], *, as_json: bool) -> None:

@@ -50,6 +50,8 @@ class MethodSpec:
     they are once quantized.
     reference_inputs: every batch brings, as `reference`, the same input on the full-precision path, where nothing is
     quantized; in the decoder, but for a vision tower that another method quantized, which asked for no such path.
+    layers_apart: `quantize_group` does for each layer what it would do for it alone, up to rounding, so that several
+    processes may share a group.
     """
 
     name: str
@@ -60,6 +62,7 @@ class MethodSpec:
     rescales_block: bool = False
     inputs: Literal["block", "group"] = "block"
     reference_inputs: bool = False
+    layers_apart: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 
 from hyocr_core._version import __version__
 from hyocr_core.contract.page_source import Record
-from hyocr_core.errors import CalibrationError
+from hyocr_core.errors import BackendError, CalibrationError
 from hyocr_core.evaluation.reading.choice import ChosenBackend, choose_backends
 from hyocr_core.evaluation.reading.kept import keeping
 from hyocr_core.evaluation.reading.memory import reading_bytes
@@ -35,6 +35,7 @@ from hyocr_core.pages.checked import Pages, check_pages
 from hyocr_core.pages.found import Found
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.progress import Progress, Silent
+from hyocr_core.ranks.ranks import ALONE, Ranks
 from hyocr_core.resources import RUNTIME_BYTES, check_memory, peak_rss_bytes, versions
 from hyocr_core.settings.eval_config import EvalConfig
 
@@ -54,9 +55,10 @@ def evaluate(
     state: Path | None = None,
     resume: bool = True,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> EvalResult:
     """Evaluate a checkpoint as `config` says, greedily, through its own processor; see `evaluated`."""
-    with evaluated(config, found, pages=pages, state=state, resume=resume, progress=progress) as result:
+    with evaluated(config, found, pages=pages, state=state, resume=resume, progress=progress, ranks=ranks) as result:
         return result
 
 
@@ -69,6 +71,7 @@ def evaluated(
     state: Path | None = None,
     resume: bool = True,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[EvalResult]:
     """Evaluate a checkpoint; what was read is kept until the body, which gets the result, has ended without an error.
 
@@ -76,25 +79,31 @@ def evaluated(
     the model or the baseline; None checks them.
     state: folder that keeps what was read; None keeps nothing.
     resume: do not read again what an interrupted evaluation of the same checkpoints, pages and options has kept.
+    ranks: the processes that share the pages, all of which call this; the first one keeps what was read.
     Raises MetricError, BackendError or ConfigError for a metric or backend that cannot be used, CalibrationError for
     pages that cannot be used or lack a transcript (not needed if there is a baseline and no page has one),
     CheckpointError for a checkpoint that cannot be read, OutputError for a state that cannot be used, RunError for a
     checkpoint that computes NaN. Pages that a backend does not read are no error: they are in `unread`, and the state
     keeps the others.
     """
-    progress, device = progress or Silent(), pick_device(config.device)
-    ready = _prepare(config, found, pages, device, progress)
-    fingerprint = {} if state is None else _fingerprint(config, ready)
-    with keeping(state, fingerprint, resume=resume, progress=progress) as kept:
+    progress, device = progress or Silent(), pick_device(config.device, ranks.place)
+    ready = _prepare(config, found, pages, device, progress, ranks)
+    folder = state if ranks.first else None
+    fingerprint = {} if folder is None else _fingerprint(config, ready)
+    with keeping(folder, fingerprint, resume=resume, progress=progress) as kept:
         with chosen_precision():
-            read = read_pages(ready.pages, ready.participants, kept, ready.batch_size, device, progress)
+            read = read_pages(ready.pages, ready.participants, kept, ready.batch_size, device, progress, ranks)
         kept.whole = not read.unread
-        result = _result(config, ready, read)
-        result = result.model_copy(update={"verdict": conclude(result)})
-        # An evaluation with a hole proves nothing.
-        if config.gate is not None and not result.unread:
-            result = result.model_copy(update={"gate": judge(config.gate, result)})
-        yield result
+        yield _judged(config, _result(config, ready, read))
+
+
+def _judged(config: EvalConfig, result: EvalResult) -> EvalResult:
+    """The result with a verdict, and what the gate says."""
+    result = result.model_copy(update={"verdict": conclude(result)})
+    # An evaluation with a hole proves nothing.
+    if config.gate is None or result.unread:
+        return result
+    return result.model_copy(update={"gate": judge(config.gate, result)})
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,7 @@ def _prepare(
     pages: Pages | None,
     device: torch.device,
     progress: Progress,
+    ranks: Ranks,
 ) -> _Ready:
     """Everything that can be refused before weights are read, and what is to be said; raises as `evaluate`."""
     metrics, backends = _choose(config)
@@ -125,13 +135,15 @@ def _prepare(
     for line in not_measured(config):
         progress.say(line)
     metrics = measurable(metrics, found.records, progress.say)
+    if ranks.size > 1 and any(backend.only_text for backend in backends.values()):
+        raise BackendError("several processes read with --backend auto, dequant or transformers; leave torchrun out")
     participants = gather(config, backends)
     for line in notices(participants, config):
         progress.say(line)
     batch_size = config.batch_size or BATCH_SIZE
     if pages is None:
         pages = _check(found.records, participants, config, progress)
-        _check_memory(participants, pages, batch_size, device)
+        _check_memory(participants, pages, batch_size, device, ranks.local_size)
     # Pages with a text may be among those that cannot be used.
     _refuse_empty(pages.records)
     _say_transcribed(pages.records, progress)
@@ -178,14 +190,18 @@ def _check(records: Sequence[Record], participants: Participants, config: EvalCo
     return check_pages(records, participants.processor, progress, **limits)
 
 
-def _check_memory(participants: Participants, pages: Pages, batch_size: int, device: torch.device) -> None:
+def _check_memory(
+    participants: Participants, pages: Pages, batch_size: int, device: torch.device, processes: int
+) -> None:
     """Raise BadInputError when those who read on this CPU need more than is free, all of them at once."""
     if device.type != "cpu" or not participants.entries:
         return
     entries = participants.entries.values()
     weights = sum(info.nbytes for entry in entries for info in entry.weights.tensors.values())
     reading = max(reading_bytes(opened.shape, pages, batch_size) for opened in participants.sources.values())
-    check_memory(RUNTIME_BYTES + weights + reading, "lower --max-pixels or --batch-size, or use a larger machine")
+    check_memory(
+        processes * (RUNTIME_BYTES + weights + reading), "lower --max-pixels or --batch-size, or use a larger machine"
+    )
 
 
 def draw_records(config: EvalConfig, say: Callable[[str], None]) -> Found:

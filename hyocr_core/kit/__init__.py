@@ -30,7 +30,7 @@ from hyocr_core.kit.solver import (
     solve,
     walk_columns,
 )
-from hyocr_core.kit.statistics import merge, values_of
+from hyocr_core.kit.statistics import merge, total, values_of
 from hyocr_core.kit.targets import full_precision_targets
 from hyocr_core.kit.threads import exact_matmul, one_thread
 
@@ -81,6 +81,7 @@ __all__ = [
     "settle_hessians",
     "solve",
     "summed",
+    "total",
     "unpack_integers",
     "values_of",
     "walk_columns",

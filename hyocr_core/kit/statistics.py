@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hyocr_core.contract.types import Collected, Stat, Stats
+from hyocr_core.contract.types import Batches, Collected, Stat, Stats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +36,15 @@ def values_of(collected: Mapping[str, Collected]) -> dict[str, Stats]:
     for stats in collected.values():
         known.setdefault(id(stats), {name: stat.value for name, stat in stats.items()})
     return {name: known[id(stats)] for name, stats in collected.items()}
+
+
+def total(batches: Batches, values: Tensor) -> Tensor:
+    """The sum of what `settle` has measured on its batches, over those of all processes of the run; in one: `values`.
+
+    All processes must call it in the same order, with a tensor of the same shape and dtype.
+    """
+    add = getattr(batches, "total", None)
+    return values if add is None else add(values)
 
 
 def _merged(layer: str, left: Collected, right: Collected) -> Collected:

@@ -96,10 +96,15 @@ def _quantizes_vision(model: HunYuanVL) -> bool:
     )
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU, or the CPU; a device this machine lacks is refused."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def pick_device(name: str, place: int | None = None) -> torch.device:
+    """`auto` is the first GPU, or the CPU; a device this machine lacks is refused.
+
+    place: of this process among several on this machine, which take the GPUs in turn.
+    """
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    if name == "auto" or (name == "cuda" and place is not None):
+        return torch.device("cuda" if place is None else f"cuda:{place % torch.cuda.device_count()}")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -82,6 +82,10 @@ class Method:
         """Whether the plugin has this hook."""
         return bool(getattr(self.hooks, hook).get_hookimpls())
 
+    def takes(self, hook: str, argument: str) -> bool:
+        """Whether the plugin's hook looks at this argument."""
+        return any(argument in each.argnames for each in getattr(self.hooks, hook).get_hookimpls())
+
     def config(self, options: Mapping[str, Any], where: str = "options") -> MethodConfig:
         """Validate the method's options; raises ConfigError naming `where`, the key and what is allowed."""
         with self._blame():

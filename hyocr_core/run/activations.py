@@ -19,7 +19,7 @@ from hyocr_core.run.room import Room
 
 
 def sample_path(folder: Path, index: int) -> Path:
-    """Where the embedded sample `index` of a run lies."""
+    """Where the embedded sample of the record `index` of a run lies."""
     return folder / f"{index:05d}.safetensors"
 
 
@@ -40,7 +40,7 @@ class ActivationCache:
 
     The files in `folder` stay as they are, so that a resumed run can start from them; with `spill`, what `put`
     stores goes to files beside them instead of memory, named for the `stream`. weights: of every sample's tokens; see
-    `Batch`. device: that computes; None for the CPU.
+    `Batch`. device: that computes; None for the CPU. numbers: of the samples' files; None: from 0 on.
     """
 
     def __init__(
@@ -53,14 +53,16 @@ class ActivationCache:
         weights: Sequence[Tensor] | None = None,
         stream: str = "quantized",
         device: torch.device | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         self.names = names
+        self.numbers = range(len(names)) if numbers is None else numbers
         self._stream = stream
         self._to_batch = to_batch
         self._weights = weights
         self._folder = folder
         self._spill = spill
-        paths = [sample_path(folder, index) for index in range(len(names))]
+        paths = [sample_path(folder, number) for number in self.numbers]
         loaded = [] if spill else [load_embedded(path) for path in paths]
         size = sum(sample.hidden_states.nbytes for sample in loaded)
         self.room = Room.of(device or torch.device("cpu"), size, spill=spill)
@@ -82,7 +84,7 @@ class ActivationCache:
 
     def spilled_path(self, index: int, what: str) -> Path | None:
         """Where something of a sample goes on the disk; None when it stays in memory."""
-        return self._folder / f"{index:05d}.{self._stream}.{what}.safetensors" if self._spill else None
+        return self._folder / f"{self.numbers[index]:05d}.{self._stream}.{what}.safetensors" if self._spill else None
 
     def put(self, index: int, hidden_states: Tensor) -> None:
         embedded = Embedded(self.room.keep(hidden_states), self.get(index).places)

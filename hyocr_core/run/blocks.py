@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -21,11 +21,15 @@ from hyocr_core.models.dequantized import emulate_inputs, local_names, packed_te
 from hyocr_core.models.known_formats import known_formats
 from hyocr_core.models.stages import lone_group
 from hyocr_core.models.wiring import Place
+from hyocr_core.ranks.ranks import Parcel
 from hyocr_core.run.job import Job
 from hyocr_core.run.run_record import BlockRecord, RunJournal
 from hyocr_core.run.shares import Share, in_block
 from hyocr_core.run.streams import BlockBatches, Forward, GroupBatches, OwnBatches, StagedStream, Streams, propagate
 from hyocr_core.run.trusted import check_same, is_done
+
+DEQUANTIZED = "\0dequantized"
+"""What the weight that a layer is left with goes by beside its packed tensors, whose names no plugin begins so."""
 
 
 @dataclass
@@ -116,8 +120,7 @@ def _quantize_block(job: Job, worked: Worked, streams: Streams | None) -> Paths:
             worked.rescaled = tuple(changed)
     if streams is not None and len(whole) < len(shares):
         return _quantize_in_stages(job, worked, streams, stats)
-    for group in block.groups:
-        _quantize_group(job, worked, group, stats)
+    _quantize_groups(job, worked, block.groups, stats)
     return _whole(job, worked)
 
 
@@ -139,7 +142,7 @@ def _quantize_in_stages(job: Job, worked: Worked, streams: Streams, stats: dict[
             if share.method.spec.inputs == "group":
                 batches = GroupBatches(streams.quantized, quantized, reference, _telling(job, block, "calibrate"))
                 stats = stats | learn(job, share, lone_group(block, group), batches)
-        _quantize_group(job, worked, group, stats)
+        _quantize_groups(job, worked, [group], stats)
         _emulate(job, worked, group)
     return Paths(quantized.finish, None if reference is None else reference.finish)
 
@@ -157,11 +160,26 @@ def learn(job: Job, share: Share, block: Block, batches: Batches) -> dict[str, S
     layers = block.layers
     if not share.learns_from(layers):
         return {}
-    own = OwnBatches(batches, weighted=share.balances_tokens(layers), referenced=share.follows_reference(layers))
+    weighted, referenced = share.balances_tokens(layers), share.follows_reference(layers)
+    own = OwnBatches(batches, job.ranks, weighted=weighted, referenced=referenced)
     first, *others = (share.options[name] for name in layers)
     config = first if all(other == first for other in others) else share.config
-    collected = share.method.calibrate(block, own, config)
-    return share.method.settle(block, own, values_of(collected), config, job.run.seed)
+    collected = job.ranks.merge(share.method.calibrate(block, own, config))
+    stats = share.method.settle(block, own, values_of(collected), config, job.run.seed)
+    if job.ranks.size > 1 and share.method.takes("settle", "batches"):
+        _check_settled(job, share, block, stats)
+    return stats
+
+
+def _check_settled(job: Job, share: Share, block: Block, stats: dict[str, Stats]) -> None:
+    """Raise RunError for a method that settles for what the samples of its own process say."""
+    unique = {id(tensor): tensor for own in stats.values() for tensor in own.values()}
+    tensors = (*unique.values(), *(parameter.detach() for parameter in block.module.parameters()))
+    entry = share.method.entry.at("settle", block.name)
+    job.ranks.check_same(
+        [tensor.double().sum().item() for tensor in tensors],
+        f"settled for something else ({entry}; what it measures on its batches must go through hyocr_core.kit.total)",
+    )
 
 
 def _telling(job: Job, block: Block, what: str) -> Callable[[str], None]:
@@ -181,30 +199,77 @@ def _left_alone(job: Job, worked: Worked, shares: Sequence[Share]) -> dict[str, 
     }
 
 
-def _quantize_group(job: Job, worked: Worked, group: tuple[str, ...], stats: dict[str, Stats]) -> None:
-    """Quantize layers that share an input; note their packed tensors, and put their weights into the block."""
-    block, share = worked.block, job.share(group[0])
-    method, config = share.method, share.options[group[0]]
+def _quantize_groups(job: Job, worked: Worked, groups: Sequence[tuple[str, ...]], stats: dict[str, Stats]) -> None:
+    """Quantize groups of layers, each part of one by one process; put all that comes of it into the block."""
+    parts = [part for group in groups for part in _parts(job, group)]
+    owners = job.ranks.owners([sum(_size(job, name) for name in part) for part in parts])
+    places = {name: place for place, name in enumerate(name for part in parts for name in part)}
+
+    def solved() -> Iterator[Parcel]:
+        for part, owner in zip(parts, owners, strict=True):
+            if owner == job.ranks.rank:
+                with job.ranks.working(len(set(owners))):
+                    made = _solved(job, worked, part, stats)
+                yield from (Parcel(places[record.name], record.model_dump(mode="json"), own) for record, own in made)
+
     with job.watch.phase("quantize"):
-        job.progress.detail(f"quantize {', '.join(group)}")
-        layers = [Layer(name, block.layers[name].weight.detach()) for name in group]
-        start = time.perf_counter()
-        known = stats if group[0] in stats else None
-        results = method.quantize_group(layers, known, config, job.run.seed)
-        seconds = (time.perf_counter() - start) / len(layers)
-        for result in results:
-            packed = method.pack_exactly(result, config)
-            written = None if worked.formats is None else worked.formats.of(result.name)
-            if written is not None:
-                method.check_stored(result, packed, written)
-            worked.tensors |= {stored_name(result.name, local): value for local, value in packed.items()}
-            block.layers[result.name].weight.data = result.dequantized
-            worked.records.append(_record(job, result, seconds))
+        for parcel in job.ranks.pooled(solved()):
+            _take(job, worked, LayerRecord.model_validate(parcel.note), parcel.tensors)
+
+
+def _parts(job: Job, group: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """What may be quantized apart of layers that share an input; in one process all of them together."""
+    method = job.share(group[0]).method
+    apart = method.spec.layers_apart or not method.implements("quantize_group")
+    return [(name,) for name in group] if job.ranks.size > 1 and apart else [group]
+
+
+def _size(job: Job, layer: str) -> int:
+    outputs, inputs = job.plan.quantized[layer]
+    return outputs * inputs
+
+
+def _solved(
+    job: Job, worked: Worked, names: tuple[str, ...], stats: dict[str, Stats]
+) -> list[tuple[LayerRecord, dict[str, Tensor]]]:
+    """Layers that share an input, quantized: of each its record, and its packed tensors beside its weight."""
+    share = job.share(names[0])
+    job.progress.detail(f"quantize {', '.join(names)}")
+    layers = [Layer(name, worked.block.layers[name].weight.detach()) for name in names]
+    start = time.perf_counter()
+    known = stats if names[0] in stats else None
+    results = share.method.quantize_group(layers, known, share.options[names[0]], job.run.seed)
+    seconds = (time.perf_counter() - start) / len(layers)
+    return [
+        (_record(job, result, seconds), _packed(job, worked, result) | {DEQUANTIZED: result.dequantized})
+        for result in results
+    ]
+
+
+def _packed(job: Job, worked: Worked, result: QuantizedLayer) -> dict[str, Tensor]:
+    """The tensors that are stored of a layer, checked."""
+    share = job.share(result.name)
+    packed = share.method.pack_exactly(result, share.options[result.name])
+    written = None if worked.formats is None else worked.formats.of(result.name)
+    if written is not None:
+        share.method.check_stored(result, packed, written)
+    return packed
+
+
+def _take(job: Job, worked: Worked, record: LayerRecord, tensors: Mapping[str, Tensor]) -> None:
+    """Note a layer's packed tensors, and put its weight into the block."""
+    if record.degraded is not None:
+        job.progress.say(f"{record.name}: degraded, {record.degraded}")
+    weight = worked.block.layers[record.name].weight
+    for local, tensor in tensors.items():
+        if local == DEQUANTIZED:
+            weight.data = tensor.to(weight.device)
+        else:
+            worked.tensors[stored_name(record.name, local)] = tensor
+    worked.records.append(record)
 
 
 def _record(job: Job, result: QuantizedLayer, seconds: float) -> LayerRecord:
-    if result.degraded is not None:
-        job.progress.say(f"{result.name}: degraded, {result.degraded}")
     share = job.share(result.name)
     return LayerRecord(
         name=result.name,
@@ -219,7 +284,7 @@ def _record(job: Job, result: QuantizedLayer, seconds: float) -> LayerRecord:
 
 def _write(job: Job, worked: Worked, stage: StagedCheckpoint, journal: RunJournal) -> None:
     with job.watch.phase("write"):
-        sha256 = stage.add_part(worked.place.key, worked.tensors)
+        sha256 = job.ranks.told(lambda: stage.add_part(worked.place.key, worked.tensors))
     size = sum(tensor.nbytes for tensor in worked.tensors.values())
     done = BlockRecord(layers=tuple(worked.records), bytes=size, rescaled=worked.rescaled, sha256=sha256)
     before = journal.record.blocks.get(worked.place.key)

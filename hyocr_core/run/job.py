@@ -14,7 +14,7 @@ from hyocr_core.checkpoint.space import check_disk, required_disk
 from hyocr_core.contract.config import Fallback, MethodConfig
 from hyocr_core.contract.decoding import Decoding
 from hyocr_core.contract.page_source import Record
-from hyocr_core.errors import CheckpointError
+from hyocr_core.errors import CheckpointError, ConfigError
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.load import pick_device
 from hyocr_core.models.own_decoding import own_decoding, own_penalty
@@ -29,6 +29,7 @@ from hyocr_core.pages.prompts import task_prompt
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.plugin.watch import Chosen, choose_observers
 from hyocr_core.progress import Progress
+from hyocr_core.ranks.ranks import ALONE, Ranks
 from hyocr_core.resources import RUNTIME_BYTES, Stopwatch, check_memory, size
 from hyocr_core.run.assignment import assign, choose_methods
 from hyocr_core.run.embedding import sample_size
@@ -75,7 +76,8 @@ class Job:
     they are. left: linears that a rule leaves as they are -> why. quantization_config: what config.json will say.
     records: what to calibrate
     on, empty when these options need none; without answers until the model has written its own, if it is to.
-    observers: those to run beside the hooks; observed: what became of them. prepared: tensors that the method replaced;
+    observers: those to run beside the hooks; observed: what became of them. ranks: the processes that
+    do it together, of which this is one. prepared: tensors that the method replaced;
     config_changes: what it adds to config.json.
     """
 
@@ -95,6 +97,7 @@ class Job:
     observers: tuple[Chosen, ...]
     progress: Progress
     drawn: Drawn
+    ranks: Ranks = ALONE
     watch: Stopwatch = field(default_factory=Stopwatch)
     observed: tuple[ObserverRecord, ...] = ()
     prepared: tuple[str, ...] = ()
@@ -184,10 +187,10 @@ class Needs:
     disk: int
 
 
-def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> Job:
+def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None, ranks: Ranks = ALONE) -> Job:
     """Resolve and check everything that can be refused without reading weights; raises BadInputError.
 
-    drawn: what a run of the same pages has drawn.
+    drawn: what a run of the same pages has drawn. ranks: the processes that do it together.
     """
     drawn = drawn or Drawn()
     if run.task is not None:
@@ -200,7 +203,7 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
     if quantization is not None:
         kind = quantization.get("quant_method", "unknown method")
         raise CheckpointError(f"{source.folder}: is already quantized ({kind}); give the full-precision checkpoint")
-    device = pick_device(run.device)
+    device = pick_device(run.device, ranks.place)
     model = HunYuanVL(reader, device, run.forward)
     for line in passed_over(model):
         progress.say(line)
@@ -240,12 +243,23 @@ def prepare(run: RunConfig, progress: Progress, drawn: Drawn | None = None) -> J
         observers=observers,
         progress=progress,
         drawn=drawn,
+        ranks=ranks,
     )
+    _refuse_ranks(job)
     # What is wrong with them is said now, and not when the work is done.
     _ = job.penalty
     if job.lacks_answers or run.eval is not None:
         _ = job.decoding
     return job
+
+
+def _refuse_ranks(job: Job) -> None:
+    """Raise BadInputError for what several processes cannot do together."""
+    size = job.ranks.size
+    if size > 1 and job.observers:
+        raise ConfigError("an observer sees a run in one process only: leave --observe out, or torchrun")
+    if 0 < len(job.records) < size:
+        raise ConfigError(f"{len(job.records)} pages are too few for {size} processes: have torchrun start fewer")
 
 
 def _say_copies(reader: CheckpointReader, copies: Mapping[str, str], run: RunConfig, progress: Progress) -> None:
@@ -281,6 +295,7 @@ def estimate(job: Job, largest: tuple[int, int] | None = None) -> Needs:
     linears = sum(job.reader.tensors[name].nbytes for name in weights)
     tokens, patches = largest or (sample_size(job.records, job.processor) if job.records else (0, 0))
     activations = _activation_bytes(job, tokens, patches)
+    waiting = activations // job.ranks.size
     # No method packs to more than the full-precision weight.
     on_disk = required_disk(job.original if job.kept else job.reader, weights, linears)
     on_disk += activations * (2 if job.run.spill else 1)
@@ -291,7 +306,7 @@ def estimate(job: Job, largest: tuple[int, int] | None = None) -> Needs:
     read = shapes.decoder(tokens, pages=0)
     front = sum(info.nbytes for info in job.reader.tensors.values()) - linears + seen if job.records else 0
     blocks = job.model.vision_blocks + job.model.decoder_blocks if job.quantizes_vision else job.model.decoder_blocks
-    block = 6 * linears // len(blocks) + (0 if job.run.spill else activations)
+    block = 6 * linears // len(blocks) + (0 if job.run.spill else waiting)
     block += max(read, seen if job.quantizes_vision else 0)
     whole = _generating_bytes(job, shapes, tokens) + max(seen, read) if job.lacks_answers else 0
     return Needs(RUNTIME_BYTES + max(front, block, whole), on_disk)
@@ -328,7 +343,8 @@ def check_resources(job: Job) -> Needs:
     check_disk(job.run.output, needs.disk)
     if needs.memory is not None:
         advice = "--answers data or none, " if job.lacks_answers else ""
-        check_memory(needs.memory, f"use {advice}fewer samples, --spill, or a lower --max-pixels")
+        memory = needs.memory * job.ranks.local_size
+        check_memory(memory, f"use {advice}fewer samples, --spill, or a lower --max-pixels")
     return needs
 
 

@@ -75,10 +75,12 @@ def prepare_model(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed:
     lost = prepared is not None and bool(prepared.tensors) and not stage.part_path(PREPARED).is_file()
     if lost:
         # The method is to see what it saw before, and not what came of its own tensors.
-        _forget_samples(stage, journal)
+        job.ranks.told(lambda: _forget_samples(stage, journal))
+        if not job.ranks.first:
+            _forget_embedded(journal)
     if prepared is None or lost:
         with job.watch.phase("prepare"):
-            prepared = _ask(job, stage, journal, embed)
+            prepared = _decided(job, stage, journal, embed)
     else:
         _set_options(job, prepared.overrides)
     if prepared.tensors:
@@ -89,9 +91,25 @@ def prepare_model(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed:
         job.progress.say(f"{name} is left out after all: the method replaced {job.copies[name]}, which it is a copy of")
 
 
-def _ask(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable[[], Batches]) -> PreparedRecord:
+def _decided(job: Job, stage: StagedCheckpoint, journal: RunJournal, embed: Callable[[], Batches]) -> PreparedRecord:
+    """What the method decides, in the first process alone, which has all samples for it."""
+    batches = embed() if job.records else ()
+    if job.ranks.size == 1:
+        return _ask(job, stage, journal, batches)
+    prepared = PreparedRecord.model_validate(
+        job.ranks.told(lambda: _ask(job, stage, journal, batches).model_dump(mode="json"))
+    )
+    if not job.ranks.first:
+        _set_options(job, prepared.overrides)
+        if prepared.tensors or job.quantizes_vision:
+            _forget_embedded(journal)
+        journal.record.prepared = prepared
+    return prepared
+
+
+def _ask(job: Job, stage: StagedCheckpoint, journal: RunJournal, batches: Batches) -> PreparedRecord:
     job.progress.start("prepare", 1)
-    found = job.main.method.prepare(ModelView(job), embed() if job.records else (), job.main.config, job.run.seed)
+    found = job.main.method.prepare(ModelView(job), batches, job.main.config, job.run.seed)
     _set_options(job, found.overrides)
     sha256 = None
     if found.tensors:
@@ -129,10 +147,14 @@ def _with(job: Job, tensors: Mapping[str, Tensor]) -> HunYuanVL:
 
 def _forget_samples(stage: StagedCheckpoint, journal: RunJournal) -> None:
     """Samples that were embedded with tensors which are about to change have to be embedded again."""
+    _forget_embedded(journal)
+    shutil.rmtree(stage.folder / "inputs", ignore_errors=True)
+
+
+def _forget_embedded(journal: RunJournal) -> None:
     journal.record.inputs.clear()
     journal.record.embedded = None
     journal.save()
-    shutil.rmtree(stage.folder / "inputs", ignore_errors=True)
 
 
 def _check_output(job: Job, found: Prepared) -> None:

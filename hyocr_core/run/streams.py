@@ -16,6 +16,7 @@ from hyocr_core.contract.types import Batch, Batches, Block
 from hyocr_core.kit.checks import finite_checks
 from hyocr_core.models.stages import StagedBlock, Standing
 from hyocr_core.models.wiring import Place
+from hyocr_core.ranks.ranks import Ranks
 from hyocr_core.run.activations import ActivationCache
 
 OnSample = Callable[[str], None]
@@ -153,6 +154,7 @@ class OwnBatches:
     """The samples as one of several methods sees them: without what only another one asked for."""
 
     batches: Batches
+    ranks: Ranks
     weighted: bool
     referenced: bool
 
@@ -166,3 +168,7 @@ class OwnBatches:
                 weights=batch.weights if self.weighted else None,
                 reference=batch.reference if self.referenced else None,
             )
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of what each process has measured on its samples; see `hyocr_core.kit.total`."""
+        return self.ranks.reduce(values, "sum")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,6 +19,7 @@ from hyocr_core.contract.config import FrozenModel, parse_config
 from hyocr_core.errors import ConfigError, HyocrError, OutputError
 from hyocr_core.outside.json_text import read_object
 from hyocr_core.progress import Progress, Silent
+from hyocr_core.ranks.ranks import ALONE, Ranks
 from hyocr_core.run.job import Drawn, prepare
 from hyocr_core.run.publish import refuse_shortcomings
 from hyocr_core.run.quantize import quantize
@@ -107,25 +108,36 @@ def plan_sweep(config: SweepConfig, where: str, say: Callable[[str], None]) -> l
     return list(planned.values())
 
 
-def run_sweep(planned: Sequence[Planned], progress: Progress | None = None, *, fresh: bool = False) -> SweepOutcome:
+def run_sweep(
+    planned: Sequence[Planned], progress: Progress | None = None, *, fresh: bool = False, ranks: Ranks = ALONE
+) -> SweepOutcome:
     """Quantize and evaluate what is not there yet; a run that fails does not keep the others from being tried.
 
     An interrupted sweep goes on where it stopped, within a run too. fresh: begins an interrupted run anew; what is
-    finished stays.
+    finished stays. ranks: the processes that share the runs, each of which is one process's alone.
     """
     progress = progress or Silent()
-    finished, failed = [], {}
-    for number, each in enumerate(planned, 1):
-        there = ": is there already" if each.done else ""
-        progress.say(f"{each.name} ({number} of {len(planned)}){there}")
-        try:
-            refuse_shortcomings(each.run, _find(each) if each.done else _make(each, progress, fresh=fresh))
-        except HyocrError as error:
-            progress.say(f"{each.name}: failed: {error}")
-            failed[each.name] = str(error)
-        else:
-            finished.append(each.run.output)
-    return SweepOutcome(tuple(finished), failed)
+    ranks.told(lambda: _note_begun(planned))
+
+    def ended() -> Iterator[tuple[str, str | None]]:
+        for number in ranks.deal(len(planned)):
+            each, there = planned[number], ": is there already" if planned[number].done else ""
+            progress.say(f"{each.name} ({number + 1} of {len(planned)}){there}")
+            try:
+                refuse_shortcomings(each.run, _find(each) if each.done else _make(each, progress, fresh=fresh))
+            except HyocrError as error:
+                yield each.name, str(error)
+            else:
+                yield each.name, None
+
+    outcomes: dict[str, str | None] = {}
+    for name, why in ranks.collected(ended()):
+        outcomes[name] = why
+        if why is not None:
+            progress.say(f"{name}: failed: {why}")
+    outcomes = ranks.told(lambda: outcomes)
+    done = tuple(each.run.output for each in planned if outcomes[each.name] is None)
+    return SweepOutcome(done, {each.name: why for each in planned if (why := outcomes[each.name]) is not None})
 
 
 def _find(planned: Planned) -> QuantReport:
@@ -135,13 +147,19 @@ def _find(planned: Planned) -> QuantReport:
 
 
 def _make(planned: Planned, progress: Progress, *, fresh: bool) -> QuantReport:
-    folder = planned.run.output.parent
-    begun = _read_begun(folder) | {planned.name: planned.run.model_dump(mode="json")}
+    return quantize(planned.run, fresh=fresh, progress=progress, drawn=planned.drawn)
+
+
+def _note_begun(planned: Sequence[Planned]) -> None:
+    """Note the options of all runs that are still to be made."""
+    to_do = {each.name: each.run.model_dump(mode="json") for each in planned if not each.done}
+    if not to_do:
+        return
+    folder = planned[0].run.output.parent
     with writing(folder / BEGUN_NAME):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / BEGUN_NAME) as partial:
-            save_bytes(partial, (json.dumps(begun, indent=2) + "\n").encode())
-    return quantize(planned.run, fresh=fresh, progress=progress, drawn=planned.drawn)
+            save_bytes(partial, (json.dumps(_read_begun(folder) | to_do, indent=2) + "\n").encode())
 
 
 def _name(entry: SweepEntry, varied: Mapping[str, Any]) -> str:

@@ -94,16 +94,16 @@ class Sensitivity:
         """Bring every page to the input of the decoder, block by block where the vision tower is measured too."""
         job, features = self._plan.job, None
         if self._vision is not None:
-            how = Embedding("patches", self._vision.states(0), lambda _index, inputs: job.model.embed_patches(inputs))
+            how = Embedding("patches", self._vision.states(0), lambda _number, inputs: job.model.embed_patches(inputs))
             with job.model.patch_embedding():
                 samples = self._embed_into(how)
             self._forward(self._vision, samples)
             features = self._vision.states(self._vision.last)
 
-        def embed(index: int, inputs: ModelInputs) -> Embedded:
+        def embed(number: int, inputs: ModelInputs) -> Embedded:
             seen = None
             if features is not None:
-                seen = load_embedded(sample_path(features, index)).hidden_states[0].to(job.model.device)
+                seen = load_embedded(sample_path(features, number)).hidden_states[0].to(job.model.device)
             return job.model.embed(inputs, seen)
 
         with job.model.front(vision=features is None):
@@ -134,20 +134,20 @@ class Sensitivity:
             if place.key not in record.forwarded:
                 leg.states(level + 1).mkdir(exist_ok=True)
                 with torch.no_grad(), job.model.block(place, level, ()) as block:
-                    for index, name in enumerate(samples.names):
-                        self._step(leg, block, level, index, name)
+                    for number, name in zip(samples.numbers, samples.names, strict=True):
+                        self._step(leg, block, level, number, name)
                 _flush(leg.states(level + 1))
                 record.forwarded.append(place.key)
                 self._journal.save()
             job.progress.step(place.key)
 
-    def _step(self, leg: Leg, block: Block, level: int, index: int, name: str) -> None:
+    def _step(self, leg: Leg, block: Block, level: int, number: int, name: str) -> None:
         self._plan.job.progress.detail(f"{block.name}: {name}")
-        embedded = load_embedded(sample_path(leg.states(level), index))
+        embedded = load_embedded(sample_path(leg.states(level), number))
         output = block.run(leg.to_batch(name, embedded))
         if not is_finite(output):
             raise RunError(f"{block.name}: its output is NaN or infinite for the sample {name}")
-        _save(sample_path(leg.states(level + 1), index), vars(Embedded(output.to("cpu"), embedded.places)))
+        _save(sample_path(leg.states(level + 1), number), vars(Embedded(output.to("cpu"), embedded.places)))
 
     def _start_draws(self, samples: EmbeddedSamples, scored: Sequence[int]) -> None:
         """Draw at the predictions, and bring the draws below the head."""
@@ -158,7 +158,8 @@ class Sensitivity:
         job.progress.start("predictions", len(scored))
         with job.model.head() as head:
             for index in scored:
-                states = load_embedded(sample_path(leg.states(leg.last), index)).hidden_states.to(job.model.device)
+                path = sample_path(leg.states(leg.last), samples.numbers[index])
+                states = load_embedded(path).hidden_states.to(job.model.device)
                 # A token is predicted from the one before it.
                 rows = (samples.kinds[index][1:] == ANSWER).nonzero().flatten().to(states.device)
                 seed = int(hashlib.sha256(f"{config.seed}-{index}".encode()).hexdigest()[:12], 16)
@@ -194,7 +195,7 @@ class Sensitivity:
             changes = changes_of(self._plan, block, place, self._cache(leg, level, samples))
             for index in scored:
                 job.progress.detail(f"{block.name}: measure {samples.names[index]}")
-                for key, squares in self._measure_page(leg, level, block, changes, index).items():
+                for key, squares in self._measure_page(leg, level, block, changes, samples, index).items():
                     found.setdefault(key, []).append(squares)
         _flush(leg.gradients(level))
         effects: dict[str, dict[str, Effect]] = {}
@@ -206,13 +207,20 @@ class Sensitivity:
         balanced = any(each.job.balances_tokens for each in self._plan.candidates) and leg is self._decoder
         count, spill = self._calibrated(samples), self._plan.config.spill
         weights = balanced_weights(samples.kinds[:count]) if balanced else None
-        return ActivationCache(leg.states(level), samples.names[:count], leg.to_batch, spill=spill, weights=weights)
+        return ActivationCache(
+            leg.states(level),
+            samples.names[:count],
+            leg.to_batch,
+            spill=spill,
+            weights=weights,
+            numbers=samples.numbers[:count],
+        )
 
     def _measure_page(
-        self, leg: Leg, level: int, block: Block, changes: Changes, index: int
+        self, leg: Leg, level: int, block: Block, changes: Changes, samples: EmbeddedSamples, index: int
     ) -> dict[tuple[Group, str], Tensor]:
         """Bring a page's draws in front of the block; for each change half the squared products with it, (draws,)."""
-        embedded = load_embedded(sample_path(leg.states(level), index))
+        embedded = load_embedded(sample_path(leg.states(level), samples.numbers[index]))
         batch = leg.to_batch("", embedded)
         inputs = batch.hidden_states.requires_grad_()
         with torch.enable_grad(), watched(block.layers) as seen:

@@ -87,7 +87,7 @@ CHANGED: dict[str, World] = {
     "keep_head": World({"keep_head": True}),
     "forward": World({"forward": "transformers"}),
     "decoding": World({"answers": "generate"}),
-    "device": World(patch=lambda patch: patch.setattr(job, "pick_device", lambda _name: torch.device("cpu:0"))),
+    "device": World(patch=lambda patch: patch.setattr(job, "pick_device", lambda *_: torch.device("cpu:0"))),
     "threads": World(patch=lambda patch: patch.setattr(torch, "get_num_threads", lambda: 77)),
     "versions.hyocr-core": World(patch=lambda patch: patch.setattr("hyocr_core.resources.__version__", "0")),
     "versions.python": World(patch=lambda patch: patch.setattr(platform, "python_version", lambda: "0")),

@@ -73,7 +73,7 @@ def _choose(name: str, config: EvalConfig) -> ChosenBackend:
     if name == AUTO:
         return ChosenBackend("dequant", "backend auto", Dequant, BackendConfig())
     if "://" in name:
-        selector, given = "hyocr-core:endpoint", {"url": checked_url(name), **given}
+        selector, given = "hyocr-core:endpoint", {"url": _checked_urls(name), **given}
     else:
         selector = name
         known = [entry.name for entry in installed_backends()]
@@ -86,6 +86,15 @@ def _choose(name: str, config: EvalConfig) -> ChosenBackend:
     keys = loaded.cls.config_class.model_fields
     shared = {key: value for key in SHARED if key in keys and (value := getattr(config, key)) is not None}
     return ChosenBackend(loaded.entry.name, str(loaded.entry), loaded.cls, loaded.config(shared | given))
+
+
+def _checked_urls(given: str) -> str:
+    """The URLs of one or more endpoints, joined by commas. Raises BadInputError."""
+    urls = [checked_url(url.strip()) for url in given.split(",")]
+    twice = next((url for url in urls if urls.count(url) > 1), None)
+    if twice is not None:
+        raise BadInputError(f"backend {twice}: stands there twice; give each server once")
+    return ",".join(urls)
 
 
 def checked_url(url: str) -> str:

@@ -21,6 +21,7 @@ from hyocr_core.evaluation.scores.result import Diagnosis, Role
 from hyocr_core.evaluation.scores.score import Answer, Gap
 from hyocr_core.outside.regular import read_regular
 from hyocr_core.progress import Progress
+from hyocr_core.ranks.ranks import Ranks
 
 
 class BatchReading(FrozenModel):
@@ -90,6 +91,12 @@ class Kept:
             with writing(path), replacing(path) as partial:
                 save_bytes(partial, seal(batch.model_dump(mode="json")))
         self.batches[key] = batch
+
+    def follow(self, keys: Sequence[str], ranks: Ranks) -> None:
+        """Take these batches from the first of several processes, which keeps them for all."""
+        if ranks.size > 1:
+            told = ranks.told(lambda: {key: self.batches[key].model_dump(mode="json") for key in keys})
+            self.batches |= {key: BatchRecord.model_validate(batch) for key, batch in told.items()}
 
     def _files(self) -> list[Path]:
         return [] if self._folder is None else list(self._folder.glob("batch-*.json"))

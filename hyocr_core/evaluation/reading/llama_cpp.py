@@ -22,6 +22,7 @@ from hyocr_core.contract.backend import (
 )
 from hyocr_core.errors import CheckpointError, RunError
 from hyocr_core.evaluation.reading.chats import Chats
+from hyocr_core.evaluation.reading.servers import Servers
 from hyocr_core.evaluation.reading.timed import EndpointServing
 from hyocr_core.runtimes.chat_requests import llama_fields
 from hyocr_core.runtimes.endpoint import Endpoint
@@ -70,7 +71,7 @@ class LlamaCpp(ServingBackend):
     def read(self, pages: Sequence[PageToRead], say: Callable[[str], None]) -> Iterator[PageAnswer]:
         at_once = self.model.at_once or ONE_BY_ONE
         with self._started(pages, at_once, say) as server:
-            for answer in self._chats(server).read(pages, at_once, say):
+            for answer in Servers([self._chats(server)], [at_once]).read(pages, say):
                 if answer.text is None and server.reason():
                     raise RunError(f"llama.cpp: {server.reason()}")
                 yield answer

@@ -174,8 +174,12 @@ def _text_reader(
 def _refuse_itself(texts: Mapping[Role, TextReader]) -> None:
     """An endpoint that serves one model would be compared with itself."""
     seen = [reader.identity for reader in texts.values() if "served" in reader.identity]
-    if len(seen) == 2 and seen[0] == seen[1]:
+    if len(seen) < 2 or seen[0]["served"] != seen[1]["served"]:
+        return
+    model, baseline = (each["endpoint"].split(",") for each in seen)
+    both = next((url for url in model if url in baseline), None)
+    if both is not None:
         raise BadInputError(
-            f"model and baseline are both {seen[0]['served']} at {seen[0]['endpoint']}; give the URL of the baseline's "
+            f"model and baseline are both {seen[0]['served']} at {both}; give the URL of the baseline's "
             "own endpoint with --baseline-backend"
         )

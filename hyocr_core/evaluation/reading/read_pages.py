@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,6 +17,7 @@ from hyocr_core.evaluation.scores.result import Diagnosis, Role
 from hyocr_core.evaluation.scores.score import Answer, Checkpoint, Gap
 from hyocr_core.pages.checked import Pages
 from hyocr_core.progress import Progress
+from hyocr_core.ranks.ranks import ALONE, Ranks
 
 Item = TypeVar("Item")
 
@@ -39,14 +40,22 @@ class Read:
 
 
 def read_pages(
-    pages: Pages, participants: Participants, kept: Kept, batch_size: int, device: torch.device, progress: Progress
+    pages: Pages,
+    participants: Participants,
+    kept: Kept,
+    batch_size: int,
+    device: torch.device,
+    progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> Read:
     """Let the participants read every page that is not kept yet.
+
+    ranks: the processes that share the batches, if all participants are read in process; the first keeps what all read.
 
     Raises RunError when no page is read by everyone, or a runtime fails.
     """
     readers = load_readers(participants, device)
-    together = _read_together(pages, readers, kept, batch_size, progress) if readers else []
+    together = _read_together(pages, readers, kept, batch_size, progress, ranks) if readers else []
     alone: dict[Role, list[BatchRecord]] = {}
     unread: dict[int, str] = {}
     for role, reader in participants.texts.items():
@@ -86,18 +95,34 @@ def load_readers(participants: Participants, device: torch.device) -> dict[Role,
 
 
 def _read_together(
-    pages: Pages, readers: Mapping[Role, Reader], kept: Kept, batch_size: int, progress: Progress
+    pages: Pages,
+    readers: Mapping[Role, Reader],
+    kept: Kept,
+    batch_size: int,
+    progress: Progress,
+    ranks: Ranks,
 ) -> list[BatchRecord]:
     batches = {f"batch-{number:06d}": indices for number, indices in enumerate(pages.batches(batch_size))}
-    done = sum(len(indices) for key, indices in batches.items() if kept.has(key, indices))
-    _start("read pages", done, len(pages.records), progress)
-    for key, indices in batches.items():
-        if kept.has(key, indices):
-            continue
-        inputs = [pages.inputs(index) for index in indices]
-        kept.add(key, read_batch(indices, inputs, readers, diagnosed=key == next(iter(batches))))
-        for index in indices:
+    if len(batches) < ranks.size:
+        progress.say(
+            f"{len(batches)} batches are too few for {ranks.size} processes: a smaller --batch-size makes more"
+        )
+    kept.follow(ranks.told(lambda: [key for key, indices in batches.items() if kept.has(key, indices)]), ranks)
+    waiting = [key for key, indices in batches.items() if not kept.has(key, indices)]
+    _start("read pages", len(pages.records) - sum(len(batches[key]) for key in waiting), len(pages.records), progress)
+
+    def read() -> Iterator[tuple[str, dict[str, Any]]]:
+        for number in ranks.deal(len(waiting)):
+            key = waiting[number]
+            inputs = [pages.inputs(index) for index in batches[key]]
+            found = read_batch(batches[key], inputs, readers, diagnosed=key == next(iter(batches)))
+            yield key, found.model_dump(mode="json")
+
+    for key, found in ranks.collected(read()):
+        kept.add(key, BatchRecord.model_validate(found))
+        for index in batches[key]:
             progress.step(pages.records[index].name)
+    kept.follow(waiting, ranks)
     return [kept.batches[key] for key in batches]
 
 

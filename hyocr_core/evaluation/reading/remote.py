@@ -23,6 +23,7 @@ from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import BadInputError, CheckpointError, RunError
 from hyocr_core.evaluation.reading.chats import Chats
 from hyocr_core.evaluation.reading.parallel import as_done
+from hyocr_core.evaluation.reading.servers import Servers
 from hyocr_core.evaluation.reading.timed import EndpointServing, VllmServing
 from hyocr_core.pages.prompts import chat
 from hyocr_core.runtimes.concurrency import MAX_NEW_TOKENS, try_concurrency
@@ -115,16 +116,16 @@ class Vllm(ServingBackend):
 class EndpointConfig(BackendConfig):
     """Options of `endpoint`."""
 
-    url: str = Field(description="up to and including its /v1")
+    url: str = Field(description="up to and including its /v1; several, joined by commas, share the pages")
     timeout: Annotated[float, Field(gt=0, description="seconds to wait for a page")] = 600
 
 
 class OpenAiEndpoint(ServingBackend):
-    """An OpenAI-compatible endpoint, several pages at once where that changes no answer, which is tried first.
+    """OpenAI-compatible endpoints, several pages at once where that changes no answer, which is tried first.
 
-    The model is the name of what is served, or the folder of the checkpoint that is. Raises BadInputError if the
-    endpoint does not answer, serves nothing of that name, or is to read several pages at once and answers otherwise
-    then.
+    The model is the name of what is served, or the folder of the checkpoint that is. One of several servers may fail;
+    the others then read its pages. Raises BadInputError if no endpoint answers, or one serves nothing of that name, or
+    is to read several pages at once and answers otherwise then.
     """
 
     api_version: ClassVar[int] = 1
@@ -133,16 +134,40 @@ class OpenAiEndpoint(ServingBackend):
 
     def __init__(self, config: EndpointConfig, model: ModelToRead) -> None:
         super().__init__(config, model)
-        self._endpoint = Endpoint(config.url, config.timeout)
-        self._served = choose_served(self._endpoint.models(), model.name, model.folder, config.url)
-        self._chats = Chats(self._endpoint, model, self._served, further_fields(model.decoding))
-        self._check_penalty()
-        self._doubt = "" if model.at_once == 1 else self._try_concurrency()
-        self._at_once = model.at_once or (1 if self._doubt else AT_ONCE)
+        found, gone = self._reach(config)
+        self._gone = gone
+        self._chats = [
+            Chats(endpoint, model, choose_served(served, model.name, model.folder, endpoint.url), self._further)
+            for endpoint, served in found
+        ]
+        names = dict.fromkeys(chats.served for chats in self._chats)
+        if len(names) > 1:
+            raise BadInputError(f"{config.url} serve different models, {' and '.join(names)}; give those of one")
+        for chats in self._chats:
+            self._check_penalty(chats)
+        self._doubts = ["" if model.at_once == 1 else self._try_concurrency(chats) for chats in self._chats]
+        self._at_once = [model.at_once or (1 if doubt else AT_ONCE) for doubt in self._doubts]
 
     @property
     def identity(self) -> Mapping[str, str]:
-        return {"endpoint": self._endpoint.url, "served": self._served}
+        return {"endpoint": self.config.url, "served": self._chats[0].served}
+
+    @property
+    def _further(self) -> dict[str, Any]:
+        return further_fields(self.model.decoding)
+
+    def _reach(self, config: EndpointConfig) -> tuple[list[tuple[Endpoint, list[Served]]], list[str]]:
+        """The servers that answer, with what they serve, and what those that do not give as their reason."""
+        found, gone = [], []
+        for url in config.url.split(","):
+            endpoint = Endpoint(url, config.timeout)
+            try:
+                found.append((endpoint, endpoint.models()))
+            except BadInputError as error:
+                gone.append(error)
+        if not found:
+            raise gone[0]
+        return found, [f"warning: {error}; the other servers read its pages" for error in gone]
 
     @contextmanager
     def serve(
@@ -153,39 +178,46 @@ class OpenAiEndpoint(ServingBackend):
         *,
         first_token: bool,
     ) -> Iterator[Serving]:
-        yield EndpointServing(self._endpoint, self._chats.body, listening(self._endpoint.url), first_token=first_token)
+        if "," in self.config.url:
+            raise BadInputError(f"{self.config.url}: speed is measured of one server: give one URL")
+        [chats] = self._chats
+        url = chats.endpoint.url
+        yield EndpointServing(chats.endpoint, chats.body, listening(url), first_token=first_token)
 
-    def _try_concurrency(self) -> str:
+    def _try_concurrency(self, chats: Chats) -> str:
         """Why pages should be read one by one; empty if they need not be."""
         try:
-            trial = try_concurrency(self._texts)
+            trial = try_concurrency(lambda pages: self._texts(chats, pages))
         except NoAnswerError as error:
             return f"a trial page could not be read: {error}"
         if trial.changed and self.model.at_once is not None:
             raise BadInputError(
-                f"{self._endpoint.url}: {trial.finding}: give --batch-size 1, or mend the server; of vLLM: {INSTALL}"
+                f"{chats.endpoint.url}: {trial.finding}: give --batch-size 1, or mend the server; of vLLM: {INSTALL}"
             )
         return trial.finding if trial.changed or not trial.telling else ""
 
-    def _texts(self, pages: Sequence[Record]) -> list[str]:
+    def _texts(self, chats: Chats, pages: Sequence[Record]) -> list[str]:
         asked = [(number, _to_read(number, page)) for number, page in enumerate(pages)]
         limit = min(self.model.max_new_tokens, MAX_NEW_TOKENS)
-        bodies = ((number, self._chats.body(page) | {"max_tokens": limit}) for number, page in asked)
-        answers = as_done(lambda ask: (ask[0], self._endpoint.chat(ask[1]).text), bodies, len(pages))
+        bodies = ((number, chats.body(page) | {"max_tokens": limit}) for number, page in asked)
+        answers = as_done(lambda ask: (ask[0], chats.endpoint.chat(ask[1]).text), bodies, len(pages))
         return [text for _, text in sorted(answers)]
 
     def read(self, pages: Sequence[PageToRead], say: Callable[[str], None]) -> Iterator[PageAnswer]:
-        if self._doubt and len(pages) > 1:
-            why = "because" if self._at_once == 1 else "although"
-            say(f"{self._endpoint.url}: pages at a time: {self._at_once}, {why} {self._doubt}")
-        yield from self._chats.read(pages, self._at_once, say)
+        for line in self._gone:
+            say(line)
+        for chats, at_once, doubt in zip(self._chats, self._at_once, self._doubts, strict=True):
+            if doubt and len(pages) > 1:
+                why = "because" if at_once == 1 else "although"
+                say(f"{chats.endpoint.url}: pages at a time: {at_once}, {why} {doubt}")
+        yield from Servers(self._chats, self._at_once).read(pages, say)
 
-    def _check_penalty(self) -> None:
+    def _check_penalty(self, chats: Chats) -> None:
         """Raise BadInputError for a server that knows no repetition penalty, as it knows no impossible one."""
-        penalty = self._chats.further.get("repetition_penalty", 1)
-        if penalty != 1 and not self._endpoint.refuses(_probe(self._served)):
+        penalty = chats.further.get("repetition_penalty", 1)
+        if penalty != 1 and not chats.endpoint.refuses(_probe(chats.served)):
             raise BadInputError(
-                f"{self._endpoint.url} cannot honour repetition_penalty={penalty:g}, it ignores the field: "
+                f"{chats.endpoint.url} cannot honour repetition_penalty={penalty:g}, it ignores the field: "
                 "give --repetition-penalty 1 to read without, or a server that knows it, such as vLLM"
             )
 

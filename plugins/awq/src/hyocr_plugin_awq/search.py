@@ -10,7 +10,7 @@ import torch
 from torch.func import functional_call
 
 from hyocr_core import Batch, Batches, Block, Smoothing
-from hyocr_core.kit import halved, output_energy
+from hyocr_core.kit import halved, output_energy, total
 from hyocr_plugin_awq.columns import smoothed_errors
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def module_loss(block: Block, batches: Batches, smoothing: Smoothing, columns: T
     def loss(errors: Tensor) -> float:
         changed = torch.split((columns + errors).T.to(layers[0].weight.dtype), [len(layer.weight) for layer in layers])
         weights = dict(zip(keys, changed, strict=True))
-        return sum(_squared_error(module, weights, call) for call in calls)
+        own = sum(_squared_error(module, weights, call) for call in calls)
+        return total(batches, torch.tensor(own, dtype=torch.float64)).item()
 
     return loss
 

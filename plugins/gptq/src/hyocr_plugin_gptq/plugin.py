@@ -33,7 +33,9 @@ __all__ = [
 @hookimpl
 def method_spec() -> MethodSpec:
     summary = "4 or 8 bit weights, errors corrected by second-order information (GPTQ)"
-    return MethodSpec("gptq", GptqConfig, summary, api_version=1, inputs="group", reference_inputs=True)
+    return MethodSpec(
+        "gptq", GptqConfig, summary, api_version=1, inputs="group", reference_inputs=True, layers_apart=True
+    )
 
 
 @hookimpl
