@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 import torch
-from candidates import OWN, Candidate, Given, Own, Peer, peers
+from candidates import OF_DOCUMENTS, OWN, Candidate, Given, named, peers
 from instrument import Baseline
 from quantize import describe_machine
 
@@ -226,7 +226,7 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
 @click.option(
     "--checkpoint", "checkpoints", multiple=True, callback=_named, help="READER=FOLDER, if it lies elsewhere."
 )
-@click.option("--candidate", "own", multiple=True, help="Method and options of hyocr, instead of the table's.")
+@click.option("--candidate", "given", multiple=True, help="Method and options of hyocr, instead of the table's.")
 @click.option("--forward", "forwards", type=click.Choice(FORWARDS), multiple=True, default=["transformers"])
 @click.option("--draws", default=3, show_default=True, help="Calibrations of each candidate.")
 @click.option("--lines", default=128, show_default=True, help=f"Lines of a calibration, of {POOL}.")
@@ -241,7 +241,7 @@ def main(
     names: tuple[str, ...],
     aside: bool,
     checkpoints: dict[str, Path],
-    own: tuple[str, ...],
+    given: tuple[str, ...],
     forwards: tuple[Forward, ...],
     draws: int,
     lines: int,
@@ -252,11 +252,13 @@ def main(
 ) -> None:
     work.mkdir(parents=True, exist_ok=True)
     chosen = names or tuple(name for name in NAMES if name != ASIDE)
-    candidates: list[Candidate] = [*map(Own, own or OWN), *peers(pythons)]
+    others = list(peers(pythons))
     finished = Finished(work / "finished.jsonl")
     found: list[Measured] = []
     failures: list[str] = []
     for subject in subjects([*chosen, *[ASIDE] * aside], checkpoints, work, samples):
+        mine = given or (OF_DOCUMENTS if subject.name == DOCUMENTS else OWN)
+        candidates: list[Candidate] = [*map(named, mine), *others]
         for forward in forwards:
             bench = Bench(subject, forward, lines, samples, finished)
             rows = list(_measure_all(bench, candidates, draws, failures))
@@ -266,7 +268,7 @@ def main(
                 click.echo("\n".join(table(rows, {each.name: each.default for each in candidates})))
             found += rows
     if file is not None:
-        tools = {each.name: each.version for each in candidates if isinstance(each, Peer)}
+        tools = {each.name: each.version for each in others}
         how = describe_machine() | {"command": shlex.join(["python", *sys.argv]), "peers": tools}
         result = {"how": how, "measured": [asdict(one) for one in found]}
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
