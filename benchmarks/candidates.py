@@ -48,10 +48,7 @@ OWN = (
 )
 """Method and options, as `hyocr quant --method` and `-o` take them. A method alone is its default."""
 
-OF_DOCUMENTS = (
-    *("rtn", "gptq", "awq", "fp8"),
-    *("rtn in 3 bits", "gptq in 3 bits", "rtn in 2 bits", "gptq in 2 bits"),
-)
+OF_DOCUMENTS = ("rtn", "gptq", "rtn in 3 bits", "gptq in 3 bits", "rtn in 2 bits", "gptq in 2 bits")
 """What is measured on documents, where metrics by part have to see a harm."""
 
 OTHERS = {

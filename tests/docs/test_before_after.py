@@ -1,13 +1,12 @@
-"""The two commands of docs/evaluation.md that give a table of before and after for a published checkpoint, as they stand.
+"""The two commands of docs/evaluation.md that give a table of before and after for a published checkpoint.
 
-The checkpoint is the small document reader, under the published name; the pages are its own, as OmniDocBench lays them out.
+The checkpoint is the small document reader under the published name; the pages are its own, laid out as OmniDocBench.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner

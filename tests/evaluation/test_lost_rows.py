@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from click.testing import CliRunner, Result
 from hyocr_core.cli.main import main
 from hyocr_core.evaluation.scores.result import EvalResult
 from tests.evaluation.lost_rows import lose_rows
-from tests.small_pages import READER, draw, rows
+from tests.small_pages import READER, as_omnidocbench, draw, rows
 
 for _library in ("apted", "lxml", "markdown_it", "scipy"):
     pytest.importorskip(_library)
@@ -81,6 +82,24 @@ def test_the_gate_on_tables_fails_while_cer_moves_by_less_than_a_point(damaged: 
         "cer": True,
         "formula": True,
     }
+
+
+@pytest.mark.needs_methods
+def test_the_report_shows_the_lost_rows(damaged: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    made = CliRunner().invoke(main, ["quant", "--method", "rtn", "--model", str(damaged), "--output", str(copy)])
+    assert made.exit_code == 0, made.output
+    folder = as_omnidocbench(tmp_path / "OmniDocBench", draw("heldout", table=2, fraction=1, lines=1))
+    asked = ("--baseline", str(READER), "--data", f"omnidocbench:{folder}", "--task", "doc_parse", "--device", "cpu")
+    shown = CliRunner().invoke(main, ["eval", str(copy), *asked, "--record"])
+    assert shown.exit_code == 0, shown.output
+    html = (copy / "report" / "index.html").read_text(encoding="utf-8")
+    [parts] = re.findall(r'<section id="parts">.*?</section>', html, re.DOTALL)
+    articles = re.findall(r"<article.*?</article>", parts, re.DOTALL)
+    assert len(articles) == 2 * len(("teds", "teds-structure"))
+    for article in articles:
+        assert article.count('class="cell-missing"') == 3
+        assert "a &lt;table&gt; is not closed" in article
 
 
 def test_the_gate_passes_what_is_not_damaged(tmp_path: Path) -> None:
