@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import wraps
 from importlib.util import find_spec
@@ -117,8 +118,9 @@ class FewBits(Own):
         """Write the checkpoint, here."""
         from hyocr_plugin_gptq import layers
 
-        fits = {name: self._coarser(getattr(layers, name)) for name in ("fit_grid", "fit_grid_by_solving")}
-        with patch.multiple(layers, **fits):
+        with ExitStack() as patched:
+            for name in ("fit_grid", "fit_grid_by_solving"):
+                patched.enter_context(patch.object(layers, name, self._coarser(getattr(layers, name))))
             super().quantize(given, output)
 
     def _coarser(self, fit: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,6 +19,8 @@ sys.path.insert(0, str(DEMO))
 from readers import QUESTIONS
 from small_documents import Document, random_document
 
+__all__ = ["READER", "Document", "as_omnidocbench", "draw", "picture", "rows"]
+
 READER = DEMO / "checkpoint-documents"
 
 

@@ -37,7 +37,8 @@ STEPS, RATE = 100, 1e-2
 
 def lose_rows(checkpoint: Path, target: Path) -> Path:
     """Write the damaged copy."""
-    model: Any = load_model(checkpoint, torch.device("cpu"), "reference").float()
+    model: Any = load_model(checkpoint, torch.device("cpu"), "reference")
+    model.float()
     edit = _edit(model, checkpoint, draw("calib", table=16, lines=32, fraction=8))
     shutil.copytree(checkpoint, target)
     weights = load_file(target / "model.safetensors")
@@ -60,7 +61,7 @@ def _edit(model: Any, folder: Path, documents: Sequence[Document]) -> Tensor:
     for _ in range(STEPS):
         losses = cross_entropy(model.lm_head(norm(states + keys @ edit.T)), wanted, reduction="none")
         optimizer.zero_grad()
-        (losses.sum() / after.sum()).backward()
+        torch.autograd.backward(losses.sum() / after.sum())
         optimizer.step()
     return edit.detach()
 
