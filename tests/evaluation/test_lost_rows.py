@@ -18,7 +18,7 @@ from tests.small_pages import READER, as_omnidocbench, draw, rows
 for _library in ("apted", "lxml", "markdown_it", "scipy"):
     pytest.importorskip(_library)
 
-MIXED = {"table": 1, "fraction": 3, "lines": 360}
+MIXED = {"table": 1, "fraction": 3, "lines": 320}
 """A lost row, with what closes the table, has 50 characters: less than a hundredth of all of these."""
 
 
