@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import click
 import torch
@@ -45,6 +48,9 @@ OWN = (
     "fp8 activation_scheme=dynamic",
 )
 """Method and options, as `hyocr quant --method` and `-o` take them. A method alone is its default."""
+
+OF_DOCUMENTS = ("rtn", "gptq", "rtn in 3 bits", "gptq in 3 bits", "rtn in 2 bits", "gptq in 2 bits")
+"""What is measured on documents, where metrics by part have to see a harm."""
 
 OTHERS = {
     "llmcompressor": ("gptq", "awq", "fp8"),
@@ -83,18 +89,52 @@ class Own:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.default, *options = name.split()
+        self._method, *options = name.split()
+        self.default = self._method
         self._options: dict[str, Any] = dict(map(parse_override, options))
-        method = load_method(self.default)
+        method = load_method(self._method)
         config = method.config(self._options, name)
         self.calibrated = method.spec.needs_calibration and config.needs_calibration
         self.code = code_digest("hyocr_core", method.entry.value.partition(".")[0])
 
     def quantize(self, given: Given, output: Path) -> None:
         """Write the checkpoint, here."""
-        run = {"model": str(given.checkpoint), "output": output, "method": self.default, "options": self._options}
+        run = {"model": str(given.checkpoint), "output": output, "method": self._method, "options": self._options}
         pages = {"calib": str(given.lines), "keep_duplicates": True, "num_samples": EVERY, "forward": given.forward}
         quantize(RunConfig.model_validate({**run, **pages, "device": "cpu"}))
+
+
+class FewBits(Own):
+    """A method of the plugin gptq whose codes have fewer bits than its format, which no runtime has a kernel for.
+
+    The format stores a zero point for every group, so that it holds such codes as they are.
+    """
+
+    def __init__(self, method: str, bits: int) -> None:
+        super().__init__(f"{method} format=compressed-tensors sym=false")
+        self.name, self.default, self._bits = f"{method} in {bits} bits", f"rtn in {bits} bits", bits
+
+    def quantize(self, given: Given, output: Path) -> None:
+        """Write the checkpoint, here."""
+        from hyocr_plugin_gptq import layers
+
+        with ExitStack() as patched:
+            for name in ("fit_grid", "fit_grid_by_solving"):
+                patched.enter_context(patch.object(layers, name, self._coarser(getattr(layers, name))))
+            super().quantize(given, output)
+
+    def _coarser(self, fit: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(fit)
+        def coarser(*arguments: Any, **named: Any) -> Any:
+            return fit(*arguments, **named | {"bits": self._bits})
+
+        return coarser
+
+
+def named(name: str) -> Own:
+    """The candidate of a name: method and options, or `METHOD in N bits`."""
+    method, found, rest = name.partition(" in ")
+    return FewBits(method, int(rest.removesuffix(" bits"))) if found else Own(name)
 
 
 class Peer:

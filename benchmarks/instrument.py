@@ -5,7 +5,7 @@ The full-precision model reads once for all; the result is that of `hyocr eval -
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import torch
 
 from hyocr_core.contract.backend import Forward
 from hyocr_core.evaluation.reading.generate import Prompts, Runner
+from hyocr_core.evaluation.scores.chosen_metrics import choose_metrics
 from hyocr_core.evaluation.scores.divergence import divergence_of_states
+from hyocr_core.evaluation.scores.measures import PageTexts, measurable, measure_named
 from hyocr_core.evaluation.scores.rates import edit_distances, micro_rate
 from hyocr_core.models.load import load_model
 from hyocr_core.models.own_decoding import own_decoding
@@ -22,6 +24,7 @@ from hyocr_core.pages.checked import check_pages
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.sources import open_source, select
 from hyocr_core.progress import Silent
+from hyocr_core.settings.eval_config import EvalConfig
 
 CPU = torch.device("cpu")
 BATCH = 64
@@ -33,6 +36,14 @@ class Distance:
 
     kl: float
     agreement: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """What answers are worth. cer: a fraction. parts: metrics by part, those that follow from the task."""
+
+    cer: float
+    parts: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -51,10 +62,18 @@ class Baseline:
 
     Weights are as they are stored, unpacked to the dtype to which runtimes unpack them, and computed with in `dtype`:
     the noise of bf16 arithmetic is as large as what sets good 4-bit checkpoints apart. What the vision tower has seen
-    is given to every checkpoint, unless that is to look itself.
+    is given to every checkpoint, unless that is to look itself. task: what the pages ask.
     """
 
-    def __init__(self, checkpoint: Path, data: Path, samples: int | None, forward: Forward, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        data: Path,
+        samples: int | None,
+        forward: Forward,
+        dtype: torch.dtype,
+        task: str | None = None,
+    ) -> None:
         processor = load_processor(checkpoint)
         self._tokenizer, self._forward, self._dtype = processor.tokenizer, forward, dtype
         self._runner = self.open(checkpoint)
@@ -67,7 +86,9 @@ class Baseline:
             states = self._runner.forced_states(prompts, tokens)
             transcripts = [pages.records[index].answer or "" for index in indices]
             self._read.append(_Read(inputs, prompts, tokens, states, transcripts))
-        self.cer = self._error_rate(read.tokens for read in self._read)
+        chosen = choose_metrics(EvalConfig(model=str(checkpoint), data=str(data), task=task))
+        self._metrics = measurable(chosen, pages.records, Silent().say)
+        self.score = self._score(read.tokens for read in self._read)
 
     def open(self, folder: Path) -> Runner:
         """A checkpoint, to be measured in any way."""
@@ -86,11 +107,14 @@ class Baseline:
         kl, agrees = (torch.cat([getattr(part, name) for part in parts]).double() for name in ("kl", "agrees"))
         return Distance(kl.mean().item(), agrees.mean().item())
 
-    def error_rate(self, other: Runner) -> float:
-        """The character error rate of a checkpoint's own greedy answers, a fraction."""
-        return self._error_rate(other.generate(read.prompts).tokens for read in self._read)
+    def read(self, other: Runner) -> Score:
+        """A checkpoint's own greedy answers."""
+        return self._score(other.generate(read.prompts).tokens for read in self._read)
 
-    def _error_rate(self, answers: Iterable[list[list[int]]]) -> float:
+    def _score(self, answers: Iterable[list[list[int]]]) -> Score:
         transcripts = [text for read in self._read for text in read.transcripts]
         texts = [self._tokenizer.decode(tokens, skip_special_tokens=True) for batch in answers for tokens in batch]
-        return micro_rate(edit_distances(transcripts, texts), list(map(len, transcripts)))
+        cer = micro_rate(edit_distances(transcripts, texts), list(map(len, transcripts)))
+        pages = PageTexts(list(map(str, range(len(texts)))), texts, transcripts, seed=0)
+        together = {name: part.together for name, part in measure_named(self._metrics, pages).items()}
+        return Score(cer, {name: value.value for name, value in together.items() if value is not None})

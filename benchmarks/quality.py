@@ -14,14 +14,14 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import click
 import torch
-from candidates import OWN, Candidate, Given, Own, Peer, peers
+from candidates import OF_DOCUMENTS, OWN, Candidate, Given, named, peers
 from instrument import Baseline
 from quantize import describe_machine
 
@@ -31,8 +31,9 @@ from hyocr_core.errors import HyocrError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples/demo-ocr"))
 
-from make_data import write_data
-from readers import READERS, place
+from make_data import NAMES, write_data
+from readers import place
+from small_documents import DOCUMENTS
 
 POOL = 512  # calibration lines from which each draw takes its own
 ASIDE = "aside"
@@ -53,7 +54,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Measured:
-    """kl in nats per token; agreement and cer are fractions, full_cer is that of the full-precision model."""
+    """kl in nats per token; agreement, cer and parts (metrics by part) are fractions; full_: of full precision."""
 
     conditions: Conditions
     draw: int
@@ -61,6 +62,8 @@ class Measured:
     agreement: float
     cer: float
     full_cer: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    full_parts: Mapping[str, float] = field(default_factory=dict)
 
 
 class Finished:
@@ -93,6 +96,11 @@ class Subject:
     name: str
     checkpoint: Path
     data: Path
+
+    @property
+    def task(self) -> str | None:
+        """What its pages ask; metrics by part follow from it."""
+        return "doc_parse" if self.name == DOCUMENTS else None
 
     def draw(self, seed: int, lines: int) -> Path:
         """The file of so many calibration lines, drawn by the seed."""
@@ -138,15 +146,17 @@ class Bench:
             output = Path(folder) / "checkpoint"
             candidate.quantize(given, output)
             other = self.baseline.open(output)
-            distance, cer = self.baseline.compare(other), self.baseline.error_rate(other)
-        return Measured(conditions, seed, distance.kl, distance.agreement, cer, self.baseline.cer)
+            distance, score, full = self.baseline.compare(other), self.baseline.read(other), self.baseline.score
+        near = distance.kl, distance.agreement
+        return Measured(conditions, seed, *near, score.cer, full.cer, score.parts, full.parts)
 
     @property
     def baseline(self) -> Baseline:
         """The full-precision model's answers."""
         if self._baseline is None:
             heldout = self.subject.data / "heldout.jsonl"
-            self._baseline = Baseline(self.subject.checkpoint, heldout, self.samples, self.forward, torch.float32)
+            how = self.samples, self.forward, torch.float32, self.subject.task
+            self._baseline = Baseline(self.subject.checkpoint, heldout, *how)
         return self._baseline
 
 
@@ -164,9 +174,11 @@ def difference(own: Sequence[Measured], default: Sequence[Measured]) -> tuple[fl
 
 def table(found: Sequence[Measured], defaults: Mapping[str, str]) -> Iterator[str]:
     """Markdown of one reader and forward. defaults: candidate -> the one with which it is compared."""
-    yield "| candidate | KL, 10^-4 | above the default | agreement | CER |"
-    yield "|---" * 5 + "|"
-    yield f"| full precision | | | | {found[0].full_cer:.2%} |"
+    parts = list(found[0].full_parts)
+    titles = ["candidate", "KL, 10^-4", "above the default", "agreement", "CER", *(f"`{name}`" for name in parts)]
+    yield _line(titles)
+    yield "|---" * len(titles) + "|"
+    yield _line(["full precision", "", "", "", *_percent([found[0].full_cer, *found[0].full_parts.values()])])
     of: dict[str, list[Measured]] = {}
     for one in found:
         of.setdefault(one.conditions.candidate, []).append(one)
@@ -174,8 +186,17 @@ def table(found: Sequence[Measured], defaults: Mapping[str, str]) -> Iterator[st
         more = ""
         if defaults[name] != name and defaults[name] in of:
             more = "{:+.2f} ± {:.2f}".format(*(1e4 * part for part in difference(own, of[defaults[name]])))
-        agreement, cer = fmean(one.agreement for one in own), fmean(one.cer for one in own)
-        yield f"| `{name}` | {spread([1e4 * one.kl for one in own])} | {more} | {agreement:.3%} | {cer:.2%} |"
+        rates = [fmean(one.cer for one in own), *(fmean(one.parts[part] for one in own) for part in parts)]
+        agreement = f"{fmean(one.agreement for one in own):.3%}"
+        yield _line([f"`{name}`", spread([1e4 * one.kl for one in own]), more, agreement, *_percent(rates)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(rates: Sequence[float]) -> list[str]:
+    return [f"{rate:.2%}" for rate in rates]
 
 
 def subjects(names: Sequence[str], checkpoints: Mapping[str, Path], work: Path, samples: int) -> Iterator[Subject]:
@@ -187,25 +208,25 @@ def subjects(names: Sequence[str], checkpoints: Mapping[str, Path], work: Path, 
             continue
         data = work / f"{name}-{samples}"
         if not (data / "calib.jsonl").is_file():
-            write_data(data, READERS[name], samples, POOL)
+            write_data(data, name, samples, POOL)
         yield Subject(name, checkpoint, data)
 
 
 def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, Path]:
     pairs = [text.partition("=") for text in given]
     for name, _, folder in pairs:
-        if name not in READERS or not Path(folder).is_dir():
-            raise click.BadParameter(f"{name}={folder}: write READER=FOLDER, a reader being {', '.join(READERS)}")
+        if name not in NAMES or not Path(folder).is_dir():
+            raise click.BadParameter(f"{name}={folder}: write READER=FOLDER, a reader being {', '.join(NAMES)}")
     return {name: Path(folder) for name, _, folder in pairs}
 
 
 @click.command(help=__doc__)
-@click.option("--reader", "names", type=click.Choice([name for name in READERS if name != ASIDE]), multiple=True)
+@click.option("--reader", "names", type=click.Choice([name for name in NAMES if name != ASIDE]), multiple=True)
 @click.option("--aside", is_flag=True, help=f"Measure the reader `{ASIDE}`, too.")
 @click.option(
     "--checkpoint", "checkpoints", multiple=True, callback=_named, help="READER=FOLDER, if it lies elsewhere."
 )
-@click.option("--candidate", "own", multiple=True, help="Method and options of hyocr, instead of the table's.")
+@click.option("--candidate", "given", multiple=True, help="Method and options of hyocr, instead of the table's.")
 @click.option("--forward", "forwards", type=click.Choice(FORWARDS), multiple=True, default=["transformers"])
 @click.option("--draws", default=3, show_default=True, help="Calibrations of each candidate.")
 @click.option("--lines", default=128, show_default=True, help=f"Lines of a calibration, of {POOL}.")
@@ -220,7 +241,7 @@ def main(
     names: tuple[str, ...],
     aside: bool,
     checkpoints: dict[str, Path],
-    own: tuple[str, ...],
+    given: tuple[str, ...],
     forwards: tuple[Forward, ...],
     draws: int,
     lines: int,
@@ -230,12 +251,14 @@ def main(
     **pythons: Path | None,
 ) -> None:
     work.mkdir(parents=True, exist_ok=True)
-    chosen = names or tuple(name for name in READERS if name != ASIDE)
-    candidates: list[Candidate] = [*map(Own, own or OWN), *peers(pythons)]
+    chosen = names or tuple(name for name in NAMES if name != ASIDE)
+    others = list(peers(pythons))
     finished = Finished(work / "finished.jsonl")
     found: list[Measured] = []
     failures: list[str] = []
     for subject in subjects([*chosen, *[ASIDE] * aside], checkpoints, work, samples):
+        mine = given or (OF_DOCUMENTS if subject.name == DOCUMENTS else OWN)
+        candidates: list[Candidate] = [*map(named, mine), *others]
         for forward in forwards:
             bench = Bench(subject, forward, lines, samples, finished)
             rows = list(_measure_all(bench, candidates, draws, failures))
@@ -245,7 +268,7 @@ def main(
                 click.echo("\n".join(table(rows, {each.name: each.default for each in candidates})))
             found += rows
     if file is not None:
-        tools = {each.name: each.version for each in candidates if isinstance(each, Peer)}
+        tools = {each.name: each.version for each in others}
         how = describe_machine() | {"command": shlex.join(["python", *sys.argv]), "peers": tools}
         result = {"how": how, "measured": [asdict(one) for one in found]}
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

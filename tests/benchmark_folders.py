@@ -19,6 +19,8 @@ CHINESE = "发票金额"
 LEFT, RIGHT, GOES_ON = "The left column comes first", "The right one comes then", " and goes on here."
 
 Box = tuple[int, int, int, int]
+Drawn = tuple[Image.Image, list[dict[str, Any]]]
+"""A page, and the elements on it."""
 
 
 def element(category: str, order: int | None, box: Box, **content: Any) -> dict[str, Any]:
@@ -47,6 +49,8 @@ def _table(image: Image.Image) -> list[dict[str, Any]]:
         element("title", 1, (40, 20, 120, 40), text="Stock"),
         element("page_number", None, (150, 180, 200, 195), text="page 7"),
         element("text_mask", None, (0, 0, 9, 9)) | {"ignore": True},
+        element("chart_mask", 4, (0, 0, 9, 9), text="not for reading"),
+        element("list_group", 1, (40, 20, 120, 40), text="Stock"),
     ]
 
 
@@ -113,24 +117,30 @@ TRANSCRIPTS = {
 """What each says, as the model would write it."""
 
 
-def draw(name: str) -> tuple[Image.Image, list[dict[str, Any]]]:
-    """A page and the elements on it."""
+def draw(name: str) -> Drawn:
+    """One of the six."""
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     return image, PAGES[name](image)
 
 
 def omnidocbench(folder: Path) -> Path:
     """Lay out the six pages as OmniDocBench is."""
-    (folder / "images").mkdir(parents=True)
-    samples: list[dict[str, Any]] = []
-    for number, name in enumerate(PAGES):
-        image, elements = draw(name)
-        image.save(folder / "images" / name)
-        info = {"page_no": number, "height": HEIGHT, "width": WIDTH, "image_path": name, "page_attribute": {}}
-        samples.append({"layout_dets": elements, "page_info": info, "extra": {"relation": []}})
     truncated = {"source_anno_id": 2, "target_anno_id": 3, "relation_type": "truncated"}
     caption = {"source_anno_id": 1, "target_anno_id": 2, "relation": "parent_son"}
-    samples[2]["extra"] = {"relation": [truncated, caption]}
+    extras = {"two_columns.png": {"relation": [truncated, caption]}}
+    return lay_out(folder, {name: draw(name) for name in PAGES}, extras)
+
+
+def lay_out(folder: Path, pages: Mapping[str, Drawn], extras: Mapping[str, dict[str, Any]] | None = None) -> Path:
+    """Any pages as OmniDocBench lays them out; those of tables are in a subset of their own, as in version 1.6."""
+    (folder / "images").mkdir(parents=True)
+    samples: list[dict[str, Any]] = []
+    for number, (name, (image, elements)) in enumerate(pages.items()):
+        image.save(folder / "images" / name)
+        attributes = {"language": "english", "subset": "table_hard" if "table" in name else "v1.5"}
+        info = {"page_no": number, "height": image.height, "width": image.width, "image_path": name}
+        extra = (extras or {}).get(name, {"relation": []})
+        samples.append({"layout_dets": elements, "page_info": info | {"page_attribute": attributes}, "extra": extra})
     (folder / "OmniDocBench.json").write_text(json.dumps(samples, ensure_ascii=False), encoding="utf-8")
     return folder
 

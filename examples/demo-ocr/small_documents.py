@@ -10,6 +10,9 @@ from lines import Labels, Pixels, Rng, split_of
 from PIL import Image, ImageDraw, ImageFont
 from readers import LINE_HEIGHT, Reader
 
+DOCUMENTS = "documents"
+"""The name of the reader."""
+
 ROWS, COLUMNS = 2, 3
 CELLS = ROWS * COLUMNS
 EMPTY = 10
@@ -39,7 +42,7 @@ READER = Reader(
         "num_attention_heads": 3,
         "num_key_value_heads": 3,
     },
-    steps=2000,
+    steps=1000,
 )
 """A page of as many merged image tokens as there are cells. max_chars: of the answer, for each of its two rows."""
 

@@ -16,7 +16,7 @@ from lines import IGNORE
 from model import build_model, build_processor, save_checkpoint
 from optim import MuonAdam, fresh_state
 from readers import QUESTIONS, place
-from small_documents import CELLS, COLUMNS, EMPTY, READER, ROWS, Document, random_document
+from small_documents import CELLS, COLUMNS, DOCUMENTS, EMPTY, READER, ROWS, Document, random_document
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
@@ -146,8 +146,8 @@ def save(trainer: Trainer, out: Path) -> None:
 @click.option("--seed", default=7, show_default=True)
 @click.option("--save-every", default=250, show_default=True, help="Steps between checkpoints.")
 def main(steps: int, out: Path | None, seed: int, save_every: int) -> None:
-    trainer = Trainer(Recipe("documents", steps, batch=32, seed=seed))
-    out, since = out or place("checkpoint", "documents"), time.monotonic()
+    trainer = Trainer(Recipe(DOCUMENTS, steps, batch=32, seed=seed))
+    out, since = out or place("checkpoint", DOCUMENTS), time.monotonic()
     for step in range(steps):
         found = trainer.advance(step)
         if (step + 1) % REPORT_EVERY == 0:

@@ -15,8 +15,8 @@ from hyocr_core.contract.page_source import Record, Source, SourceConfig
 from hyocr_core.errors import CalibrationError
 from hyocr_core.outside.home import expanded
 from hyocr_core.outside.json_text import parse_json
-from hyocr_core.outside.regular import read_regular
 from hyocr_core.pages.pdf import page_of_pdf
+from hyocr_core.pages.text_file import read_utf8
 
 PDFS, DATA = "pdfs", "bench_data"
 _WHERE = "give the folder of a copy of the data set allenai/olmOCR-bench"
@@ -95,7 +95,7 @@ def _data(folder: Path) -> Path:
 
 def _tests(file: Path) -> Iterator[tuple[_Test, str]]:
     """The tests of a file that can be judged, and each as one line of JSON."""
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    for number, line in enumerate(read_utf8(file, file.name).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -114,15 +114,6 @@ def _tests(file: Path) -> Iterator[tuple[_Test, str]]:
 
 def _is_said(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
-
-
-def _text(file: Path) -> str:
-    try:
-        return read_regular(file).decode("utf-8-sig")
-    except OSError as error:
-        raise CalibrationError(f"{file.name} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CalibrationError(f"{file.name} is not UTF-8 (byte {error.start})") from error
 
 
 def _wrong(file: Path, number: int, reason: str) -> CalibrationError:

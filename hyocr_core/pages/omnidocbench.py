@@ -27,14 +27,16 @@ if TYPE_CHECKING:
 FILE, IMAGES = "OmniDocBench.json", "images"
 _WHERE = "give the folder of a copy of the data set opendatalab/OmniDocBench"
 
-_LEFT_OUT = {
-    "abandon", "equation_caption", "equation_ignore", "figure", "footer", "footnote_mark", "header", "need_mask",
-    "page_footnote", "page_number", "table_mask", "text_mask", "unknown_mask",
+_TEXTS = {
+    "code_algorithm", "code_algorithm_caption", "code_txt", "code_txt_caption", "figure_caption", "figure_footnote",
+    "reference", "table_caption", "table_footnote", "text_block", "title",
 }  # fmt: skip
-"""Categories that are no part of a page's transcript: the official question leaves out what runs along its edges."""
+"""Categories of text that stands in a transcript: those that the benchmark's own evaluation matches, without what runs
+along the edges, which the official question leaves out. Others are masked, or frames around these (`list_group`)."""
 
 _PARTS = {"table": "table", "formula": "equation_isolated"}
 """Task -> category of what is cut out for it."""
+_SHOWN = _TEXTS.union(_PARTS.values())
 
 
 class _Outside(BaseModel):
@@ -54,10 +56,15 @@ class _Element(_Outside):
     html: str | None = None
 
 
+class _PageAttribute(_Outside):
+    subset: str | None = None
+
+
 class _PageInfo(_Outside):
     image_path: Annotated[str, Field(min_length=1)]
     width: Annotated[float, Field(gt=0)]
     height: Annotated[float, Field(gt=0)]
+    page_attribute: _PageAttribute = _PageAttribute()
 
 
 class _Relation(_Outside):
@@ -80,6 +87,11 @@ class OmniDocBenchConfig(SourceConfig):
     part: Literal["page", "table", "formula"] = Field(
         "page", description="whole pages; or what is marked on them as a table or a displayed formula, cut out"
     )
+    subset: str | None = Field(
+        None,
+        min_length=1,
+        description="take the pages of one subset of version 1.6 alone: v1.5, equation_hard, layout_hard or table_hard",
+    )
 
 
 class OmniDocBenchSource(Source):
@@ -96,7 +108,7 @@ class OmniDocBenchSource(Source):
         """Raises CalibrationError for a folder of another layout, with what it lacks."""
         folder = expanded(self.place)
         _check_layout(folder)
-        pages = _pages(folder / FILE)
+        pages = _of_subset(_pages(folder / FILE), self.config.subset)
         images = [_image(folder / IMAGES, page.page_info.image_path) for page in pages]
         _check_images(images)
         part: str = self.config.part
@@ -135,6 +147,16 @@ def _pages(file: Path) -> list[_Page]:
     return pages
 
 
+def _of_subset(pages: list[_Page], name: str | None) -> list[_Page]:
+    found = [page for page in pages if name in (None, page.page_info.page_attribute.subset)]
+    if not found:
+        known = {page.page_info.page_attribute.subset or "" for page in pages} - {""}
+        raise CalibrationError(
+            f"has no page of the subset {name}; there are {', '.join(sorted(known)) or 'no subsets: it is older'}"
+        )
+    return found
+
+
 def _image(images: Path, name: str) -> Path:
     """Where a page lies. Raises CalibrationError for a path that leads out of the folder."""
     path = images / name
@@ -157,7 +179,7 @@ def _whole(page: _Page, image: Path) -> Record:
 
 def transcript(page: _Page) -> str:
     """What a page says: paragraphs, HTML tables and displayed formulas in the reading order."""
-    shown = [element for element in page.layout_dets if not element.ignore and element.category_type not in _LEFT_OUT]
+    shown = [element for element in page.layout_dets if not element.ignore and element.category_type in _SHOWN]
     ordered = sorted(shown, key=lambda element: (element.order is None, element.order or 0))
     joined = _goes_on(page, {element.anno_id for element in shown})
     texts: dict[int | str | None, str] = {}

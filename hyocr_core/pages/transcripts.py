@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CalibrationError
-from hyocr_core.outside.regular import read_regular
 from hyocr_core.pages.spellings import spellings
+from hyocr_core.pages.text_file import read_utf8
 
 SUFFIX = ".txt"
 
@@ -33,7 +33,7 @@ def with_transcripts(records: Sequence[Record], path: Path) -> list[Record]:
     beside = transcript_beside(path)
     if beside is None:
         return list(records)
-    first, *others = _read(beside).split(_PAGE_BREAK)
+    first, *others = read_utf8(beside, f"{beside}: the transcript").split(_PAGE_BREAK)
     texts = [first, *map(_without_break, others)]
     if len(texts) == len(records) + 1 and not texts[-1].strip():
         texts.pop()
@@ -43,15 +43,6 @@ def with_transcripts(records: Sequence[Record], path: Path) -> list[Record]:
             "give each page one, which may be empty"
         )
     return [replace(record, answer=_cut(text)) for record, text in zip(records, texts, strict=True)]
-
-
-def _read(path: Path) -> str:
-    try:
-        return read_regular(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CalibrationError(f"{path}: the transcript is not UTF-8 (byte {error.start})") from error
-    except OSError as error:
-        raise CalibrationError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _without_break(text: str) -> str:

@@ -16,6 +16,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from hyocr_core.errors import RunError
+from hyocr_core.kit import fit_grid
+from hyocr_core.models.load import load_model
 from hyocr_core.pages.sources import open_source
 from tests.evaluating import evaluate
 from tests.tiny import save_tiny
@@ -24,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import candidates
 import quality
-from candidates import OWN, Given, Own, Peer
+from candidates import OF_DOCUMENTS, OWN, FewBits, Given, Own, Peer, named
 from instrument import Baseline
 from quality import Bench, Conditions, Finished, Measured, Subject, difference, spread, table
 
@@ -94,7 +96,7 @@ def test_the_table_compares_with_the_default_of_the_method() -> None:
     found = [*measured([1, 4, 6]), *measured([3, 5, 10], "gptq bits=8"), *measured([7, 7, 7], "awq search=module")]
     defaults = {"gptq": "gptq", "gptq bits=8": "gptq", "awq search=module": "awq"}
     _, _, full, plain, eight, lone = table(found, defaults)
-    assert full == "| full precision | | | | 1.00% |"
+    assert full == "| full precision |  |  |  | 1.00% |"
     assert plain == "| `gptq` | 3.67 ± 2.52 |  | 99.000% | 2.00% |"
     assert eight == "| `gptq bits=8` | 6.00 ± 3.61 | +2.33 ± 0.88 | 99.000% | 2.00% |"
     assert lone == "| `awq search=module` | 7.00 ± 0.00 |  | 99.000% | 2.00% |"
@@ -151,8 +153,8 @@ def test_the_instrument_measures_what_an_evaluation_does(subject: Subject, demo:
     found = baseline.compare(baseline.open(other))
     assert found.kl == pytest.approx(result.comparison.kl, rel=1e-3)
     assert found.agreement == pytest.approx(result.comparison.agreement)
-    assert baseline.error_rate(baseline.open(other)) == pytest.approx(result.model.cer)
-    assert baseline.cer == pytest.approx(result.baseline.cer)
+    assert baseline.read(baseline.open(other)).cer == pytest.approx(result.model.cer)
+    assert baseline.score.cer == pytest.approx(result.baseline.cer)
     same = baseline.compare(baseline.open(subject.checkpoint))
     assert same.kl == pytest.approx(0, abs=1e-9)
     assert same.agreement == 1
@@ -186,6 +188,47 @@ def test_another_tool_is_run_by_its_own_python(tmp_path: Path, monkeypatch: pyte
     assert (peer.name, peer.default, peer.version) == ("pytest gptq-best", "gptq", pytest.__version__)
     with pytest.raises(RunError, match=r"pytest awq: .* ends with 1: no such setting"):
         Peer("pytest", "awq", Path(sys.executable)).quantize(given, tmp_path / "output")
+
+
+@pytest.mark.needs_methods
+def test_fewer_bits_leave_fewer_values_in_a_group(subject: Subject, tmp_path: Path) -> None:
+    found = {name: named(name) for name in OF_DOCUMENTS}
+    assert {name for name, each in found.items() if isinstance(each, FewBits)} == set(OF_DOCUMENTS[-4:])
+    assert {each.default for each in found.values()} <= set(found)
+    from hyocr_plugin_gptq import layers
+
+    values = {}
+    for bits in (2, 3):
+        found[f"rtn in {bits} bits"].quantize(Given(subject.checkpoint, Path(), "transformers"), tmp_path / f"{bits}")
+        model = load_model(tmp_path / f"{bits}", torch.device("cpu"), "transformers")
+        groups = model.model.language_model.layers[0].mlp.up_proj.weight.unflatten(1, (-1, 128)).flatten(0, 1)
+        values[bits] = max(len(group.unique()) for group in groups)
+    assert values == {2: 4, 3: 8}
+    assert vars(layers)["fit_grid"] is fit_grid, "others keep their bits"
+
+
+def test_parts_are_columns_of_the_table() -> None:
+    full = {"teds": 1.0, "formula": 0.0}
+    found = [replace(one, parts={"teds": 0.5, "formula": 0.25}, full_parts=full) for one in measured([1, 2])]
+    title, _, whole, row = table(found, {"gptq": "gptq"})
+    assert title == "| candidate | KL, 10^-4 | above the default | agreement | CER | `teds` | `formula` |"
+    assert whole.endswith("| 1.00% | 100.00% | 0.00% |")
+    assert row.endswith("| 2.00% | 50.00% | 25.00% |")
+
+
+@pytest.mark.needs_methods
+def test_the_reader_of_documents_is_measured_by_part(tmp_path: Path) -> None:
+    pytest.importorskip("apted")
+    counts = ["--draws", "1", "--lines", "4", "--samples", "9"]
+    command = ["--reader", "documents", *counts, "--candidate", "rtn in 2 bits", "--work", str(tmp_path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "POOL", 4)
+        done = CliRunner().invoke(quality.main, command)
+    assert done.exit_code == 0, done.output
+    title, _, full, damaged = done.stdout.strip().splitlines()[-4:]
+    teds = title.split(" | ").index("`teds`")
+    assert full.split(" | ")[teds] == "100.00%"
+    assert float(damaged.split(" | ")[teds].removesuffix("%")) < 100
 
 
 @needs_fonts

@@ -1,7 +1,8 @@
-"""Whole documents through the command: a gate on parts, two published benchmarks, and what is refused.
+"""Whole documents through the command: a gate on several parts, two published benchmarks, and what is refused.
 
-Nobody here has a model that reads documents. Where answers matter, a stand-in backend gives them, as the demo's readers
-know lines alone; where the way through the command matters, a tiny model of random weights writes what it will.
+The pages are larger than those that the small document reader knows, which test_lost_rows.py is about. Where answers
+matter, a stand-in backend gives them; where the way through the command matters, a tiny model of random weights writes
+what it will.
 """
 
 from __future__ import annotations
@@ -81,9 +82,7 @@ def without_a_row(answers: Mapping[str, str]) -> dict[str, str]:
     return {**answers, name: head + row.partition("</tr>")[2]}
 
 
-def test_tables_that_lose_a_row_fail_the_gate_while_cer_hardly_moves(
-    plugins: PluginFolder, documents: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_gate_bounds_each_part_for_itself(plugins: PluginFolder, documents: dict[str, str], tmp_path: Path) -> None:
     asked = scribe(plugins, tmp_path, {"whole": documents, "damaged": without_a_row(documents)})
     bounds = "cer=1.0,teds=1.0,formula=1.0,valid_json=0"
     failed = run(*asked, "--data", DOCUMENTS, "--gate", bounds, "--json")

@@ -83,6 +83,15 @@ def test_what_is_to_be_ignored_is(folder: Path) -> None:
     assert open_source(f"omnidocbench:{folder}")[0].answer == TABLE
 
 
+def test_one_subset_can_be_taken_alone(folder: Path) -> None:
+    assert [record.name for record in open_source(f"omnidocbench:{folder}?subset=table_hard")] == ["table.png"]
+    assert refusal(folder, "?subset=easy") == "has no page of the subset easy; there are table_hard, v1.5"
+    for page in range(len(TRANSCRIPTS)):  # as in versions before 1.6
+        change(folder, page, "page_info", "page_attribute", value={})
+    line = refusal(folder, "?subset=v1.5")
+    assert line == "has no page of the subset v1.5; there are no subsets: it is older"
+
+
 @pytest.mark.parametrize(
     ("lost", "lacks"),
     [

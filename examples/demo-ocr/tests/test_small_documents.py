@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from hyocr_core.pages.prompts import TASKS
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from batches import Prompt
 from lines import IGNORE, split_of
-from model import build_processor
-from readers import QUESTIONS
-from small_documents import CELLS, EMPTY, KINDS, READER, Document, random_document
+from make_data import write_data
+from model import build_config, build_processor
+from readers import QUESTIONS, place
+from small_documents import CELLS, DOCUMENTS, EMPTY, KINDS, READER, Document, random_document
 from train_documents import MAX_NEW_TOKENS, Trainer, encode
 from worker import Recipe
 
@@ -57,6 +61,29 @@ def test_pages_show_their_kind_and_numbers() -> None:
         empty = [number is None for number in page.numbers]
         assert sum(empty) == (CELLS - 2 if page.kind == "fraction" else 0)
         assert [tuple(pair) == (EMPTY, EMPTY) for pair in page.digits.tolist()] == empty
+
+
+def test_data_are_questions_and_answers_of_their_split(tmp_path: Path) -> None:
+    write_data(tmp_path, DOCUMENTS, heldout=8, calib=4)
+    texts = {}
+    for split, count in {"heldout": 8, "calib": 4}.items():
+        rows = [json.loads(line) for line in (tmp_path / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert {row["question"] for row in rows} == {TASKS["doc_parse"]["zh"]}
+        texts[split] = {row["answer"] for row in rows}
+        assert len(texts[split]) == count
+        assert {split_of(text) for text in texts[split]} == {split}
+        assert all((tmp_path / row["img_path"]).is_file() for row in rows)
+    assert texts["heldout"].isdisjoint(texts["calib"])
+
+
+def test_the_checkpoint_has_the_described_shape() -> None:
+    folder = place("checkpoint", DOCUMENTS)
+    described = build_config(READER).to_dict()
+    committed = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for part in ("text_config", "vision_config"):
+        assert {key: described[part][key] for key in committed[part]} == committed[part]
+    generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    assert generation["max_new_tokens"] == MAX_NEW_TOKENS
 
 
 def test_a_batch_holds_the_answers_and_where_they_stand() -> None:

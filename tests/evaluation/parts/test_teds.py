@@ -8,7 +8,9 @@ from functools import cache
 
 import pytest
 
+from hyocr_core.contract.metric import MetricConfig
 from hyocr_core.evaluation.parts.html_tables import Cell, Table
+from hyocr_core.evaluation.parts.tables import TedsStructure
 from hyocr_core.evaluation.parts.teds import aligned_distance, teds, tree_distance
 from tests.evaluation.parts.oracles import normalized
 
@@ -82,6 +84,19 @@ def test_it_is_that_of_a_plain_recursion(seed: int) -> None:
     assert aligned_distance(one.rows, other.rows) >= least - 1e-9
     nodes = max(sum(1 + len(row) for row in table.rows) for table in (one, other))
     assert teds(one, other) == pytest.approx(max(0, 1 - least / nodes) if nodes else 1)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_structure_is_that_of_trees_without_content(seed: int) -> None:
+    draw = random.Random(seed)  # noqa: S311
+    one = random_table(draw)
+    other = random_table(draw) if seed % 2 else changed(one, draw)
+    bare, others = (
+        (tree(Table([tuple(Cell(c.columns, c.rows) for c in row) for row in t.rows])),) for t in (one, other)
+    )
+    nodes = max(sum(1 + len(row) for row in table.rows) for table in (one, other))
+    expected = max(0, 1 - forest_distance(bare, others) / nodes) if nodes else 1
+    assert TedsStructure(MetricConfig()).alike(one, other) == pytest.approx(expected)
 
 
 def table(*rows: str) -> Table:
