@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core.cli import completion
-from hyocr_core.cli.common import command_line, print_json, print_table, say, stderr_console, tell
+from hyocr_core.cli.common import command_line, print_json, print_sentences, print_table, say, stderr_console, tell
+from hyocr_core.cli.compare import lang_option
 from hyocr_core.cli.settings_options import PLUGINS, settings_options
 from hyocr_core.settings.bench_load import MAX_NEW_TOKENS, PAGES, READING, merge_bench_config
+from hyocr_core.wording import Language, speaking
 
 if TYPE_CHECKING:
     from hyocr_core.evaluation.scores.speeds import BenchResult
@@ -45,12 +47,14 @@ if TYPE_CHECKING:
 @click.option(
     "--page", type=click.Path(path_type=Path, dir_okay=False), help="Draw it as an HTML page that needs nothing else."
 )
+@lang_option
 @click.option("--record", is_flag=True, help="Keep the result in the folder MODEL/report, and draw its page.")
 def bench(
     model: str,
     as_json: bool,
     csv_file: Path | None,
     page: Path | None,
+    lang: Language,
     record: bool,
     **given: Any,
 ) -> None:
@@ -89,7 +93,8 @@ def bench(
     if csv_file is not None:
         write_bench_csv(result, csv_file)
     if page is not None:
-        tell(f"page {write_speed_page(result, page)}")
+        with speaking(lang):
+            tell(f"page {write_speed_page(result, page)}")
     if record:
         _record(Path(model), result)
     _print(result, as_json=as_json)
@@ -117,4 +122,4 @@ def _print(result: BenchResult, *, as_json: bool) -> None:
     print_table(speed_table(result))
     say()
     for line in speed_lines(result):
-        say(line)
+        print_sentences(line)

@@ -9,6 +9,7 @@ import click
 
 from hyocr_core.cli import completion
 from hyocr_core.cli.common import print_json, print_table, say, stderr_console, tell
+from hyocr_core.cli.compare import lang_option
 from hyocr_core.cli.serving_options import bytes_of
 from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.contract.config import parse_config
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option("--forward", type=click.Choice(FORWARDS), help="What the model computes.  [default: reference]")
 @click.option("--spill", is_flag=True, default=None, help="Keep the activation cache on disk.")
+@lang_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done; measure nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 def search(size: str | None, candidates: tuple[str, ...], dry_run: bool, as_json: bool, **given: Any) -> None:
