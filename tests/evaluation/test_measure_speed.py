@@ -160,6 +160,7 @@ def test_the_table_shows_medians_and_spread(server: Server, data: Path) -> None:
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.stdout.splitlines()]
     assert [row[:2] for row in rows[1:3]] == [["1", "model"], ["4", "model"]]
+    assert max(map(len, result.stdout.splitlines())) < 80 - len("baseline") + len("model")
     assert "model: ocr in endpoint" in result.stdout
     assert "memory of the server" in result.stdout
 
