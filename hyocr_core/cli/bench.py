@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyocr_core.cli import completion
 from hyocr_core.cli.common import command_line, print_json, print_sentences, print_table, say, stderr_console, tell
 from hyocr_core.cli.compare import lang_option
 from hyocr_core.cli.settings_options import PLUGINS, settings_options
+from hyocr_core.cli.subjects import with_model
 from hyocr_core.settings.bench_load import MAX_NEW_TOKENS, PAGES, READING, merge_bench_config
 from hyocr_core.wording import Language, speaking
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Exit codes: 0 done, 1 a runtime failed, 2 bad input, 130 interrupted.")
-@click.argument("model", shell_complete=completion.paths)
+@with_model("The checkpoint, or what a server calls it; an argument says the same.", required=True)
 @settings_options(*READING)
 @click.option("--data", default=PAGES, show_default=True, help="Pages to read; a source as for hyocr eval.")
 @click.option("--max-new-tokens", type=int, default=MAX_NEW_TOKENS, show_default=True, help="Most tokens of an answer.")

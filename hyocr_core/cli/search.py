@@ -11,6 +11,7 @@ from hyocr_core.cli import completion
 from hyocr_core.cli.common import print_json, print_table, say, stderr_console, tell
 from hyocr_core.cli.compare import lang_option
 from hyocr_core.cli.serving_options import bytes_of
+from hyocr_core.cli.subjects import with_model
 from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.contract.config import parse_config
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog="Exit codes: 0 done, 1 the work failed, 2 bad input or a budget that nothing meets, 130 interrupted."
 )
-@click.argument("model", shell_complete=completion.paths)
+@with_model("The checkpoint; an argument says the same.", required=True)
 @click.option("--data", required=True, shell_complete=completion.paths, help="Pages to measure on; as quant's --calib.")
 @click.option("--size", metavar="SIZE", help="Budget: most bytes of the weights, such as 900MB.")
 @click.option("--kl", type=float, metavar="NATS", help="Budget: most KL per answer token, such as 0.002.")

@@ -165,6 +165,11 @@ def test_the_table_shows_medians_and_spread(server: Server, data: Path) -> None:
     assert "memory of the server" in result.stdout
 
 
+def test_the_model_may_be_an_option(server: Server, data: Path) -> None:
+    given = ["bench", "--model", "other", "--backend", server.url, "--data", str(data)]
+    assert "does not serve other; it serves ocr" in error(CliRunner().invoke(main, given))
+
+
 def test_without_the_first_token_nothing_is_streamed(server: Server, data: Path) -> None:
     server.pieces = None
     (level, *_) = found(bench(server, data, "--no-first-token", "--repetitions", 1, "--json"))["model"]["levels"]
