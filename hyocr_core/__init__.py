@@ -58,10 +58,11 @@ from hyocr_core.errors import (
 from hyocr_core.progress import Progress
 
 if TYPE_CHECKING:
-    from hyocr_core.api import evaluate, quantize, verify
+    from hyocr_core.api import bench, evaluate, quantize, verify
     from hyocr_core.checkpoint.quant_report import QuantReport
     from hyocr_core.evaluation.scores.rates import normalize
     from hyocr_core.evaluation.scores.result import EvalResult
+    from hyocr_core.evaluation.scores.speeds import BenchResult
     from hyocr_core.settings.eval_config import EvalConfig
     from hyocr_core.settings.run_config import RunConfig
     from hyocr_core.verification.verdict import VerifyResult
@@ -74,6 +75,7 @@ __all__ = [
     "BadInputError",
     "Batch",
     "Batches",
+    "BenchResult",
     "Block",
     "CalibrationError",
     "CheckpointError",
@@ -121,6 +123,7 @@ __all__ = [
     "TimedAnswer",
     "VerifyResult",
     "WeightedConfig",
+    "bench",
     "evaluate",
     "hookimpl",
     "normalize",
@@ -131,11 +134,13 @@ __all__ = [
 
 # Names that need torch, or that plugins do not, load on first use, so that `import hyocr_core` stays instant.
 _LAZY = {
+    "BenchResult": "hyocr_core.evaluation.scores.speeds",
     "EvalConfig": "hyocr_core.settings.eval_config",
     "EvalResult": "hyocr_core.evaluation.scores.result",
     "QuantReport": "hyocr_core.checkpoint.quant_report",
     "RunConfig": "hyocr_core.settings.run_config",
     "VerifyResult": "hyocr_core.verification.verdict",
+    "bench": "hyocr_core.api",
     "evaluate": "hyocr_core.api",
     "normalize": "hyocr_core.evaluation.scores.rates",
     "quantize": "hyocr_core.api",

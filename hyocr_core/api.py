@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from hyocr_core.progress import Progress
+from hyocr_core.settings.bench_load import merge_bench_config
 from hyocr_core.settings.eval_config import EvalConfig, merge_eval_config
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.run_file import merge_run_config
@@ -17,6 +18,7 @@ from hyocr_core.settings.run_file import merge_run_config
 if TYPE_CHECKING:
     from hyocr_core.checkpoint.quant_report import QuantReport
     from hyocr_core.evaluation.scores.result import EvalResult
+    from hyocr_core.evaluation.scores.speeds import BenchResult
     from hyocr_core.verification.verdict import VerifyResult
 
 
@@ -112,6 +114,29 @@ def evaluate(
     elif settings:
         raise TypeError(f"give an EvalConfig or its fields, not both: {', '.join(settings)}")
     return evaluation.evaluate(config, state=state or default_state(), resume=resume, progress=progress)
+
+
+def bench(
+    *,
+    model: str | Path,
+    backend: str,
+    baseline: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> BenchResult:
+    """Measure how fast a checkpoint is served, as `hyocr bench` does.
+
+    model, baseline: checkpoints, or what a server calls them. backend: vllm, llama.cpp, another that serves, or the URL
+    of an endpoint. settings: data, num_samples, at_once=(1, 8), turns, repetitions, together and so on.
+    progress: told of every phase and step; None tells nobody.
+    Returns the result: `result.model.level(8).pages_per_second` of each repetition, `result.faster(8)` as median, least
+    and most. Raises BadInputError before anything is loaded, for what cannot be measured; RunError when a runtime
+    fails.
+    """
+    from hyocr_core.evaluation.measure_speed import measure_speed
+
+    named = {"model": str(model), "baseline": None if baseline is None else str(baseline), "backend": backend}
+    return measure_speed(*merge_bench_config(named | settings), progress)
 
 
 def verify(

@@ -16,7 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 import hyocr_core
-from hyocr_core import EvalConfig, HyocrError, RunConfig, api, evaluate, quantize, verify
+from hyocr_core import ConfigError, EvalConfig, HyocrError, RunConfig, api, bench, evaluate, quantize, verify
+from hyocr_core.cli.bench import bench as bench_command
 from hyocr_core.cli.eval import eval_command
 from hyocr_core.cli.main import main
 from hyocr_core.cli.verify import verify as verify_command
@@ -208,19 +209,28 @@ def test_the_functions_take_what_the_commands_take() -> None:
     assert offered <= options
     options = {str(option.name) for option in verify_command.params}
     assert options - inspect.signature(verify).parameters.keys() <= {"as_json", "model", "named", "verbose"}
+    options = {str(option.name) for option in bench_command.params}
+    with pytest.raises(ConfigError, match="unknown key nonsense; known are ") as caught:
+        bench(model="int4", backend="vllm", nonsense=1)
+    taken = set(str(caught.value).partition("known are ")[2].split(", "))
+    assert options - taken <= {"as_json", "csv_file", "lang", "named", "page", "record", "verbose"}
+    assert taken <= options
 
 
 def test_public_names_are_there_and_import_no_torch(tmp_path: Path) -> None:
-    names = ("EvalResult", "Progress", "QuantReport", "RunConfig", "VerifyResult", "evaluate", "quantize", "verify")
+    names = (
+        *("BenchResult", "EvalResult", "Progress", "QuantReport", "RunConfig", "VerifyResult"),
+        *("bench", "evaluate", "quantize", "verify"),
+    )
     assert set(names) <= set(hyocr_core.__all__)
     assert set(names) <= set(dir(hyocr_core))
     code = (
-        "import sys\nfrom hyocr_core import Progress, RunConfig, evaluate, quantize, verify\n"
+        "import sys\nfrom hyocr_core import Progress, RunConfig, bench, evaluate, quantize, verify\n"
         "assert not {'torch', 'transformers', 'click', 'rich'} & set(sys.modules)\n"
     )
     done = python(code, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert (hyocr_core.verify, hyocr_core.quantize) == (api.verify, api.quantize)
+    assert (hyocr_core.verify, hyocr_core.quantize, hyocr_core.bench) == (api.verify, api.quantize, api.bench)
 
 
 def test_the_documented_example_runs(

@@ -25,6 +25,11 @@ from hyocr_core.report.comparison_page import write_comparison_page
 from hyocr_core.report.kinds import kinds_of
 from hyocr_core.report.page import write_page
 from hyocr_core.report.plots import Plot
+from hyocr_core.report.speed_page import write_speed_page
+from hyocr_core.search.knapsack import Option
+from hyocr_core.search.search_files import write_page as write_search_page
+from hyocr_core.search.search_record import Tried
+from hyocr_core.search.search_result import CurvePoint, GroupChoice, SearchResult, TriedRecipe, reasons
 from hyocr_core.wording import listed, sentences, speaking, tr
 from tests.report import built, test_by_part, test_speed
 from tools import catalogue
@@ -161,11 +166,18 @@ def test_no_english_is_left_on_the_page(result: EvalResult | None, gate: GateRec
     assert not english(Shown(html).texts, *evidence)
 
 
-def test_no_english_is_left_of_speed_parts_and_recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots take a second; this leaves their drawing out."""
+
     def draw(name: str, caption: str, label: str, *_: object) -> Plot:
         return Plot(label, caption, Markup("<svg></svg>"), Markup("<svg></svg>"))
 
     monkeypatch.setattr("hyocr_core.report.figures.draw", draw)
+    monkeypatch.setattr("hyocr_core.report.search_page.draw", draw)
+
+
+def test_no_english_is_left_of_speed_parts_and_recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    undrawn(monkeypatch)
     config = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}
     unit = {"metric": "agreement", "bound": 0.98, "value": 0.93, "passed": False, "unit": "of next tokens"}
     gate = GateRecord(accepted=False, figures=(GateFigure.model_validate(unit),))
@@ -196,6 +208,45 @@ def test_no_english_is_left_on_the_page_of_several(tmp_path: Path) -> None:
     assert not english(Shown(html).texts, built.quant_report(), built.evaluation()) - {"awq"}
     assert "推荐 " in html
     assert "帕累托最优" in html
+
+
+def test_no_english_is_left_on_the_page_of_a_measurement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    undrawn(monkeypatch)
+    for baseline in (test_speed.speed("HunyuanOCR", 1.0, 1.1), None):
+        measured = test_speed.bench(test_speed.speed("gptq", 2.0, 2.1), baseline)
+        with speaking("zh"):
+            page = write_speed_page(measured, tmp_path / "speed.html")
+        html = page.read_text(encoding="utf-8")
+        left = english(Shown(html).texts)
+        assert left <= {"GPU", "token", *words(measured.model_dump_json())}, left
+        assert "部署后有多快" in html
+
+
+def test_no_english_is_left_on_the_page_of_a_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    undrawn(monkeypatch)
+    sizes = {"gptq": (100, 0.2), "fp8": (200, 0.1), "none": (400, 0.0), "awq": (90, 0.15)}
+    options = [Option(name, kilobytes * 1000, kl) for name, (kilobytes, kl) in sizes.items()]
+    measured = Tried(
+        kl=0.1, cer_difference=0.001, agreement=0.99, loop_rate=0.0, baseline_loop_rate=0.0, weight_bytes=900
+    )
+    point = {"nbytes": 5000, "kl": 0.1}
+    with speaking("zh"):
+        why = ["; ".join(reasons(own, options)) for own in options]
+        groups = [
+            GroupChoice(layers=("layers",), candidate="gptq", nbytes=1000, kl=0.1, error=0.0, why=each) for each in why
+        ]
+        recipes = [
+            TriedRecipe(**point, tried=tried, taken=taken) for tried in (measured, None) for taken in (True, False)
+        ]
+        result = SearchResult(
+            model="gptq", data="pages", budget={"size": 1000}, recipe="gptq.yaml", nbytes=5000, kl=0.1,
+            curve=(), seconds={}, groups=tuple(groups), tried=tuple(recipes), uniform={"gptq": CurvePoint(**point)},
+        )  # fmt: skip
+        write_search_page(tmp_path / "recipe.yaml", result)
+    html = (tmp_path / "recipe.html").read_text(encoding="utf-8")
+    assert not english([*Shown(html).texts, *why]) - {"awq", "fp8", "none", "pages"}
+    assert "每一层为何这样选择" in html
+    assert '<html lang="zh">' in html
 
 
 @pytest.mark.parametrize("result", evaluations())

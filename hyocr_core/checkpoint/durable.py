@@ -27,7 +27,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise RunError(
-            f"cannot write {path}: {error}; what was done so far is kept: repair this and run again with --resume"
+            f"cannot write {path}: {error}; what was done so far is kept: repair this and give the same command again"
         ) from error
 
 

@@ -32,8 +32,8 @@ class Unchanged:
                 continue
             if _digest(path) != self.digests[path.name]:
                 raise RunError(
-                    f"{path} was replaced while the run was going on: put back what it was and run again with "
-                    "--resume, or start anew"
+                    f"{path} was replaced while the run was going on: put back what it was and give the same "
+                    "command again, or start anew with --fresh"
                 )
             self._seen[path] = now
 

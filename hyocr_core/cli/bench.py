@@ -7,32 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyocr_core.cli import completion
-from hyocr_core.cli.common import command_line, print_json, print_table, say, stderr_console, tell
+from hyocr_core.cli.common import command_line, print_json, print_sentences, print_table, say, stderr_console, tell
+from hyocr_core.cli.compare import lang_option
 from hyocr_core.cli.settings_options import PLUGINS, settings_options
-from hyocr_core.contract.config import parse_config
-from hyocr_core.settings.bench_load import MAX_NEW_TOKENS, PAGES, BenchLoad
-from hyocr_core.settings.eval_config import merge_eval_config
+from hyocr_core.cli.subjects import with_model
+from hyocr_core.settings.bench_load import MAX_NEW_TOKENS, PAGES, READING, merge_bench_config
+from hyocr_core.wording import Language, speaking
 
 if TYPE_CHECKING:
     from hyocr_core.evaluation.scores.speeds import BenchResult
 
-KEYS = (
-    *("baseline", "backend", "baseline_backend", "backend_options", "python", "timeout", "task", "system"),
-    *("num_samples", "max_pixels", "revision", "repetition_penalty"),
-)
-"""Of an evaluation, what this command takes too."""
-
 
 @click.command(epilog="Exit codes: 0 done, 1 a runtime failed, 2 bad input, 130 interrupted.")
-@click.argument("model", shell_complete=completion.paths)
-@settings_options(*KEYS)
+@with_model("The checkpoint, or what a server calls it; an argument says the same.", required=True)
+@settings_options(*READING)
 @click.option("--data", default=PAGES, show_default=True, help="Pages to read; a source as for hyocr eval.")
 @click.option("--max-new-tokens", type=int, default=MAX_NEW_TOKENS, show_default=True, help="Most tokens of an answer.")
 @click.option("--at-once", default="1,4,16", show_default=True, help="Numbers of pages that are read at once, in turn.")
-@click.option("--turns", type=int, default=2, show_default=True, help="How often each is loaded, warmed and measured.")
+@click.option("--turns", type=int, default=1, show_default=True, help="How often each is loaded, warmed and measured.")
 @click.option(
-    "--repetitions", type=int, default=2, show_default=True, help="Measurements of each number at once, in a turn."
+    "--repetitions", type=int, default=7, show_default=True, help="Measurements of each number at once, in a turn."
+)
+@click.option(
+    "--together/--one-at-a-time",
+    default=True,
+    show_default=True,
+    help="Have both loaded and measure them alternately, or load one after the other, for less memory.",
 )
 @click.option(
     "--first-token/--no-first-token", default=True, show_default=True, help="Measure when the first token is there."
@@ -47,12 +47,14 @@ KEYS = (
 @click.option(
     "--page", type=click.Path(path_type=Path, dir_okay=False), help="Draw it as an HTML page that needs nothing else."
 )
+@lang_option
 @click.option("--record", is_flag=True, help="Keep the result in the folder MODEL/report, and draw its page.")
 def bench(
     model: str,
     as_json: bool,
     csv_file: Path | None,
     page: Path | None,
+    lang: Language,
     record: bool,
     **given: Any,
 ) -> None:
@@ -60,9 +62,9 @@ def bench(
 
     MODEL and --baseline are checkpoint folders or models on the hub; of a server, the names of what it serves.
     --backend vllm starts and stops vLLM itself; a URL is a server that runs already, --baseline-backend that of the
-    baseline. In each turn each of them is loaded, reads every page once for nothing, and then reads all pages again,
-    --at-once so many at a time. Shown are medians, with the least and the most of all turns and repetitions. Pages
-    differ each time in pixels that nobody sees, so that no server can answer from what it kept.
+    baseline. Both are loaded and read every page for nothing; then they read all pages alternately, --at-once so many
+    at a time, so that what slows the machine down slows both. Shown are medians of the repetitions, with the least and
+    the most. Pages differ each time in pixels that nobody sees, so that no server can answer from what it kept.
 
     Memory is the most that the server's processes held, if it runs on this machine.
 
@@ -78,8 +80,7 @@ def bench(
     from hyocr_core.terminal.progress_bar import TerminalProgress
 
     plugins = {key: given.pop(key) for key in PLUGINS if key in given}
-    load = parse_config(BenchLoad, {key: given.pop(key) for key in BenchLoad.model_fields}, "bench")
-    config = merge_eval_config(None, {"model": model, **given}, plugins)
+    config, load = merge_bench_config({"model": model, **given}, plugins)
     if csv_file is not None:
         check_bench_csv(csv_file)
     if page is not None:
@@ -92,7 +93,8 @@ def bench(
     if csv_file is not None:
         write_bench_csv(result, csv_file)
     if page is not None:
-        tell(f"page {write_speed_page(result, page)}")
+        with speaking(lang):
+            tell(f"page {write_speed_page(result, page)}")
     if record:
         _record(Path(model), result)
     _print(result, as_json=as_json)
@@ -120,4 +122,4 @@ def _print(result: BenchResult, *, as_json: bool) -> None:
     print_table(speed_table(result))
     say()
     for line in speed_lines(result):
-        say(line)
+        print_sentences(line)

@@ -9,7 +9,9 @@ import click
 
 from hyocr_core.cli import completion
 from hyocr_core.cli.common import print_json, print_table, say, stderr_console, tell
+from hyocr_core.cli.compare import lang_option
 from hyocr_core.cli.serving_options import bytes_of
+from hyocr_core.cli.subjects import with_model
 from hyocr_core.contract.backend import FORWARDS
 from hyocr_core.contract.config import parse_config
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog="Exit codes: 0 done, 1 the work failed, 2 bad input or a budget that nothing meets, 130 interrupted."
 )
-@click.argument("model", shell_complete=completion.paths)
+@with_model("The checkpoint; an argument says the same.", required=True)
 @click.option("--data", required=True, shell_complete=completion.paths, help="Pages to measure on; as quant's --calib.")
 @click.option("--size", metavar="SIZE", help="Budget: most bytes of the weights, such as 900MB.")
 @click.option("--kl", type=float, metavar="NATS", help="Budget: most KL per answer token, such as 0.002.")
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option("--forward", type=click.Choice(FORWARDS), help="What the model computes.  [default: reference]")
 @click.option("--spill", is_flag=True, default=None, help="Keep the activation cache on disk.")
+@lang_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done; measure nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 def search(size: str | None, candidates: tuple[str, ...], dry_run: bool, as_json: bool, **given: Any) -> None:

@@ -2,67 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import platform
-import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING
 
 import psutil
 
 from hyocr_core._version import __version__
-from hyocr_core.contract.backend import PageToRead, Serving, ServingBackend, TimedAnswer
-from hyocr_core.errors import BadInputError, HyocrError, RunError, one_line
+from hyocr_core.contract.backend import ServingBackend, TimedAnswer
+from hyocr_core.errors import BadInputError
 from hyocr_core.evaluation.evaluate import notices
 from hyocr_core.evaluation.reading.choice import ChosenBackend, choose_backends
 from hyocr_core.evaluation.reading.participants import Participants, gather
 from hyocr_core.evaluation.reading.texts import TextReader, to_read
 from hyocr_core.evaluation.scores.result import Role
 from hyocr_core.evaluation.scores.speeds import BenchResult, ServedSpeed, SpeedAt
+from hyocr_core.evaluation.turns import Course, Noted, Subject, wall
 from hyocr_core.models.parts import stored_bytes
 from hyocr_core.pages.checked import check_pages
 from hyocr_core.pages.sources import draw_pages
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.resources import processor
-from hyocr_core.runtimes.concurrency import unlike
-from hyocr_core.runtimes.server_memory import Held, watching
 from hyocr_core.settings.bench_load import BenchLoad
 from hyocr_core.settings.eval_config import EvalConfig
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-ROUNDS = 2
-"""Every page that is read at once is followed by another one at least, or none would be read beside others' tokens."""
-
-SECONDS = 2.0
-"""That a measurement takes at least, about: shorter ones tell of the machine's moods."""
-MOST_ROUNDS = 64
-
-
-@dataclass
-class _Noted:
-    """What was measured of one checkpoint so far.
-
-    ready: seconds of each turn. rounds: in which all pages are read, by how many are at once. answers: of each
-    repetition.
-    """
-
-    held: Held = field(default_factory=Held)
-    ready: list[float] = field(default_factory=list)
-    rounds: dict[int, int] = field(default_factory=dict)
-    answers: dict[int, list[Sequence[TimedAnswer]]] = field(default_factory=lambda: defaultdict(list))
-
 
 def measure_speed(config: EvalConfig, load: BenchLoad, progress: Progress | None = None) -> BenchResult:
-    """Measure how fast checkpoints are served as `config` says, one after the other, in so many turns.
+    """Measure how fast checkpoints are served as `config` says.
 
-    In a turn a checkpoint is loaded, or asked for where it is served already, reads pages that count nowhere, and then
-    reads all pages as often as it takes, so many at once, in every repetition. No page is the same to it twice.
+    In a turn checkpoints are loaded, or asked for where they are served already, read pages that count nowhere, and
+    then read all pages alternately, as often as it takes, so many at once, in every repetition. No page is the same to
+    them twice.
     Raises BadInputError, before anything is loaded, for what cannot be measured; RunError when a runtime fails.
     """
     progress = progress or Silent()
@@ -79,12 +49,9 @@ def measure_speed(config: EvalConfig, load: BenchLoad, progress: Progress | None
     most = {"max_tokens": participants.max_tokens, "max_pixels": config.max_pixels}
     checked = check_pages(records, participants.processor, progress, **most)
     pages = [to_read(checked.text(index)) for index in range(len(checked.records))]
-    noted = {role: _Noted() for role in _in_turn(participants)}
-    progress.start("measure", load.turns * len(noted) * (1 + len(load.at_once) * load.repetitions))
-    for _ in range(load.turns):
-        for role in noted:
-            _measure(participants.texts[role], pages, load, noted[role], progress)
-    return _result(config, load, participants, len(pages), noted)
+    subjects = {role: Subject(participants.texts[role]) for role in _in_order(participants)}
+    Course(list(subjects.values()), pages, load, progress).run()
+    return _result(config, load, participants, len(pages), subjects)
 
 
 def _check_serves(backend: ChosenBackend) -> None:
@@ -95,60 +62,15 @@ def _check_serves(backend: ChosenBackend) -> None:
         )
 
 
-def _in_turn(participants: Participants) -> list[Role]:
+def _in_order(participants: Participants) -> list[Role]:
     order: tuple[Role, ...] = ("baseline", "model")
     return [role for role in order if role in participants.texts]
 
 
-def _measure(
-    reader: TextReader, pages: Sequence[PageToRead], load: BenchLoad, noted: _Noted, progress: Progress
-) -> None:
-    """One turn of one checkpoint."""
-    backend, start = reader.backend, time.monotonic()
-    assert isinstance(backend, ServingBackend)  # noqa: S101 - `_check_serves` has seen to it
-    try:
-        with backend.serve(pages, load.at_once[-1], progress.say, first_token=load.first_token) as serving:
-            _read(serving, pages[:1], 1)
-            noted.ready.append(time.monotonic() - start)
-            for at_once in load.at_once:
-                _warm(serving, pages, at_once, noted)
-            progress.step(f"{reader.model}: warm")
-            for _ in range(load.repetitions):
-                for at_once in load.at_once:
-                    with watching(serving.processes, noted.held):
-                        noted.answers[at_once].append(_read(serving, pages, at_once, noted.rounds[at_once]))
-                    progress.step(f"{reader.model}: {at_once} at once")
-    except HyocrError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise RunError(f"{reader.who}: {one_line(error, named=True)}") from error
-
-
-def _warm(serving: Serving, pages: Sequence[PageToRead], at_once: int, noted: _Noted) -> None:
-    """Read for nothing, but to know, the first time, in how many rounds it takes SECONDS."""
-    least = -(-ROUNDS * at_once // len(pages))
-    seconds = _wall(_read(serving, pages, at_once, least))
-    wanted = math.ceil(least * SECONDS / max(seconds, 1e-3))
-    noted.rounds.setdefault(at_once, max(least, min(wanted, MOST_ROUNDS)))
-
-
-def _read(serving: Serving, pages: Sequence[PageToRead], at_once: int, rounds: int = 1) -> list[TimedAnswer]:
-    """All pages, so often."""
-    asked = [replace(page, open_image=partial(_unlike, page)) for _ in range(rounds) for page in pages]
-    answers = list(serving.read(asked, at_once))
-    if len(answers) != len(asked):
-        raise RunError(f"{len(asked) - len(answers)} of {len(asked)} pages were not read")
-    return answers
-
-
-def _unlike(page: PageToRead) -> Image:
-    return unlike(page.open_image())
-
-
 def _result(
-    config: EvalConfig, load: BenchLoad, participants: Participants, pages: int, noted: Mapping[Role, _Noted]
+    config: EvalConfig, load: BenchLoad, participants: Participants, pages: int, subjects: Mapping[Role, Subject]
 ) -> BenchResult:
-    served = {role: _served(participants.texts[role], found) for role, found in noted.items()}
+    served = {role: _served(subject.reader, subject.noted) for role, subject in subjects.items()}
     return BenchResult(
         hyocr=__version__,
         data=config.data,
@@ -161,7 +83,7 @@ def _result(
     )
 
 
-def _served(reader: TextReader, noted: _Noted) -> ServedSpeed:
+def _served(reader: TextReader, noted: Noted) -> ServedSpeed:
     files = reader.files
     return ServedSpeed(
         model=reader.model if files is None else files.repo_id or str(files.folder),
@@ -178,7 +100,7 @@ def _served(reader: TextReader, noted: _Noted) -> ServedSpeed:
 
 
 def _level(at_once: int, repetitions: Sequence[Sequence[TimedAnswer]]) -> SpeedAt:
-    walls = [_wall(answers) for answers in repetitions]
+    walls = [wall(answers) for answers in repetitions]
     tokens = [sum(answer.tokens for answer in answers) for answers in repetitions]
     return SpeedAt(
         at_once=at_once,
@@ -188,10 +110,6 @@ def _level(at_once: int, repetitions: Sequence[Sequence[TimedAnswer]]) -> SpeedA
         first_token_seconds=tuple(_first_tokens(repetitions)),
         token_seconds=tuple(_between_tokens(repetitions)),
     )
-
-
-def _wall(answers: Sequence[TimedAnswer]) -> float:
-    return max(answer.done for answer in answers) - min(answer.asked for answer in answers)
 
 
 def _first_tokens(repetitions: Sequence[Sequence[TimedAnswer]]) -> Iterator[float]:

@@ -104,8 +104,8 @@ def build_sample(record: Record, processor: Any, *, with_answer: bool, max_token
 def changed_page(name: str) -> RunError:
     """What to raise for a calibration page that is not what it was when it was read first."""
     return RunError(
-        f"the calibration sample {name} has changed since the run began: put back what it was and run again with "
-        "--resume, or start anew"
+        f"the calibration sample {name} has changed since the run began: put back what it was and give the same "
+        "command again, or start anew with --fresh"
     )
 
 

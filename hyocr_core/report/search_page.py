@@ -12,6 +12,7 @@ from hyocr_core.checkpoint.output_file import write_output
 from hyocr_core.report import curves, plots
 from hyocr_core.report.plots import Plot, draw
 from hyocr_core.report.rendered import rendered
+from hyocr_core.wording import tr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +31,10 @@ class Dot:
 
 
 def write_search_page(result: Mapping[str, Any], dots: Sequence[Dot], path: Path) -> None:
-    """Write the page of a search's result, as `SearchResult` dumps it. Raises RunError when it cannot be written."""
+    """Write the page of a search's result, as `SearchResult` dumps it, in the language that is spoken.
+
+    Raises RunError when it cannot be written.
+    """
     context = {"result": result, "plots": {"curve": _curve(result, dots)}, "version": __version__}
     write_output(path, rendered("search.html.j2", context))
 
@@ -42,9 +46,9 @@ def _curve(result: Mapping[str, Any], dots: Sequence[Dot]) -> Plot:
     marks = [curves.Mark(dot.label, dot.megabytes, dot.kl, *LOOKS[dot.kind]) for dot in dots]
 
     def paint(figure: Figure, _narrow: bool) -> None:
-        curves.curve(figure, line, marks, edge, ("weights, MB", "KL, nats per token"))
+        curves.curve(figure, line, marks, edge, (tr("weights, MB"), tr("KL, nats per token")))
 
-    caption = (
+    caption = tr(
         "Size of the weights against KL. The line is the best that is predicted for each size; what was tried is where "
         "it was measured. The dashed line is the budget."
     )

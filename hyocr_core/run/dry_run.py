@@ -163,10 +163,10 @@ def plan_run(
     NaN in them, and that a run to resume was begun with others.
     """
     progress = progress or Silent()
+    check_target(run.output, resume=goes_on(run.output, resume=resume, fresh=fresh), fresh=fresh)
     job = prepare(run, progress)
     check_resources(job)
     trial = prepare_trial(job)
-    check_target(run.output, resume=goes_on(run.output, resume=resume, fresh=fresh), fresh=fresh)
     check_norms(job)
     start = time.perf_counter()
     used, sizes, failures = _read_samples(job)

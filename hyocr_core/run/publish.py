@@ -18,7 +18,7 @@ from hyocr_core.checkpoint.quant_report import (
 )
 from hyocr_core.checkpoint.unchanged import Unchanged
 from hyocr_core.checkpoint.writer import StagedCheckpoint, drop_stage, unaccepted_folder
-from hyocr_core.errors import RunError
+from hyocr_core.errors import OutputError, RunError
 from hyocr_core.evaluation.recorded.record_folder import load_run, save_evaluation, save_run
 from hyocr_core.evaluation.recorded.summary import summarize
 from hyocr_core.evaluation.scores.gate import failures
@@ -74,6 +74,21 @@ def finish(run: RunConfig) -> QuantReport | None:
             drop_stage(output)
             return read_report(place)
     return None
+
+
+def refuse_again(run: RunConfig) -> None:
+    """Raise OutputError for a run that has been finished.
+
+    It is no success: whether the files that it read are still the same is not looked at, and whoever gives a command
+    without `--resume` may count on it to be done.
+    """
+    output = expanded(run.output).resolve()
+    if load_run(output) == _settings(run):
+        drop_stage(output)
+        raise OutputError(
+            f"{output} is finished already, by a run with these very settings; with --resume this is no error. To "
+            "quantize again, give another output, or delete this one"
+        )
 
 
 def _settings(run: RunConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.checkpoint.quant_report import QuantReport
 from hyocr_core.checkpoint.unchanged import Unchanged
-from hyocr_core.checkpoint.writer import StagedCheckpoint, goes_on
+from hyocr_core.checkpoint.writer import StagedCheckpoint, check_target, goes_on
 from hyocr_core.errors import OutputError
 from hyocr_core.kit.threads import chosen_precision
 from hyocr_core.plugin.watch import watching
@@ -24,7 +24,7 @@ from hyocr_core.run.embedding import EmbeddedSamples
 from hyocr_core.run.job import Drawn, Job, check_norms, check_resources, prepare
 from hyocr_core.run.own_answers import own_answers
 from hyocr_core.run.prepare_model import prepare_model
-from hyocr_core.run.publish import Quantized, finish, publish, published_at
+from hyocr_core.run.publish import Quantized, finish, publish, published_at, refuse_again
 from hyocr_core.run.run_record import RunJournal, RunRecord
 from hyocr_core.run.towers import Towers
 from hyocr_core.run.trial import Trial, prepare_trial
@@ -85,10 +85,15 @@ def quantize(
 
 
 def _begun(run: RunConfig, *, resume: bool | None, fresh: bool) -> tuple[bool, dict[str, Any] | None]:
-    """Whether to go on with an unfinished run, and the report of one that is finished."""
+    """Whether to go on with an unfinished run, and the report of one that is finished; refuse what cannot begin."""
     goes = goes_on(run.output, resume=resume, fresh=fresh)
     finished = finish(run) if goes else None
-    return goes, None if finished is None else finished.model_dump(mode="json")
+    if finished is not None:
+        return goes, finished.model_dump(mode="json")
+    if not goes:
+        refuse_again(run)
+    check_target(run.output, resume=goes, fresh=fresh)
+    return goes, None
 
 
 def _same_everywhere(job: Job) -> list[Any]:

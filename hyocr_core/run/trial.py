@@ -107,7 +107,9 @@ def hold_trial(job: Job, trial: Trial, folder: Path, state: Path) -> EvalResult:
     try:
         return evaluate(config, trial.found, pages=trial.pages, state=state, progress=job.progress)
     except RunError as error:
-        raise RunError(f"{error}; the checkpoint itself is done: --resume without --eval publishes it") from error
+        raise RunError(
+            f"{error}; the checkpoint itself is done: the same command without --eval publishes it"
+        ) from error
 
 
 def named(result: EvalResult, job: Job, place: str) -> EvalResult:

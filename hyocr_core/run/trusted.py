@@ -50,7 +50,7 @@ def check_parts(stage: StagedCheckpoint, journal: RunJournal) -> None:
     """Raise RunError for a part that is no longer what was written; the stage then stays resumable."""
     for path, sha256 in _parts(stage, journal):
         if not _is_sound(path, sha256):
-            raise RunError(f"{path} was damaged after it was written: --resume makes it anew")
+            raise RunError(f"{path} was damaged after it was written: the same command makes it anew")
 
 
 def _noted(stage: StagedCheckpoint, journal: RunJournal) -> Iterator[tuple[Path, str]]:

@@ -61,6 +61,10 @@ BESIDE = "torch", "transformers", "compressed-tensors", "hyocr-vllm"
 LARGEST_FP8 = 448.0
 BATCHED_TOKENS = 8192
 """Tokens of all requests that one step takes, and so of all pages that it encodes together; vLLM's own default."""
+CACHE_BLOCK = 128
+"""Tokens that vLLM's largest block of keys and values holds; a page leaves one of them half empty."""
+LEAST_SHARE = 0.01
+"""Of the memory, that vLLM wants to see free where it is told the bytes itself."""
 
 
 def beside(path: Path) -> Any:
@@ -128,21 +132,33 @@ def patch() -> None:
             emulate_fp8()
 
 
-def make_room(checkpoint: str, max_tokens: int) -> None:
-    """Let the CPU build keep keys and values of one whole page at least, which it otherwise refuses to promise."""
+def cache_bytes(checkpoint: str, tokens: int) -> int:
+    """What the keys and values of so many tokens take."""
     config = json.loads(Path(checkpoint, "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", config)
     width = 4 if "float32" in (config.get("dtype"), config.get("torch_dtype")) else 2
     heads = text["num_key_value_heads"] * (text.get("head_dim") or text["attention_head_dim"])
-    gigabytes = 2 * text["num_hidden_layers"] * heads * width * max_tokens / 2**30
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(math.ceil(gigabytes * 1.1))
+    return int(2 * text["num_hidden_layers"] * heads * width * tokens)
+
+
+def make_room(checkpoint: str, max_tokens: int) -> None:
+    """Let the CPU build keep keys and values of one whole page at least, which it otherwise refuses to promise."""
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(math.ceil(cache_bytes(checkpoint, max_tokens) / 2**30 * 1.1))
 
 
 def load(checkpoint: str, max_tokens: int, at_once: int, *, fast: bool) -> Any:
-    """vLLM without caches of pages: each is read once."""
+    """vLLM without caches of pages: each is read once.
+
+    If `fast`, it holds as many keys and values as the pages at once can have, whatever else is free: none of them
+    waits for room, another server fits beside it, and what it holds tells of the checkpoint.
+    """
     from vllm import LLM  # type: ignore[import-not-found,unused-ignore]
     from vllm.platforms import current_platform  # type: ignore[import-not-found,unused-ignore]
 
+    room = {}
+    if fast:
+        held = cache_bytes(checkpoint, at_once * (max_tokens + 2 * CACHE_BLOCK))
+        room = {"kv_cache_memory_bytes": held, "gpu_memory_utilization": LEAST_SHARE}
     return LLM(
         model=checkpoint,
         enforce_eager=current_platform.is_cpu() or not fast,
@@ -154,6 +170,7 @@ def load(checkpoint: str, max_tokens: int, at_once: int, *, fast: bool) -> Any:
         mm_processor_cache_gb=0,
         max_logprobs=-1,
         seed=0,
+        **room,
     )
 
 
@@ -258,7 +275,8 @@ def main() -> None:
         return
     patch()
     checkpoint, max_tokens, at_once, *how = sys.argv[1:]
-    make_room(checkpoint, int(max_tokens))
+    if how != ["fast"]:
+        make_room(checkpoint, int(max_tokens))
     llm = load(checkpoint, int(max_tokens), int(at_once), fast=how == ["fast"])
     requests: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     Thread(target=take, args=(requests,), daemon=True).start()

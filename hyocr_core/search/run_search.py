@@ -27,13 +27,14 @@ from hyocr_core.search.decision import decide
 from hyocr_core.search.frontier import Frontier
 from hyocr_core.search.knapsack import check_solver
 from hyocr_core.search.search_config import SearchConfig
-from hyocr_core.search.search_files import check_files, write_files
+from hyocr_core.search.search_files import check_files, write_files, write_page
 from hyocr_core.search.search_plan import MARK, SearchPlan, plan_search
 from hyocr_core.search.search_record import SearchRecord
 from hyocr_core.search.search_result import SearchResult, result_of
 from hyocr_core.search.sensitivity import Sensitivity
 from hyocr_core.search.trials import Trials
 from hyocr_core.settings.recipe import recipe_text
+from hyocr_core.wording import speaking
 
 JOURNAL = "journal.json"
 
@@ -67,10 +68,13 @@ def search(config: SearchConfig, progress: Progress | None = None) -> SearchResu
         tried = [point for point in curve if frontier.quantizes(point)]
         with watch.phase("trials"):
             decision = decide(frontier, tried, trials.of)
-    result = result_of(frontier, decision, curve, effects, watch.phases)
+    found = frontier, decision, curve, effects, watch.phases
+    result = result_of(*found)
     text = recipe_text(rules_of(plan, decision.taken.point.chosen))
     _write_recipe(config.output, text, result)
     write_files(config.output, result)
+    with speaking(config.lang):
+        write_page(config.output, result_of(*found))
     return result
 
 

@@ -13,6 +13,7 @@ from hyocr_core.contract.config import FrozenModel
 from hyocr_core.settings.recipe import NONE, RecipeRule
 from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.shared import MAX_PIXELS, MODEL, SYSTEM, TASK, Device, Text
+from hyocr_core.wording import Language
 
 CANDIDATES = ("gptq bits=4", "gptq bits=8", "fp8", NONE)
 BUDGETS = ("size", "kl", "cer")
@@ -54,6 +55,7 @@ class SearchConfig(FrozenModel):
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N")
     forward: Forward = Field("reference", description="what the model computes, as for quant")
     spill: bool = Field(False, description="keep the activation cache on disk instead of in memory")
+    lang: Language = Field("en", description="language of the page: en or zh")
 
     @model_validator(mode="after")
     def _one_budget(self) -> SearchConfig:

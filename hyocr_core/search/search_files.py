@@ -11,6 +11,7 @@ from hyocr_core.evaluation.recorded.csv_file import write_rows
 from hyocr_core.report.rendered import MARKS as PAGE_MARK
 from hyocr_core.report.search_page import Dot, write_search_page
 from hyocr_core.search.search_result import CurvePoint, SearchResult
+from hyocr_core.wording import tr
 
 MARKS = {".json": (b'{\n  "schema_version": ',), ".csv": (b"kind,bytes,predicted_kl,",), ".html": PAGE_MARK}
 """Suffix of a file -> what it begins with."""
@@ -25,10 +26,14 @@ def check_files(recipe: Path) -> None:
 
 
 def write_files(recipe: Path, result: SearchResult) -> None:
-    """Write all of them. Raises RunError where one cannot be."""
+    """Write what programs read. Raises RunError where a file cannot be written."""
     data = json.dumps(result.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
     write_output(recipe.with_suffix(".json"), data)
     write_rows(recipe.with_suffix(".csv"), COLUMNS, list(_rows(result)))
+
+
+def write_page(recipe: Path, result: SearchResult) -> None:
+    """Write the page in the language that is spoken. Raises RunError when it cannot be written."""
     write_search_page(result.model_dump(), list(_dots(result)), recipe.with_suffix(".html"))
 
 
@@ -56,8 +61,8 @@ def _row(result: SearchResult, kind: str, point: CurvePoint) -> dict[str, object
 def _dots(result: SearchResult) -> Iterator[Dot]:
     """What the page's plot shows beside the curve."""
     for name, point in result.uniform.items():
-        yield Dot(f"all {name}", point.nbytes / 1e6, point.kl, "uniform")
+        yield Dot(tr("all {candidate}", candidate=name), point.nbytes / 1e6, point.kl, "uniform")
     for tried in result.tried:
         if tried.tried is not None:
-            label = "taken, measured" if tried.taken else "tried, measured"
+            label = tr("taken, measured") if tried.taken else tr("tried, measured")
             yield Dot(label, tried.nbytes / 1e6, tried.tried.kl, "taken" if tried.taken else "tried")

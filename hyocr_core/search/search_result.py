@@ -15,6 +15,7 @@ from hyocr_core.search.frontier import Frontier, Point
 from hyocr_core.search.knapsack import Option
 from hyocr_core.search.search_config import BUDGETS
 from hyocr_core.search.search_record import Effect, Tried, group_name
+from hyocr_core.wording import tr
 
 SCHEMA = 1
 
@@ -105,21 +106,25 @@ def _groups(frontier: Frontier, taken: Point, effects: Mapping[str, Mapping[str,
             nbytes=own.nbytes,
             kl=own.kl,
             error=0.0 if effect is None else effect.error,
-            why="; ".join(_reasons(own, options)) or "nothing else can be had",
+            why=tr("; ").join(reasons(own, options)) or tr("nothing else can be had"),
         )
 
 
-def _reasons(own: Option, options: Sequence[Option]) -> Iterator[str]:
+def reasons(own: Option, options: Sequence[Option]) -> Iterator[str]:
     """What the next smaller and the next better choice would change."""
     smaller = [option for option in options if option.nbytes < own.nbytes]
     better = [option for option in options if option.kl < own.kl]
     if smaller:
         other = min(smaller, key=lambda option: option.kl)
-        yield (
-            f"{other.candidate} would save {size(own.nbytes - other.nbytes)} and cost {other.kl - own.kl:.2g} more KL"
-        )
+        yield tr(
+            "{candidate} would save {size} and cost {kl} more KL",
+            candidate=other.candidate, size=size(own.nbytes - other.nbytes), kl=f"{other.kl - own.kl:.2g}",
+        )  # fmt: skip
     if better:
         other = min(better, key=lambda option: option.nbytes)
         grown = other.nbytes - own.nbytes
-        more = f"take {size(grown)} more" if grown > 0 else "be no larger"
-        yield f"{other.candidate} would save {own.kl - other.kl:.2g} of KL and {more}"
+        saved = {"candidate": other.candidate, "kl": f"{own.kl - other.kl:.2g}"}
+        if grown > 0:
+            yield tr("{candidate} would save {kl} of KL and take {size} more", **saved, size=size(grown))
+        else:
+            yield tr("{candidate} would save {kl} of KL and be no larger", **saved)

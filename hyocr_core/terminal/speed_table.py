@@ -10,27 +10,25 @@ from rich.table import Table
 from hyocr_core.evaluation.scores.numbers import NONE, milliseconds, number, seconds, size, times
 from hyocr_core.evaluation.scores.speeds import BenchResult, Measured
 
-TITLES = ("at once", "", "pages/s", "  spread", "tokens/s", "  spread ", "first token", "each further", "faster")
+TITLES = ("at once", "", "pages/s", "spread", "tokens/s", "1st token", "further")
 
 
 def speed_table(result: BenchResult) -> Table:
-    """A row for each number of pages at once and each checkpoint: medians, and the least and most of repetitions."""
+    """A row for each number of pages at once and each checkpoint: medians; of pages the least and the most too."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place, title in enumerate(TITLES):
         table.add_column(title, justify="left" if place == 1 else "right", no_wrap=True)
     for at_once in result.load.at_once:
         for role, served in result.served.items():
-            level, faster = served.level(at_once), result.faster(at_once)
+            level = served.level(at_once)
             table.add_row(
                 str(at_once),
                 role,
                 number(median(level.pages_per_second)),
                 spread(level.pages_per_second),
                 number(median(level.tokens_per_second)),
-                spread(level.tokens_per_second),
                 milliseconds(median(level.first_token_seconds)) if level.first_token_seconds else NONE,
                 milliseconds(median(level.token_seconds)) if level.token_seconds else NONE,
-                NONE if faster is None or role == "baseline" else times(faster[0]),
             )
     return table
 

@@ -186,6 +186,6 @@ def test_a_full_disk_is_one_line_and_keeps_the_journal(path: Path, monkeypatch: 
     journal.record.embedded = 2
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(RunError, match=r"No space left on device.*--resume"):
+        with pytest.raises(RunError, match=r"No space left on device.*the same command again"):
             journal.save()
     assert resumed(path).record == Record(embedded=1)

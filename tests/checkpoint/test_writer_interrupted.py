@@ -109,7 +109,7 @@ class TestDisk:
 
             with monkeypatch.context() as patch:
                 patch.setattr(shutil, "copyfile", full)
-                with pytest.raises(RunError, match=r"No space left.*--resume"):
+                with pytest.raises(RunError, match=r"No space left.*the same command again"):
                     finish(stage, model)
         assert not target.exists()
         with StagedCheckpoint.open(target, resume=True) as stage:
@@ -122,7 +122,7 @@ class TestDisk:
             add_parts(stage)
             target.mkdir()
             (target / "precious").touch()
-            with pytest.raises(RunError, match=r"not empty.*--resume"):
+            with pytest.raises(RunError, match=r"not empty.*the same command again"):
                 finish(stage, model)
         assert list(target.iterdir()) == [target / "precious"]
         (target / "precious").unlink()

@@ -126,7 +126,7 @@ class TestUnaccepted:
         with StagedCheckpoint.open(target, resume=False) as stage:
             begin_journal(stage)
             add_parts(stage)
-            with pytest.raises(RunError, match=r"out\.unaccepted.*--resume"):
+            with pytest.raises(RunError, match=r"out\.unaccepted.*the same command again"):
                 finish(stage, model, accepted=False)
         assert (old / "precious" if folder else old).read_text() == "precious"
         StagedCheckpoint.open(target, resume=True).close()

@@ -21,7 +21,7 @@ def test_two_checkpoints_in_vllm(quantize: Quantize, demo: Path, heldout: str, v
     int4 = quantize("gptq", "group_size=128")
     command: list[object] = ["bench", int4, "--baseline", demo, "--backend", "vllm", "--python", vllm_python]
     command += ["--data", heldout, "--num-samples", LINES, "--max-new-tokens", 64]
-    command += ["--at-once", "1,8", "--turns", 1, "--json"]
+    command += ["--at-once", "1,8", "--repetitions", 3, "--json"]
     hyocr = Path(sys.executable).with_name("hyocr")
     done = subprocess.run(
         [hyocr, *map(str, command)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -101,7 +101,7 @@ def test_verify_loads_it(quantize: Quantize, environment: dict[str, str]) -> Non
 def test_its_speed_is_measured_beside_another(
     f16: Path, quantize: Quantize, heldout: str, environment: dict[str, str]
 ) -> None:
-    load = ("--at-once", "1,4", "--turns", 1, "--max-new-tokens", 64, "--repetition-penalty", 1)
+    load = ("--at-once", "1,4", "--repetitions", 2, "--max-new-tokens", 64, "--repetition-penalty", 1)
     measured = ("bench", quantize("gguf", "type=q4_0"), "--baseline", f16, "--data", heldout, "--num-samples", 8)
     found = hyocr(environment, *measured, "--backend", "llama.cpp", *load)
     for role in ("model", "baseline"):

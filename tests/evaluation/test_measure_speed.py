@@ -14,7 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import hyocr_core
 from hyocr_core.cli.main import main
+from hyocr_core.errors import HyocrError
 from hyocr_core.evaluation.recorded.bench_record import load_bench
 from hyocr_core.evaluation.scores.speeds import BenchResult
 from tests.evaluation.endpoint import PAUSE, STREAM, TOKENS, Reply, Server, chunk, colour, completion, picture
@@ -40,7 +42,7 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """No measurement is longer than it must be."""
-    monkeypatch.setattr("hyocr_core.evaluation.measure_speed.SECONDS", 0.0)
+    monkeypatch.setattr("hyocr_core.evaluation.turns.SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -53,9 +55,10 @@ def data(tmp_path: Path) -> Path:
 
 
 def bench(server: Server, data: Path, *arguments: object, model: object = "ocr") -> Result:
-    given = ["bench", model, "--backend", server.url, "--data", data, "--turns", "1"]
-    at_once = [] if "--at-once" in arguments else ["--at-once", "1,4"]
-    return CliRunner().invoke(main, [*map(str, given), *at_once, *map(str, arguments)])
+    given = ["bench", model, "--backend", server.url, "--data", data]
+    for option, usual in (("--at-once", "1,4"), ("--repetitions", 2)):
+        given += [] if option in arguments else [option, usual]
+    return CliRunner().invoke(main, [*map(str, given), *map(str, arguments)])
 
 
 def found(result: Result) -> Any:
@@ -90,6 +93,19 @@ def test_times_are_those_of_the_server(server: Server, data: Path) -> None:
     assert measured["gpu_memory_bytes"] is None
 
 
+def test_the_function_measures_the_same(server: Server, slow: Server, data: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"baseline": "ocr", "baseline_backend": slow.url, "at_once": (1,), "repetitions": 1}
+    result = hyocr_core.bench(model="ocr", backend=server.url, data=str(data), **given)
+    printed = found(bench(server, data, "--at-once", 1, "--repetitions", 1, "--json"))
+    assert result.model_dump(mode="json").keys() == printed.keys()
+    factors = result.faster(1)
+    assert factors is not None
+    assert 1.4 < factors[0] < 2.8
+    assert len(result.model.level(1).pages_per_second) == 1
+    with pytest.raises(HyocrError, match="auto: is no server"):
+        hyocr_core.bench(model=tmp_path, backend="auto")
+
+
 def test_a_connection_that_was_given_up_is_no_failure(server: Server, data: Path) -> None:
     """llama.cpp gives each up after so many requests."""
     server.pieces = None
@@ -99,7 +115,7 @@ def test_a_connection_that_was_given_up_is_no_failure(server: Server, data: Path
 
 def test_a_measurement_lasts(server: Server, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of pages that are read in no time many are read."""
-    monkeypatch.setattr("hyocr_core.evaluation.measure_speed.SECONDS", 1.0)
+    monkeypatch.setattr("hyocr_core.evaluation.turns.SECONDS", 1.0)
     server.pieces = [b"".join(STREAM)]
     (level,) = found(bench(server, data, "--json", "--at-once", 4, "--repetitions", 1))["model"]["levels"]
     pages = level["tokens"] / TOKENS
@@ -114,7 +130,7 @@ def test_no_page_is_the_same_twice(server: Server, data: Path) -> None:
     assert {image.getpixel((3, 3)) for image in images} == {colour(index) for index in range(PAGES)}
 
 
-def test_two_are_served_in_turn_and_compared(server: Server, slow: Server, data: Path, tmp_path: Path) -> None:
+def test_two_are_measured_and_compared(server: Server, slow: Server, data: Path, tmp_path: Path) -> None:
     table, page = tmp_path / "speeds.csv", tmp_path / "speeds.html"
     result = bench(
         server, data, "--baseline", "ocr", "--baseline-backend", slow.url, "--turns", 2, "--repetitions", 1, "--json",
@@ -144,8 +160,14 @@ def test_the_table_shows_medians_and_spread(server: Server, data: Path) -> None:
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.stdout.splitlines()]
     assert [row[:2] for row in rows[1:3]] == [["1", "model"], ["4", "model"]]
+    assert max(map(len, result.stdout.splitlines())) < 80 - len("baseline") + len("model")
     assert "model: ocr in endpoint" in result.stdout
     assert "memory of the server" in result.stdout
+
+
+def test_the_model_may_be_an_option(server: Server, data: Path) -> None:
+    given = ["bench", "--model", "other", "--backend", server.url, "--data", str(data)]
+    assert "does not serve other; it serves ocr" in error(CliRunner().invoke(main, given))
 
 
 def test_without_the_first_token_nothing_is_streamed(server: Server, data: Path) -> None:
@@ -194,6 +216,12 @@ def test_a_stream_that_says_too_little_fails(server: Server, data: Path, pieces:
         (("--at-once", "4,1"), "at_once = '4,1': should be numbers that rise, such as 1,4,16"),
         (("--at-once", "0"), "at_once"),
         (("--turns", "0"), "turns"),
+        (("--repetitions", "0"), "repetitions"),
+        (("--max-new-tokens", "0"), "max_new_tokens"),
+        (("--num-samples", "0"), "num_samples"),
+        (("--data", "synthetic:none"), "synthetic:none"),
+        (("--baseline-backend", "vllm"), "baseline_backend needs a baseline"),
+        (("--baseline", "other"), "does not serve other; it serves ocr"),
         (("--backend", "dequant"), "is no server, so that its speed would tell nothing of one; give --backend vllm"),
         (("--backend", "auto"), "backend auto: is no server"),
         (("--record",), "it is no local folder"),

@@ -368,3 +368,19 @@ def test_an_empty_quantization_config_is_none(demo: Path, run_config: Callable[.
     run = run_config(method="rtn", model=str(folder))
     quantize(run)
     assert json.loads((run.output / "config.json").read_text())["quantization_config"]["bits"] == 4
+
+
+def test_a_finished_run_given_again_says_so_at_once(
+    run_config: Callable[..., RunConfig], straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(straight, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    monkeypatch.setattr("hyocr_core.run.quantize.prepare", lambda *_: pytest.fail("that is too late"))
+    with pytest.raises(OutputError, match=r"out is finished already, by a run with these very settings; with --resume"):
+        quantize(run_config())
+    with pytest.raises(OutputError, match=r"out is finished already"):
+        quantize(run_config(), fresh=True)
+    with pytest.raises(OutputError, match=r"out is not empty: give a new or empty folder as the output"):
+        quantize(run_config(seed=1))
+    assert quantize(run_config(), resume=True).method.name == "gptq"
+    assert contents(tmp_path / "out") == before

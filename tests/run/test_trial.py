@@ -289,7 +289,7 @@ def test_an_evaluation_that_fails_can_be_left_out_by_resuming(
     run = make_run(gate=PASSES)
     with monkeypatch.context() as patch:
         patch.setattr(Reader, "read", fail)
-        with pytest.raises(RunError, match=r"logits are NaN; .*--resume without --eval"):
+        with pytest.raises(RunError, match=r"logits are NaN; .*the same command without --eval"):
             quantize(run)
     quantize(make_run(eval=None, eval_samples=None), resume=True)
     assert contents(run.output) == contents(unread)

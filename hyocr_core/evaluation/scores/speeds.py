@@ -69,11 +69,12 @@ class BenchResult(FrozenModel):
         return {role: speed for role, speed in found.items() if speed is not None}
 
     def faster(self, at_once: int) -> tuple[float, float, float] | None:
-        """How many times as many pages a second as the baseline, by the medians; at least and at most, by the extremes.
+        """How many times as many pages a second as the baseline in the same repetition: median, least and most.
 
         None without a baseline.
         """
         if self.baseline is None:
             return None
-        ours, theirs = (speed.level(at_once).pages_per_second for speed in (self.model, self.baseline))
-        return median(ours) / median(theirs), min(ours) / max(theirs), max(ours) / min(theirs)
+        both = (speed.level(at_once).pages_per_second for speed in (self.model, self.baseline))
+        factors = [ours / theirs for ours, theirs in zip(*both, strict=True)]
+        return median(factors), min(factors), max(factors)
