@@ -96,7 +96,7 @@ def damped_factor(hessian: Tensor, *, damp_percent: float, desc_act: bool) -> Fa
     desc_act: take the columns in falling order of its diagonal; each is quantized on its own group's grid.
     """
     order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if desc_act else None
-    ordered = hessian if order is None else hessian[order][:, order]
+    ordered = hessian if order is None else hessian.index_select(0, order).index_select(1, order)
     for step in DAMPING_STEPS:
         factor = factorize(ordered, damp_percent * step)
         if factor is not None:

@@ -7,17 +7,20 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hyocr_core.contract.types import Batches, Block, Layer, Stats
+from hyocr_core.contract.types import Batch, Batches, Block, Layer, Stats
 from hyocr_core.errors import HookError, HyocrError, MethodError
 from hyocr_core.plugin.results import first_changed
 
 RESCALED_CHANGE = 0.02
 """How much rescaling may change a block's output, relative; rounding folded weights to bf16 takes a few thousandths."""
+
+TRIED_TOKENS = 128
+"""Of a sample, that a block is tried on before and after rescaling, which keeps the output of any input."""
 
 
 class PromiseBroken(Exception):  # noqa: N818
@@ -41,16 +44,25 @@ def parameters_kept(block: Block, why: str) -> Iterator[None]:
 
 @contextmanager
 def output_kept(block: Block, batches: Batches) -> Iterator[None]:
-    """What the block computes of the first sample, in fp32."""
+    """What the block computes of the first sample, or of its beginning, in fp32."""
     from hyocr_core.kit.smoothing import exact_output
 
-    batch = next(iter(batches))
+    batch = _beginning(next(iter(batches)))
     before = exact_output(block, batch)
     yield
     change = ((exact_output(block, batch) - before).norm() / before.norm()).item()
     # Written so that NaN is refused too.
     if not change <= RESCALED_CHANGE:
         raise PromiseBroken(f"changed the block's output by {change:.1%}; rescaling must preserve it")
+
+
+def _beginning(batch: Batch) -> Batch:
+    """The sample's first tokens where the context holds nothing but their positions; images are no sequences to cut."""
+    if batch.context.keys() != {"position_embeddings"}:
+        return batch
+    cos, sin = (part[:, :TRIED_TOKENS] for part in batch.context["position_embeddings"])
+    states = batch.hidden_states[:, :TRIED_TOKENS]
+    return replace(batch, hidden_states=states, context={"position_embeddings": (cos, sin)})
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hyocr_core.contract.types import Batch, Block, Stats
 from hyocr_core.errors import HookError, MethodError
+from hyocr_core.plugin.guards import PromiseBroken, output_kept
 from hyocr_core.plugin.registry import Method
 from tests.plugin.odd import NoBatches, odd, toy
 
@@ -152,6 +153,28 @@ def test_a_method_that_rescales_must_keep_what_the_block_computes(plugins: Plugi
     method = odd(plugins, body + RESCALES.format("True"))
     with pytest.raises(HookError, match=r"hook settle, model\.layers\.3: changed the block's output by .*%; rescaling"):
         settle(method, block_of({"a": nn.Linear(2, 2)}), {"a": {}})
+
+
+def test_a_long_sample_is_tried_by_its_beginning() -> None:
+    """Positions alone can be cut with it; what a vision block takes beside them cannot."""
+    layer, seen = nn.Linear(2, 2), []
+
+    def run(batch: Batch) -> Tensor:
+        seen.append((batch.hidden_states.shape[1], *(part.shape[1] for part in batch.context["position_embeddings"])))
+        output: Tensor = layer(batch.hidden_states) + batch.context["position_embeddings"][0]
+        return output
+
+    block = Block(3, "model.layers.3", nn.ModuleDict({"a": layer}), {"a": layer}, (("a",),), run)
+    places, tokens = torch.ones(1, 300, 2), torch.ones(1, 300, 2)
+    for context, length in (({}, 128), ({"grid": torch.ones(1, 3)}, 300)):
+        batch = Batch("page", tokens, {"position_embeddings": (places, places), **context})
+        with (
+            pytest.raises(PromiseBroken, match="changed the block's output by "),
+            output_kept(block, [batch]),
+            torch.no_grad(),
+        ):
+            layer.weight.mul_(5)
+        assert seen[-2:] == [(length, length, length)] * 2
 
 
 def test_a_method_that_rescales_may_change_weights_that_make_up_for_each_other(plugins: PluginFolder) -> None:

@@ -13,7 +13,7 @@ from hyocr_plugin_awq.columns import smoothed_errors
 from hyocr_plugin_awq.config import AwqConfig
 from hyocr_plugin_awq.inputs import collect_inputs
 from hyocr_plugin_awq.scales import candidates
-from hyocr_plugin_awq.search import best_candidate, linear_loss, module_loss
+from hyocr_plugin_awq.search import FINALISTS, SAMPLED, best_candidate, likely_best, linear_loss, module_loss
 from torch import Tensor
 
 from hyocr_core import Batch, Block, Layer, Smoothing, Stats
@@ -104,6 +104,31 @@ def test_candidates_with_which_weights_overflow_are_never_chosen() -> None:
     loss = linear_loss(torch.eye(32))
     assert not torch.isfinite(smoothed_errors(columns, found[-1].scales, torch.float16, config)).all()
     assert best_candidate(found, columns, torch.arange(32), torch.float16, loss, config).ratio is None
+
+
+@pytest.mark.parametrize("zero_point", [True, False])
+def test_what_some_outputs_find_likely_holds_the_best_by_all(zero_point: bool) -> None:
+    config = AwqConfig(group_size=32, zero_point=zero_point)
+    read, channels = inputs_of(correlated(400, 64)), torch.arange(64)
+    columns = 0.05 * torch.randn(64, 3 * SAMPLED + 5, generator=torch.Generator().manual_seed(4))
+    found = candidates(read["magnitudes"], columns, channels, 64, config)
+    loss = linear_loss(read["hessian"])
+    likely = likely_best(found, columns, channels, torch.bfloat16, loss, config)
+    assert len(likely) == FINALISTS
+    assert [item for item in found if item in likely] == likely
+    best = best_candidate(found, columns, channels, torch.bfloat16, loss, config)
+    assert best_candidate(likely, columns, channels, torch.bfloat16, loss, config) is best
+    assert likely_best(found, columns[:, : 2 * SAMPLED - 1], channels, torch.bfloat16, loss, config) == found
+
+
+def test_candidates_with_which_sampled_weights_overflow_are_likely_last() -> None:
+    config = AwqConfig(group_size=32, n_grid=6)
+    columns, magnitudes = torch.full((32, 2 * SAMPLED), 60000.0), torch.ones(32)
+    columns[::2], magnitudes[1::2] = 1.0, 1e4
+    found, channels = candidates(magnitudes, columns, torch.arange(32), 32, config), torch.arange(32)
+    likely = likely_best(found, columns, channels, torch.float16, linear_loss(torch.eye(32)), config)
+    assert likely[0].ratio is None
+    assert found[-1] not in likely
 
 
 def qkv(block: Block) -> tuple[Smoothing, Tensor, Tensor]:

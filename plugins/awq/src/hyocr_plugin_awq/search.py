@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from hyocr_plugin_awq.config import AwqConfig
     from hyocr_plugin_awq.scales import Candidate
 
+SAMPLED = 512
+"""Outputs, evenly spread, that candidates are compared by at first: their losses are then right within percents."""
+
+FINALISTS = 4
+"""Candidates that are compared by all outputs."""
+
 Loss = Callable[["Tensor"], float]
 """Of the errors, (K, N), that quantizing makes to all targets side by side."""
 
@@ -42,11 +48,27 @@ def best_candidate(
     """
     # A loss of NaN, from scales with which the weights overflow, is never the least.
     losses = [loss(smoothed_errors(columns, item.scales[channels], dtype, config)) for item in found]
-    best = 0
-    for index, value in enumerate(losses):
-        if value < losses[best]:
-            best = index
-    return found[best]
+    return found[_least(losses, 1)[0]]
+
+
+def likely_best(
+    found: Sequence[Candidate], columns: Tensor, channels: Tensor, dtype: torch.dtype, loss: Loss, config: AwqConfig
+) -> list[Candidate]:
+    """Return the candidates, in their order, of which one has the least loss: the best by some of the outputs.
+
+    loss: one that takes the errors of any outputs. columns, channels: as of `best_candidate`.
+    """
+    step = columns.shape[1] // SAMPLED
+    if step <= 1:
+        return list(found)
+    some = columns[:, ::step].contiguous()
+    losses = [loss(smoothed_errors(some, item.scales[channels], dtype, config)) for item in found]
+    return [found[index] for index in sorted(_least(losses, FINALISTS))]
+
+
+def _least(losses: Sequence[float], count: int) -> list[int]:
+    """Where the least losses are, the first of equals first; the first of all if all are NaN."""
+    return sorted(range(len(losses)), key=lambda index: (losses[index] != losses[index], losses[index]))[:count]
 
 
 def linear_loss(hessian: Tensor) -> Loss:

@@ -10,7 +10,7 @@ from hyocr_core import Batches, Block, Layer, Smoothing, Stats
 from hyocr_core.kit import fold, join_columns, settle_hessians
 from hyocr_plugin_awq.layers import rounding_error
 from hyocr_plugin_awq.scales import Candidate, candidates
-from hyocr_plugin_awq.search import Loss, best_candidate, linear_loss, module_loss
+from hyocr_plugin_awq.search import best_candidate, likely_best, linear_loss, module_loss
 
 if TYPE_CHECKING:
     from hyocr_plugin_awq.config import AwqConfig
@@ -58,13 +58,13 @@ def _search(block: Block, batches: Batches, smoothing: Smoothing, read: Stats) -
     channels = smoothing.channels.to(columns.device)
     source_channels = len(smoothing.source.get_parameter("weight"))
     found = candidates(read["magnitudes"], columns, channels, source_channels, config)
-    loss: Loss
+    dtype, loss = layers[0].weight.dtype, linear_loss(read["hessian"])
     # The output of a lone linear is what the Hessian speaks of.
     if config.search == "module" and smoothing.inspected is not layers[0]:
         loss = module_loss(block, batches, smoothing, columns)
     else:
-        loss = linear_loss(read["hessian"])
-    return best_candidate(found, columns, channels, layers[0].weight.dtype, loss, config)
+        found = likely_best(found, columns, channels, dtype, loss, config)
+    return best_candidate(found, columns, channels, dtype, loss, config)
 
 
 def options(block: Block, layer: str) -> AwqConfig:

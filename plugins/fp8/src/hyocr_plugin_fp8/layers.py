@@ -17,6 +17,7 @@ from hyocr_core.kit import (
     checked_hessian,
     damped_factor,
     is_finite,
+    measured,
     one_thread,
     relative_errors,
 )
@@ -47,8 +48,7 @@ def quantize_layers(layers: Sequence[Layer], stats: Stats | None, config: Fp8Con
     with one_thread():
         scales = _scales(layers, config)
     results = []
-    for layer, own in zip(layers, scales, strict=True):
-        codes = _codes(layer.weight, own, factor)
+    for layer, own, codes in zip(layers, scales, _codes(layers, scales, factor), strict=True):
         with one_thread():
             result = _stored(layer, codes, own, stats, config)
         results.append(result if hessian is None else _solved(result, layer, hessian, factor))
@@ -78,12 +78,13 @@ def _scales(layers: Sequence[Layer], config: Fp8Config) -> list[Tensor]:
     return [scales_of(own, layer.weight.dtype) for layer, own in zip(layers, largest, strict=True)]
 
 
-def _codes(weight: Tensor, scales: Tensor, factor: Factor | None) -> Tensor:
+def _codes(layers: Sequence[Layer], scales: Sequence[Tensor], factor: Factor | None) -> list[Tensor]:
+    weights = [layer.weight for layer in layers]
     if factor is not None:
         # Has work for all threads between its steps, which are bound to one.
-        return encode_making_up(weight, scales, factor)
+        return encode_making_up(weights, scales, factor)
     with one_thread():
-        return encode(weight, scales)
+        return [encode(weight, own) for weight, own in zip(weights, scales, strict=True)]
 
 
 def _stored(layer: Layer, codes: Tensor, scales: Tensor, stats: Stats | None, config: Fp8Config) -> QuantizedLayer:
@@ -100,7 +101,9 @@ def _stored(layer: Layer, codes: Tensor, scales: Tensor, stats: Stats | None, co
 
 def _solved(result: QuantizedLayer, layer: Layer, hessian: Tensor, factor: Factor | None) -> QuantizedLayer:
     """The same with what the Hessian says of it; factor: None where it has none."""
-    [error] = relative_errors(layer.weight.T.float(), [result.dequantized.T.float()], hessian)
+    picked = measured(len(layer.weight))
+    columns, values = layer.weight[picked].T.float(), result.dequantized[picked].T.float()
+    [error] = relative_errors(columns, [values], hessian)
     degraded = NO_FACTOR if factor is None else None
     return replace(result, metrics={**result.metrics, "output_error": error}, degraded=degraded)
 
