@@ -79,11 +79,11 @@ def measure(
     results: dict[str, Result] = {}
     before = run_floor(model, source)
     for method in methods:
-        output = folder / method
+        output = folder / "quantized"
         arguments = [
             "quant",
             "--method",
-            method,
+            *method.split(),
             "--model",
             str(model),
             "--calib",
@@ -177,7 +177,14 @@ def _seconds(*values: float) -> str:
 
 @click.command(help=__doc__)
 @click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--method", "methods", multiple=True, default=("gptq",), show_default=True, help="May be repeated.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    default=("gptq",),
+    show_default=True,
+    help="May be repeated; options may follow the name.",
+)
 @click.option("--pages", "count", default=8, show_default=True, help="Rendered calibration pages of 1024x768.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--spill", is_flag=True, help="As of `hyocr quant`.")
