@@ -84,9 +84,8 @@ def test_a_page_and_its_transcript(kind: str, demo: Path, tmp_path: Path) -> Non
     line = refused("eval", demo, "--data", tmp_path, "--keep-duplicates")
     assert f"1 of 2 samples cannot be used: 1.png: cannot be read: it is {kind}, not a file" in line
     KINDS[kind](tmp_path / "0.txt")
-    assert f"{tmp_path / '0.txt'}: cannot be read: it is {kind}, not a file" in refused(
-        "eval", demo, "--data", tmp_path
-    )
+    line = refused("eval", demo, "--data", tmp_path)
+    assert f"{tmp_path / '0.txt'}: the transcript cannot be read: it is {kind}, not a file" in line
 
 
 def test_an_image_that_a_row_names(kind: str, demo: Path, tmp_path: Path) -> None:

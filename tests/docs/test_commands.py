@@ -82,6 +82,13 @@ def accept_hyocr(command: list[str]) -> None:
     current.make_context(current.name, rest, parent=context)
 
 
+def accept_torchrun(command: list[str]) -> None:
+    """What each process runs is a command of ours."""
+    module = command.index("-m")
+    assert command[module + 1] == "hyocr_core"
+    accept_hyocr(["hyocr", *command[module + 2 :]])
+
+
 def accept_script(command: list[str]) -> None:
     assert (REPO / command[1]).is_file()
 
@@ -91,6 +98,7 @@ NOT_RUN: list[tuple[str, Callable[[list[str]], None], str]] = [
     (r"vllm serve .+", accept_vllm, "runs until it is stopped; `make clients` reads these checkpoints with vLLM"),
     (r"llama-.+", accept_llama, "`make llama` builds it; the tests of its backend run it where it is built"),
     (r"hyocr .+llama\.cpp", accept_hyocr, "needs llama.cpp; tests/clients/test_llama.py runs both commands with it"),
+    (r"torchrun .+", accept_torchrun, "several processes; tests/run/test_several_processes.py starts some"),
     (r"ollama .+", accept_llama, "needs Ollama, which is not installed here"),
     (r"curl http://127.+", accept_curl, "needs the server"),
     (r"hyocr eval .+--backend http.+", accept_hyocr, "needs the server; tests/evaluation has one of its own"),

@@ -93,14 +93,16 @@ def test_what_occurs_often_is_looked_at_once() -> None:
 
 
 def test_there_is_no_other_way_in() -> None:
-    """But for child processes, which import nothing of hyocr, for what this process has just written itself, and for
-    the whole part of an answer that breaks off, which only the parser itself finds."""
+    """But for child processes, which import nothing of hyocr, for what this process or another rank of the run has just
+    written, and for the whole part of an answer that breaks off, which only the parser itself finds."""
     own = {
         "checkpoint/journal.py": 1,
         "checkpoint/reader.py": 1,
         "evaluation/parts/json_answer.py": 1,
         "pages/rendering.py": 1,
         "pages/template_renderer.py": 1,
+        "ranks/lifeline.py": 2,
+        "ranks/ranks.py": 2,
         "runtimes/vllm_runner.py": 2,
         "verification/beside_weights.py": 2,
     }

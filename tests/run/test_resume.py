@@ -145,7 +145,8 @@ def refusal(run: RunConfig) -> str:
 
 
 def test_every_key_is_changed_by_a_test(begun: RunConfig) -> None:
-    assert {key for key in keys(fingerprint(begun)) if not key.startswith("model.")} == set(CHANGED)
+    elsewhere = {"ranks"}  # tests/run/test_several_processes.py goes on with fewer
+    assert {key for key in keys(fingerprint(begun)) if not key.startswith("model.")} == set(CHANGED) | elsewhere
 
 
 @pytest.mark.parametrize("key", CHANGED)
