@@ -36,10 +36,11 @@ def worst_layers(report: QuantReport) -> tuple[LayerRecord, ...]:
     return tuple(sorted(report.layers, key=badness, reverse=True)[:WORST])
 
 
-def layer_table(layers: Sequence[LayerRecord]) -> Table:
-    """One row per layer: the method's metrics, what decides first, shape, seconds; a degraded layer in red."""
+def layer_table(layers: Sequence[LayerRecord], *, whole: bool) -> Table:
+    """One row per layer: errors, the method's other metrics if `whole`, shape, seconds; a degraded layer in red."""
     metrics = list(dict.fromkeys(name for layer in layers for name in layer.metrics))
-    metrics.sort(key=lambda name: not name.startswith(METRICS))
+    errors = [name for name in metrics if name.startswith(METRICS)]
+    metrics = [*errors, *(name for name in metrics if name not in errors)] if whole else errors
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("layer", no_wrap=True)
     for title in (*map(metric_title, metrics), "shape", "seconds"):
@@ -119,4 +120,4 @@ def print_report(console: Console, report: QuantReport, output: Path, *, whole: 
         console.print(f"the {len(layers)} layers of the largest errors; -v shows all {len(report.layers)}")
     if not console.is_terminal:
         console = PlainConsole(file=console.file, width=LOG_WIDTH)
-    console.print(fitted(layer_table(layers), console, console.width))
+    console.print(fitted(layer_table(layers, whole=whole), console, console.width))

@@ -33,7 +33,7 @@ TYPED: dict[str, tuple[tuple[str, ...], ...]] = {
 """Commands that are quick enough to be typed; {one}, {two} are evaluated checkpoints, {sweep} a file."""
 
 DRAWN: dict[str, Callable[[], Iterator[Table]]] = {
-    "quant": lambda: iter([layer_table(built.quant_report().layers)]),
+    "quant": lambda: (layer_table(built.quant_report().layers, whole=whole) for whole in (True, False)),
     "eval": lambda: iter([eval_table(built.evaluation())]),
     "verify": lambda: iter(
         [
@@ -83,7 +83,8 @@ def test_a_table_that_is_printed(
     typed = [command, *(each.format(**places) for each in arguments)]
     wide = CliRunner().invoke(main, typed)
     assert wide.exit_code == 0, wide.output
-    for module in ("common", "compare"):
+    # The one that imports the name from the other first: it would keep the patch.
+    for module in ("compare", "common"):
         monkeypatch.setattr(f"hyocr_core.cli.{module}.stdout_width", lambda: WIDTH)
     narrow = CliRunner().invoke(main, typed)
     # Paths may be longer than a line, and free memory changes.

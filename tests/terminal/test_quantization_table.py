@@ -50,6 +50,13 @@ def test_all_of_them_are_shown_when_asked_for() -> None:
     lines = printed(report, whole=True)
     assert layers(lines) == [layer.name for layer in report.layers]
     assert not any("-v shows" in line for line in lines)
+    assert any("condition" in line for line in lines)
+
+
+def test_the_worst_layers_stand_in_a_table_on_a_terminal_of_80_columns() -> None:
+    lines = printed(built.quant_report(), 80)
+    assert layers(lines)
+    assert not any("condition" in line for line in lines)
 
 
 def test_a_degraded_layer_is_among_the_worst() -> None:
