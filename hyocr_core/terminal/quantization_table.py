@@ -111,6 +111,8 @@ def _reading(numbers: EvaluationRecord) -> Iterator[str]:
 
 def print_report(console: Console, report: QuantReport, output: Path, *, whole: bool) -> None:
     """The summary, then a table of the worst layers, or of all if `whole`."""
+    if not console.is_terminal:
+        console = PlainConsole(file=console.file, width=LOG_WIDTH)
     console.print(summary(report, output))
     layers = report.layers if whole else worst_layers(report)
     if not layers:
@@ -118,6 +120,4 @@ def print_report(console: Console, report: QuantReport, output: Path, *, whole: 
     console.print()
     if len(layers) < len(report.layers):
         console.print(f"the {len(layers)} layers of the largest errors; -v shows all {len(report.layers)}")
-    if not console.is_terminal:
-        console = PlainConsole(file=console.file, width=LOG_WIDTH)
     console.print(fitted(layer_table(layers, whole=whole), console, console.width))

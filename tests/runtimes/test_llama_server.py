@@ -132,7 +132,7 @@ SELECTOR = "hyocr-backend-under-test:llama.cpp"
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """No measurement is longer than it must be."""
-    monkeypatch.setattr("hyocr_core.evaluation.measure_speed.SECONDS", 0.0)
+    monkeypatch.setattr("hyocr_core.evaluation.turns.SECONDS", 0.0)
 
 
 @pytest.fixture

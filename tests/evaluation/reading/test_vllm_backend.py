@@ -129,7 +129,7 @@ def test_its_speed_is_that_of_its_own_clock(
     read: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Of pages that take a second each, one after the other, the first token after a quarter."""
-    monkeypatch.setattr("hyocr_core.evaluation.measure_speed.SECONDS", 0.0)
+    monkeypatch.setattr("hyocr_core.evaluation.turns.SECONDS", 0.0)
     result = bench(read, "5.20.1", "--at-once", 1)
     assert result.exit_code == 0, result.output
     (level,) = json.loads(result.stdout)["model"]["levels"]
