@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+
+import pytest
+
+from hyocr_core.resources import Stopwatch
 
 GROWN = 400 * 10**6
 MEASURE = "from hyocr_core.resources import peak_rss_bytes; print(peak_rss_bytes())"
@@ -24,3 +29,14 @@ def test_the_peak_is_what_was_held_even_after_it_was_freed() -> None:
 
 def test_the_peak_is_not_that_of_the_process_that_started_this_one() -> None:
     assert measured(PARENT) < GROWN // 2
+
+
+def test_a_phase_inside_another_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 2.0, 5.0, 6.0, 10.0, 11.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    watch = Stopwatch()
+    with watch.phase("prepare"), watch.phase("vision"):
+        pass
+    with watch.phase("vision"):
+        pass
+    assert watch.phases == {"prepare": 3.0, "vision": 4.0}
