@@ -26,6 +26,8 @@ from typing import Any
 import click
 from pages import write_pages
 
+from hyocr_core.resources import processor
+
 HERE = Path(__file__).parent
 HYOCR = Path(sys.executable).with_name("hyocr")
 
@@ -124,21 +126,13 @@ def measure(
 
 def describe_machine() -> dict[str, Any]:
     """What the numbers depend on: processor, cores, load at the end, and versions."""
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
-    )
     packages = ("hyocr-core", "torch", "transformers")
     return {
-        "cpu": cpu,
+        "cpu": processor()[0] or platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average_5_minutes": round(os.getloadavg()[1], 1),
         "python": platform.python_version(),
     } | {package: version(package) for package in packages}
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def print_result(result: Result) -> None:

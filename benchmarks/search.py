@@ -17,13 +17,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import click
 import torch
 from candidates import EVERY
 from instrument import Baseline
-from quality import Subject, subjects
+from quality import Subject, spread, subjects
 from quantize import describe_machine
 
 from hyocr_core.contract.backend import FORWARDS, Forward
@@ -130,12 +130,8 @@ def table(found: Sequence[Found]) -> Iterator[str]:
     for what in dict.fromkeys(one.what for one in found):
         own = [one for one in found if one.what == what]
         mean = fmean(one.nbytes for one in own) / 1e6
-        exact, read = _spread([one.kl for one in own]), _spread([one.bf16_kl for one in own])
+        exact, read = spread([one.kl for one in own]), spread([one.bf16_kl for one in own])
         yield f"| {what} | {mean:.3f} | {exact} | {read} | {max(one.seconds for one in own):.0f} |"
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 @click.command(help=__doc__)

@@ -21,6 +21,7 @@ from torch import Tensor
 from hyocr_core import Batches, Block, Collected, MethodConfig, RunConfig
 from hyocr_core.checkpoint.reader import digest
 from hyocr_core.contract.page_source import Record
+from hyocr_core.kit import threads
 from hyocr_core.plugin.method import Method
 from hyocr_core.plugin.registry import installed_methods
 from hyocr_core.shown import LONGEST
@@ -41,6 +42,13 @@ METHODS = {"awq", "fp8", "gptq", "rtn"} <= {entry.name for entry in installed_me
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("needs_methods") and not METHODS:
         pytest.skip("needs the methods of this repository, such as hyocr-plugin-gptq")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For readers that are so small that a second thread costs more than it brings."""
+    with threads.one_thread():
+        yield
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from hyocr_core.evaluation.scores.result import EvalResult
 from hyocr_core.pages.sources import open_source
@@ -15,7 +13,7 @@ from hyocr_core.run.quantize import quantize
 from hyocr_core.settings.run_config import RunConfig
 from tests.evaluating import evaluate
 
-pytestmark = pytest.mark.needs_methods
+pytestmark = [pytest.mark.needs_methods, pytest.mark.usefixtures("one_thread")]
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "rtn4": ("rtn", {}),
@@ -26,15 +24,6 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "fp8-static": ("fp8", {}),
     "fp8-dynamic": ("fp8", {"activation_scheme": "dynamic"}),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The demo model is so small that a second thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

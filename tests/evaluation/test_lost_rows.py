@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
 from hyocr_core.cli.main import main
@@ -15,20 +13,13 @@ from hyocr_core.evaluation.scores.result import EvalResult
 from tests.evaluation.lost_rows import lose_rows
 from tests.small_pages import READER, as_omnidocbench, draw, rows
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 for _library in ("apted", "lxml", "markdown_it", "scipy"):
     pytest.importorskip(_library)
 
 MIXED = {"table": 1, "fraction": 3, "lines": 320}
 """A lost row, with what closes the table, has 50 characters: less than a hundredth of all of these."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The reader is so small that a second thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
