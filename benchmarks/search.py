@@ -32,13 +32,13 @@ from hyocr_core.evaluation.evaluate import evaluate
 from hyocr_core.models.parts import stored_bytes
 from hyocr_core.run.quantize import quantize
 from hyocr_core.search.run_search import search
-from hyocr_core.search.search_config import SearchConfig
+from hyocr_core.search.search_config import CANDIDATES, SearchConfig
 from hyocr_core.settings.eval_config import EvalConfig
 from hyocr_core.settings.recipe import RecipeRule, Rules, read_recipe
 from hyocr_core.settings.run_config import RunConfig
 
 UNIFORM = RecipeRule(match=("model.layers",), method="gptq", options={"format": "compressed-tensors"})
-SMALLER = ("gptq bits=4", "gptq bits=4 group_size=-1", "gptq bits=4 group_size=32", "gptq bits=8", "none")
+SMALLER = ("gptq bits=4 group_size=-1", *CANDIDATES)
 """Candidates for the decoder alone: without one smaller than groups of 128 there would be nothing to choose."""
 
 

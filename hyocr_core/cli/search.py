@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     "candidates",
     multiple=True,
     metavar="'METHOD KEY=VALUE ...'",
-    help="What a group of layers may get; none keeps it.  [default: 'gptq bits=4', 'gptq bits=8', fp8, none]",
+    help="What a group of layers may get; none keeps it.  [default: 'gptq bits=4', 'gptq bits=4 group_size=32', "
+    "'rtn bits=8 group_size=-1', fp8, none]",
 )
 @click.option("--vision", is_flag=True, default=None, help="Choose for the vision tower too.")
 @click.option("--num-samples", type=int, metavar="N", help="Pages that methods are calibrated on.  [default: 128]")

@@ -39,7 +39,7 @@ def collect_hessians(block: Block, batches: Batches) -> dict[str, Collected]:
         if names not in sums:
             sums[names] = no_moments(inputs.shape[1], inputs.device)
         add_moments(sums[names], inputs, weights)
-        if reference is not None:
+        if reference is not None and reference is not inputs:
             _add_drift(sums[names], inputs, reference - inputs, weights, [block.layers[name] for name in names])
 
     observe_paired(block, batches, observe)

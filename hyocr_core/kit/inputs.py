@@ -49,8 +49,12 @@ def observe_paired(block: Block, batches: Batches, observe: PairedObserver) -> N
 
 def _observe_group(names: tuple[str, ...], batches: Batches, observe: PairedObserver, checks: FiniteChecks) -> None:
     for batch in batches:
-        reference = None if batch.reference is None else _checked(batch.reference, names[0], batch, checks)
-        observe(names, _checked(batch.hidden_states, names[0], batch, checks), reference, batch.weights)
+        inputs = _checked(batch.hidden_states, names[0], batch, checks)
+        reference = batch.reference
+        if reference is not None:
+            same = reference is batch.hidden_states
+            reference = inputs if same else _checked(reference, names[0], batch, checks)
+        observe(names, inputs, reference, batch.weights)
 
 
 def _observe_block(block: Block, batches: Batches, observe: PairedObserver, checks: FiniteChecks) -> None:

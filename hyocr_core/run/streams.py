@@ -139,9 +139,11 @@ class GroupBatches:
     def __iter__(self) -> Iterator[Batch]:
         for index, name in enumerate(self.cache.names):
             self.on_sample(name)
-            reference = None if self.reference is None else self.reference.inputs(index)
-            batch = self.cache.batch(index)
-            yield replace(batch, hidden_states=self.quantized.inputs(index), reference=reference)
+            inputs = self.quantized.inputs(index)
+            # What is the same is given as the same, so that a method can see it.
+            same = self.reference is self.quantized
+            reference = inputs if same else None if self.reference is None else self.reference.inputs(index)
+            yield replace(self.cache.batch(index), hidden_states=inputs, reference=reference)
 
 
 def _moved(standing: Standing, move: Callable[[Tensor], Tensor]) -> Standing:

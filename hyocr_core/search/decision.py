@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from hyocr_core.search.search_record import Tried
 Try = Callable[[Chosen], Tried]
 PATIENCE = 2
 """Times as many trials as asked for are made while none of them meets the budget."""
+NEAR = 0.01
+"""The part of a predicted KL that two predictions may lie apart and be as good as one."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,9 @@ def decide(frontier: Frontier, curve: list[Point], tried: Try) -> Decision:
     KL or CER the smallest. Raises ConfigError with the nearest when none of them meets the budget.
     """
     config = frontier.plan.config
-    steps = _of_size(frontier) if config.size is not None else None
     attempts: list[Attempt] = []
     good: list[Attempt] = []
-    points = steps if steps is not None else _along(curve, config, attempts)
-    for point in points:
+    for point in _points(frontier, curve, attempts):
         attempts.append(Attempt(point, tried(point.chosen) if config.trials else None))
         good = [attempt for attempt in attempts if attempt.meets(config)]
         # A search that ends with nothing has cost as much as one more trial or two.
@@ -73,6 +74,16 @@ def _rank(attempt: Attempt, *, by_kl: bool) -> tuple[float, float]:
     return (kl, attempt.point.nbytes) if by_kl else (attempt.point.nbytes, kl)
 
 
+def _points(frontier: Frontier, curve: list[Point], attempts: list[Attempt]) -> Iterator[Point]:
+    """What to try, one after the other; attempts: has the one before when the next is asked for."""
+    config = frontier.plan.config
+    if config.size is not None:
+        return _of_size(frontier)
+    if config.kl is not None:
+        return _for_kl(frontier, curve, config.kl, attempts)
+    return _for_cer(curve, config, attempts)
+
+
 def _of_size(frontier: Frontier) -> Iterator[Point]:
     """The best within the size, and then ever the best that is not much like those before."""
     points: list[Point] = []
@@ -81,35 +92,53 @@ def _of_size(frontier: Frontier) -> Iterator[Point]:
         yield point
 
 
-def _along(curve: list[Point], config: SearchConfig, attempts: list[Attempt]) -> Iterator[Point]:
-    """Points of the curve, from the one that is predicted to meet the budget on towards where it begins to be met."""
+def _for_kl(frontier: Frontier, curve: list[Point], wanted: float, attempts: list[Attempt]) -> Iterator[Point]:
+    """The smallest that is predicted to hold a bound, and as that is measured, of a prediction put right by it."""
+    good, bad, bound = 0.0, math.inf, wanted
+    while True:
+        point = _smallest(frontier, curve, bound)
+        if all(attempt.point != point for attempt in attempts):
+            yield point
+            if attempts[-1].meets(frontier.plan.config):
+                good = max(good, point.kl)
+            else:
+                bad = min(bad, point.kl)
+        elif bound >= bad or bad == math.inf:
+            return
+        else:
+            good = max(good, bound)
+        if bad * (1 - NEAR) <= good:
+            return
+        bound = _corrected(wanted, attempts[-1])
+        if not good < bound < bad:
+            bound = wanted if bad == math.inf else (good + bad) / 2
+
+
+def _smallest(frontier: Frontier, curve: list[Point], bound: float) -> Point:
+    """The smallest of at most so much predicted KL; the one of least KL where only the original has so little."""
+    point = frontier.within(kl=bound)
+    if point is None or not frontier.quantizes(point):
+        return min(curve, key=lambda point: point.kl)
+    return point
+
+
+def _corrected(wanted: float, last: Attempt) -> float:
+    """What is to be predicted for a KL: what the prediction was off by at one point it is off by near it, too."""
+    if last.tried is None or not last.tried.kl:
+        return wanted
+    return wanted * last.point.kl / last.tried.kl
+
+
+def _for_cer(curve: list[Point], config: SearchConfig, attempts: list[Attempt]) -> Iterator[Point]:
+    """Points of the curve towards where the bound begins to hold; nothing predicts a CER, so halve what is left."""
     bad, good = -1, len(curve)
-    at = _predicted(curve, config, 1.0)
-    while bad < at < good:
+    while bad + 1 < good:
+        at = (bad + good) // 2
         yield curve[at]
         if attempts[-1].meets(config):
             good = at
         else:
             bad = at
-        at = _next(curve, config, attempts[-1], bad, good)
-
-
-def _next(curve: list[Point], config: SearchConfig, last: Attempt, bad: int, good: int) -> int:
-    """Where to try next between the largest point that does not meet the budget and the smallest that does."""
-    if config.kl is None or last.tried is None:
-        return (bad + good + 1) // 2 if last.point is curve[bad] else (bad + good) // 2
-    # What the prediction was off by at one point it is off by near it, too.
-    found = _predicted(curve, config, last.tried.kl / last.point.kl if last.point.kl else 1.0)
-    return min(max(found, bad + 1), max(good - 1, bad + 1))
-
-
-def _predicted(curve: list[Point], config: SearchConfig, factor: float) -> int:
-    """The first point to hold a bound of KL that is `factor` times what is predicted, or else the last."""
-    if config.kl is None:
-        # Nothing predicts a CER: halve what is left.
-        return len(curve) // 2
-    wanted = config.kl
-    return next((index for index, point in enumerate(curve) if factor * point.kl <= wanted), len(curve) - 1)
 
 
 def _nothing(config: SearchConfig, attempts: list[Attempt], curve: list[Point]) -> str:

@@ -178,3 +178,11 @@ def test_a_nan_input_names_layer_and_sample() -> None:
 def test_no_token_at_all_is_an_error(states: list[Tensor]) -> None:
     with pytest.raises(RunError, match=r"b\.first: no calibration token"):
         hessians(block_of(TwoLayers(8, torch.float32)), Samples(states))
+
+
+def test_nothing_is_computed_of_a_full_precision_path_that_is_the_same() -> None:
+    module, states = TwoLayers(300, torch.bfloat16), torch.randn(1, 9, 300).bfloat16()
+    group = replace(block_of(module), layers={"b.last": module.last}, groups=(("b.last",),), of_group=True)
+    same, equal = (hessians(group, [Batch("s", states, {}, None, other)]) for other in (states, states.clone()))
+    assert same["b.last"].keys() == {"hessian", "tokens"}
+    assert not equal["b.last"]["drift"].any()

@@ -96,6 +96,22 @@ def test_what_one_trial_shows_of_the_prediction_leads_to_the_next() -> None:
     assert fours(decision) == 1
 
 
+def test_a_bound_of_kl_is_met_by_the_smallest_choice_between_the_points_of_the_curve_too() -> None:
+    found = frontier(kl=1.2e-3, trials=9)
+    decision = decide(found, found.curve()[::7], reading(factor=1.3))
+    best = found.within(kl=1.2e-3 / 1.3)
+    assert best is not None
+    assert decision.taken.point.nbytes == best.nbytes
+    assert len({attempt.point.nbytes for attempt in decision.attempts}) == len(decision.attempts)
+
+
+def test_a_bound_that_only_the_original_holds_is_tried_with_the_least_kl_once() -> None:
+    found = frontier(kl=1e-9, trials=2)
+    curve = [point for point in found.curve() if found.quantizes(point)]
+    with pytest.raises(ConfigError, match="none of 1 recipes tried meets the budget"):
+        decide(found, curve, reading())
+
+
 def test_more_is_tried_than_was_asked_for_while_nothing_meets_the_budget() -> None:
     found = frontier(kl=1e-3, trials=1)
     decision = decide(found, found.curve(), reading(factor=10))
