@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 
 LONGEST = 400
 """Characters of a message."""
@@ -42,6 +43,14 @@ def message(text: str, limit: int = LONGEST) -> str:
 
 def _breaks(character: str) -> bool:
     return character.isspace() and unicodedata.category(character) != "Zs"
+
+
+def together(names: Sequence[str]) -> str:
+    """Names of layers as one: `model.layers.0.self_attn.{q_proj,k_proj}` where they lie side by side."""
+    parents = {name.rpartition(".")[0] for name in names}
+    if len(names) == 1 or len(parents) > 1:
+        return " ".join(names)
+    return f"{parents.pop()}.{{{','.join(name.rpartition('.')[2] for name in names)}}}"
 
 
 def markdown(text: str) -> str:

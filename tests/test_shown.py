@@ -88,3 +88,15 @@ def test_no_text_is_a_formula_in_a_spreadsheet(begin: str) -> None:
 def test_a_cell_gives_the_text_back(text: str) -> None:
     cell = shown.spreadsheet(text)
     assert (cell[1:] if cell.startswith("'") else cell) == shown.visible(text)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("a.b.o_proj",), "a.b.o_proj"),
+        (("a.b.q_proj", "a.b.k_proj"), "a.b.{q_proj,k_proj}"),
+        (("a.b.q_proj", "a.c.q_proj"), "a.b.q_proj a.c.q_proj"),
+    ],
+)
+def test_layers_that_lie_side_by_side_are_named_together(names: tuple[str, ...], expected: str) -> None:
+    assert shown.together(names) == expected

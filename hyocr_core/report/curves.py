@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from hyocr_core.report.plots import MUTED, WORST, frame, short, spread_ticks
+from hyocr_core.report.plots import MUTED, WORST, frame, logarithmic, short, spread_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,13 +53,14 @@ def lines(figure: Figure, rows: Sequence[Line], units: tuple[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point beside a curve. colour: one of the names above; marker: Matplotlib's."""
+    """A point beside a curve. colour: one of the names above; marker: Matplotlib's. alone: named where it is."""
 
     label: str
     x: float
     y: float
     colour: str
     marker: str
+    alone: bool
 
 
 class Edge(NamedTuple):
@@ -74,19 +75,26 @@ def curve(
 ) -> None:
     """A falling curve, points beside it, and the edge of a budget; what is zero is left out of the logarithmic axis."""
     axes = figure.subplots()
-    frame(figure, 72)
-    axes.plot(*zip(*[point for point in line if point[1] > 0], strict=True), color=MUTED, marker=".", linewidth=1.5)
+    frame(figure, 72, top=36)
+    shown = [point for point in line if point[1] > 0]
+    axes.plot(*zip(*shown, strict=True), color=MUTED, marker=".", linewidth=1.5)
+    named: set[str] = set()
     for mark in (mark for mark in marks if mark.y > 0):
-        axes.plot(mark.x, mark.y, color=mark.colour, marker=mark.marker, markersize=9, linestyle="none")
-        axes.annotate(short(mark.label), (mark.x, mark.y), (9, 6), textcoords="offset points", fontsize=11)
+        label = "" if mark.alone or mark.label in named else mark.label
+        named.add(mark.label)
+        axes.plot(mark.x, mark.y, color=mark.colour, marker=mark.marker, markersize=9, linestyle="none", label=label)
+        if mark.alone:
+            axes.annotate(short(mark.label), (mark.x, mark.y), (9, 6), textcoords="offset points", fontsize=11)
     if edge.x is not None:
         axes.axvline(edge.x, color=WORST, linewidth=1, linestyle="--")
     if edge.y:
         axes.axhline(edge.y, color=WORST, linewidth=1, linestyle="--")
-    axes.set_yscale("log")
+    logarithmic(axes.yaxis, [y for _, y in shown] + [mark.y for mark in marks if mark.y > 0])
     axes.margins(x=0.15, y=0.15)
     spread_ticks(axes)
     _name_axes(axes, units)
+    if axes.get_legend_handles_labels()[1]:
+        figure.legend(loc="upper left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
 
 
 def _name_axes(axes: Axes, units: tuple[str, str]) -> None:

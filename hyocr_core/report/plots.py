@@ -16,6 +16,7 @@ from hyocr_core.shown import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
     from matplotlib.figure import Figure
 
 INK, MUTED, LINE, BASELINE, ROUNDED, MODEL, WORST, *PARTS = (f"#0000{number:02x}" for number in range(1, 13))
@@ -54,7 +55,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 
-_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _LETTER = 7.2
 """Pixels that a letter of a label takes at most, on average."""
@@ -244,7 +245,7 @@ def strips(figure: Figure, groups: Sequence[tuple[str, Sequence[float], str]], u
     axes.set_yticks(range(len(groups)), [short(label) for label, _, _ in reversed(groups)])
     axes.set_ylim(-0.6, len(groups) - 0.4)
     if log:
-        _logarithmic(axes, [value for _, values, _ in groups for value in values])
+        logarithmic(axes.xaxis, [value for _, values, _ in groups for value in values])
     else:
         axes.set_xlim(left=0)
         spread_ticks(axes)
@@ -252,19 +253,20 @@ def strips(figure: Figure, groups: Sequence[tuple[str, Sequence[float], str]], u
     axes.grid(axis="x")
 
 
-def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
+def logarithmic(axis: XAxis | YAxis, values: Sequence[float]) -> None:
+    """Let an axis grow by factors; values: what it shows."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_xscale("log")
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     decades = max(values) / min(values) > 30
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades else (1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=(1.0,) if decades else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _power(value: float) -> str:
-    """100, 10⁴: no longer than fits beside its neighbours."""
-    if value < 1e4:
+    """0.01, 100, 10⁴, 2·10⁻⁵: no longer than fits beside its neighbours."""
+    if 1e-3 <= value < 1e4:
         return f"{value:g}"
     digits, exponent = f"{value:.0e}".split("e")
     return f"{'' if digits == '1' else f'{digits}·'}10{str(int(exponent)).translate(_SUPERSCRIPT)}"

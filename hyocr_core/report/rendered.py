@@ -12,7 +12,7 @@ from markupsafe import Markup
 from hyocr_core.evaluation.scores import numbers
 from hyocr_core.pages.sources import source_name
 from hyocr_core.report import text
-from hyocr_core.shown import visible
+from hyocr_core.shown import together, visible
 from hyocr_core.wording import LANGUAGES, spoken, tr
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -45,7 +45,7 @@ def rendered(template: str, context: Mapping[str, Any]) -> str:
         "translated": tr, "errors": text.errors,
         "metric_title": text.metric_title, "measured": numbers.measured, "measured_span": numbers.measured_span,
         "measured_difference": numbers.measured_difference, "measured_signed_span": numbers.measured_signed_span,
-        "apart": numbers.apart, "milliseconds": numbers.milliseconds, "middle": median,
+        "apart": numbers.apart, "milliseconds": numbers.milliseconds, "middle": median, "together": together,
     }  # fmt: skip
     environment.globals |= {"tr": _said, "spoken": spoken()}
     return environment.get_template(template).render(context)

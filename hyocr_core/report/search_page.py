@@ -43,7 +43,11 @@ def _curve(result: Mapping[str, Any], dots: Sequence[Dot]) -> Plot:
     line = [(point["nbytes"] / 1e6, point["kl"]) for point in result["curve"]]
     budget = {"size": result["budget"].get("size"), "kl": result["budget"].get("kl")}
     edge = curves.Edge(None if budget["size"] is None else budget["size"] / 1e6, budget["kl"])
-    marks = [curves.Mark(dot.label, dot.megabytes, dot.kl, *LOOKS[dot.kind]) for dot in dots]
+    # The one that was taken lies above those beside it.
+    marks = [
+        curves.Mark(dot.label, dot.megabytes, dot.kl, *LOOKS[dot.kind], dot.kind == "uniform")
+        for dot in sorted(dots, key=lambda dot: dot.kind == "taken")
+    ]
 
     def paint(figure: Figure, _narrow: bool) -> None:
         curves.curve(figure, line, marks, edge, (tr("weights, MB"), tr("KL, nats per token")))

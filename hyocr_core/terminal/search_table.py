@@ -9,7 +9,7 @@ from rich.table import Table
 from hyocr_core.evaluation.scores.numbers import number, percent, points, size
 from hyocr_core.search.search_plan import SearchPlan
 from hyocr_core.search.search_result import SearchResult
-from hyocr_core.shown import message
+from hyocr_core.shown import message, together
 
 
 def groups_table(result: SearchResult) -> Table:
@@ -19,7 +19,7 @@ def groups_table(result: SearchResult) -> Table:
         table.add_column(heading)
     for row in result.groups:
         table.add_row(
-            message(" ".join(row.layers)),
+            message(together(row.layers)),
             row.candidate,
             size(row.nbytes),
             f"{number(row.kl)} ± {number(row.error)}",

@@ -61,13 +61,15 @@ def test_a_search_writes_a_recipe_its_curve_and_why(
     page = (tmp_path / "recipe.html").read_text()
     assert "Why each layer got what it got" in page
     assert page.count("<svg") == 2
+    assert "10⁻" in page
+    assert "mathdefault" not in page
     assert json.loads((tmp_path / "recipe.json").read_text()) == result
     # Another budget goes on from what was measured, and writes over what a search wrote.
     monkeypatch.setattr(Sensitivity, "_measure_block", None)
     again = search("--kl", str(1.01 * four["kl"]), "--trials", "0", *RTN)
     assert again.exit_code == 0, again.output
     assert "going on with what is kept" in again.stderr
-    assert "model.layers.0.self_attn.q_proj" in again.stdout
+    assert "model.layers.0.self_attn.{q_proj,k_proj,v_proj}" in again.stdout
     assert [rule.options["bits"] for rule in read_recipe(tmp_path / "recipe.yaml") if rule.quantizes] == [4]
     assert "come no nearer than" in refused(search("--kl", "1e-12", "--trials", "0", *RTN[:4]))
 
