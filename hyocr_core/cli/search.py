@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyocr_core.cli import completion
-from hyocr_core.cli.common import print_json, print_table, say, stderr_console, tell
+from hyocr_core.cli.common import is_verbose, print_json, print_table, say, stderr_console, tell
 from hyocr_core.cli.compare import lang_option
 from hyocr_core.cli.serving_options import bytes_of
 from hyocr_core.cli.subjects import with_model
@@ -90,9 +90,9 @@ def search(size: str | None, candidates: tuple[str, ...], dry_run: bool, as_json
     if as_json:
         print_json(result.model_dump(mode="json"))
         return
-    from hyocr_core.terminal.search_table import groups_table, tried_table
+    from hyocr_core.terminal.search_table import candidates_table, groups_table, tried_table
 
-    print_table(groups_table(result))
+    print_table(groups_table(result) if is_verbose() else candidates_table(result))
     say()
     print_table(tried_table(result))
     tell(f"recipe {result.recipe}, page {Path(result.recipe).with_suffix('.html')}")

@@ -7,9 +7,23 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from hyocr_core.evaluation.scores.numbers import number, percent, points, size
+from hyocr_core.formats.runtimes import VISION
 from hyocr_core.search.search_plan import SearchPlan
 from hyocr_core.search.search_result import SearchResult
 from hyocr_core.shown import message, together
+
+
+def candidates_table(result: SearchResult) -> Table:
+    """A row for each candidate that was taken: how many groups of layers get it, their size, and what they cost."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("groups of layers get", "vision", "decoder", "size", "KL predicted"):
+        table.add_column(heading)
+    for name in dict.fromkeys(row.candidate for row in result.groups):
+        own = [row for row in result.groups if row.candidate == name]
+        seeing = sum(row.layers[0].startswith(VISION) for row in own)
+        kl, nbytes = sum(row.kl for row in own), sum(row.nbytes for row in own)
+        table.add_row(name, str(seeing), str(len(own) - seeing), size(nbytes), number(kl))
+    return table
 
 
 def groups_table(result: SearchResult) -> Table:

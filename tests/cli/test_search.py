@@ -69,7 +69,11 @@ def test_a_search_writes_a_recipe_its_curve_and_why(
     again = search("--kl", str(1.01 * four["kl"]), "--trials", "0", *RTN)
     assert again.exit_code == 0, again.output
     assert "going on with what is kept" in again.stderr
-    assert "model.layers.0.self_attn.{q_proj,k_proj,v_proj}" in again.stdout
+    [title, row] = again.stdout.split("\n\n")[0].splitlines()
+    assert title.split()[:5] == ["groups", "of", "layers", "get", "vision"]
+    assert row.split()[:4] == ["rtn", "bits=4", "0", str(len(result["groups"]))]
+    whole = search("--kl", str(1.01 * four["kl"]), "--trials", "0", "-v", *RTN)
+    assert "model.layers.0.self_attn.{q_proj,k_proj,v_proj}" in whole.stdout
     assert [rule.options["bits"] for rule in read_recipe(tmp_path / "recipe.yaml") if rule.quantizes] == [4]
     assert "come no nearer than" in refused(search("--kl", "1e-12", "--trials", "0", *RTN[:4]))
 
