@@ -14,7 +14,8 @@ from hyocr_core.outside.json_text import parse_json
 
 def seal(content: Any) -> bytes:
     """Write what JSON can hold, beside its SHA-256."""
-    return (json.dumps({"sha256": _digest(content), "content": content}, indent=1) + "\n").encode()
+    # Without indentation: a journal is written again after every page, and Python indents five times as slowly.
+    return (json.dumps({"sha256": _digest(content), "content": content}) + "\n").encode()
 
 
 def unseal(data: bytes) -> Any:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="'METHOD KEY=VALUE ...'",
     help="What a group of layers may get; none keeps it.  [default: 'gptq bits=4', 'gptq bits=4 group_size=32', "
-    "'rtn bits=8 group_size=-1', fp8, none]",
+    "'rtn bits=8 group_size=-1', 'fp8 activation_scheme=dynamic', none]",
 )
 @click.option("--vision", is_flag=True, default=None, help="Choose for the vision tower too.")
 @click.option("--num-samples", type=int, metavar="N", help="Pages that methods are calibrated on.  [default: 128]")

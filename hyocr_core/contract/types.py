@@ -52,6 +52,8 @@ class MethodSpec:
     quantized; in the decoder, but for a vision tower that another method quantized, which asked for no such path.
     layers_apart: `quantize_group` does for each layer what it would do for it alone, up to rounding, so that several
     processes may share a group.
+    learns_alike: `calibrate` and `settle` make the same of the same batches whatever the options, so that candidates of a
+    search that differ in options share it; `quantize_group` leaves it as it is.
     """
 
     name: str
@@ -63,6 +65,7 @@ class MethodSpec:
     inputs: Literal["block", "group"] = "block"
     reference_inputs: bool = False
     layers_apart: bool = False
+    learns_alike: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -42,13 +42,23 @@ def changes_of(plan: SearchPlan, block: Block, place: Place, cache: ActivationCa
         covering = [each for each in plan.candidates if each.covers(group)]
         if any(each.name not in whole and each.share.learns_from(group) for each in covering):
             stream.enter(group, tell)
+        learned: dict[Hashable, dict[str, Stats]] = {}
         for each in covering:
-            stats = whole.get(each.name)
-            if stats is None:
+            stats, key = whole.get(each.name), _learns_as(each, group)
+            if stats is None and key not in learned:
                 alone = lone_group(_own(each, block), group)
-                stats = learn(each.job, each.share, alone, GroupBatches(cache, stream, stream, tell))
-            changes[group, each.name] = dict(_quantize(each, block, group, stats))
+                learned[key] = learn(each.job, each.share, alone, GroupBatches(cache, stream, stream, tell))
+            changes[group, each.name] = dict(_quantize(each, block, group, learned[key] if stats is None else stats))
     return changes
+
+
+def _learns_as(candidate: Candidate, group: Group) -> Hashable:
+    """What is equal for candidates that learn the same of a group."""
+    share = candidate.share
+    if not share.method.spec.learns_alike:
+        return candidate.name
+    seen = share.learns_from(group), share.balances_tokens(group), share.follows_reference(group)
+    return share.method.entry.source, seen
 
 
 def _own(candidate: Candidate, block: Block) -> Block:

@@ -15,7 +15,13 @@ from hyocr_core.settings.run_config import RunConfig
 from hyocr_core.settings.shared import MAX_PIXELS, MODEL, SYSTEM, TASK, Device, Text
 from hyocr_core.wording import Language
 
-CANDIDATES = ("gptq bits=4", "gptq bits=4 group_size=32", "rtn bits=8 group_size=-1", "fp8", NONE)
+CANDIDATES = (
+    "gptq bits=4",
+    "gptq bits=4 group_size=32",
+    "rtn bits=8 group_size=-1",
+    "fp8 activation_scheme=dynamic",
+    NONE,
+)
 BUDGETS = ("size", "kl", "cer")
 
 

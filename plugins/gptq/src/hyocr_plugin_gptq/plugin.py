@@ -34,7 +34,14 @@ __all__ = [
 def method_spec() -> MethodSpec:
     summary = "4 or 8 bit weights, errors corrected by second-order information (GPTQ)"
     return MethodSpec(
-        "gptq", GptqConfig, summary, api_version=1, inputs="group", reference_inputs=True, layers_apart=True
+        "gptq",
+        GptqConfig,
+        summary,
+        api_version=1,
+        inputs="group",
+        reference_inputs=True,
+        layers_apart=True,
+        learns_alike=True,
     )
 
 
