@@ -10,11 +10,16 @@ import torch
 
 from hyocr_core.checkpoint.journal import Journal
 from hyocr_core.checkpoint.overlaid import OverlaidCheckpoint
+from hyocr_core.contract.types import Batches, Block, Layer, Stats
 from hyocr_core.evaluation.scores.divergence import divergence
 from hyocr_core.models.hunyuan_vl import HunYuanVL
 from hyocr_core.models.predicted import predict
 from hyocr_core.pages.samples import build_sample
 from hyocr_core.progress import Silent
+from hyocr_core.run import blocks
+from hyocr_core.run.job import Job
+from hyocr_core.run.shares import Share
+from hyocr_core.search import block_changes
 from hyocr_core.search.candidates import Group
 from hyocr_core.search.search_config import SearchConfig
 from hyocr_core.search.search_plan import SearchPlan, plan_search
@@ -49,11 +54,7 @@ def really(plan: SearchPlan, group: Group, candidate: str) -> float:
     return total / count
 
 
-def _rounded(share: object, name: str, weight: torch.Tensor) -> torch.Tensor:
-    from hyocr_core.contract.types import Layer
-    from hyocr_core.run.shares import Share
-
-    assert isinstance(share, Share)
+def _rounded(share: Share, name: str, weight: torch.Tensor) -> torch.Tensor:
     return share.method.quantize_layer(Layer(name, weight), None, share.options[name]).dequantized
 
 
@@ -117,3 +118,24 @@ def test_a_killed_pass_goes_on_to_the_same_numbers(
     # Two blocks before the kill, and the one that was killed again.
     assert len(calls) == 3 + 2
     assert [path.name for path in folder.iterdir()] == ["journal.json"]
+
+
+def test_candidates_that_learn_alike_learn_once_and_are_measured_as_if_each_did(
+    configured: Callable[..., SearchConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidates = ("gptq group_size=64", "gptq group_size=32 desc_act=false", "gptq weighting=balanced", "none")
+    plan = plan_search(configured(kl=1.0, candidates=candidates), Silent())
+    learned: list[str] = []
+
+    def learn(job: Job, share: Share, block: Block, batches: Batches) -> dict[str, Stats]:
+        learned.append(next(iter(block.layers)))
+        return blocks.learn(job, share, block, batches)
+
+    monkeypatch.setattr(block_changes, "learn", learn)
+    together = measured(plan, tmp_path / "together")
+    # What tokens weigh is of the statistics.
+    assert all(learned.count(name) == 2 for name in learned)
+    learned.clear()
+    monkeypatch.setattr(block_changes, "_learns_as", lambda candidate, _group: candidate.name)
+    assert measured(plan, tmp_path / "apart") == together
+    assert all(learned.count(name) == 3 for name in learned)
