@@ -52,8 +52,8 @@ class MethodSpec:
     quantized; in the decoder, but for a vision tower that another method quantized, which asked for no such path.
     layers_apart: `quantize_group` does for each layer what it would do for it alone, up to rounding, so that several
     processes may share a group.
-    learns_alike: `calibrate` and `settle` make the same of the same batches whatever the options, and `quantize_group`
-    leaves it as it is, so that candidates of a search that differ in options share it.
+    learns_alike: of a method that sees groups: `calibrate` and `settle` make the same of the same batches whatever the
+    options, and `quantize_group` leaves it as it is, so that candidates of a search that differ in options share it.
     """
 
     name: str

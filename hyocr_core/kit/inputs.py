@@ -37,8 +37,8 @@ def observe_weighted(block: Block, batches: Batches, observe: WeightedObserver) 
 def observe_paired(block: Block, batches: Batches, observe: PairedObserver) -> None:
     """The same with `observe(names, inputs, reference, weights)`.
 
-    reference: (tokens, in_features), the same input on the full-precision path; None unless the method's spec asks for
-    it and for groups.
+    reference: (tokens, in_features), the same input on the full-precision path, `inputs` itself where nothing before
+    the group is quantized; None unless the method's spec asks for it and for groups.
     """
     with finite_checks() as checks:
         if block.of_group:

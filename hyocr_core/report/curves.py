@@ -76,10 +76,10 @@ def curve(
     """A falling curve, points beside it, and the edge of a budget; what is zero is left out of the logarithmic axis."""
     axes = figure.subplots()
     frame(figure, 72, top=36)
-    shown = [point for point in line if point[1] > 0]
+    shown, above = [point for point in line if point[1] > 0], [mark for mark in marks if mark.y > 0]
     axes.plot(*zip(*shown, strict=True), color=MUTED, marker=".", linewidth=1.5)
     named: set[str] = set()
-    for mark in (mark for mark in marks if mark.y > 0):
+    for mark in above:
         label = "" if mark.alone or mark.label in named else mark.label
         named.add(mark.label)
         axes.plot(mark.x, mark.y, color=mark.colour, marker=mark.marker, markersize=9, linestyle="none", label=label)
@@ -89,7 +89,9 @@ def curve(
         axes.axvline(edge.x, color=WORST, linewidth=1, linestyle="--")
     if edge.y:
         axes.axhline(edge.y, color=WORST, linewidth=1, linestyle="--")
-    logarithmic(axes.yaxis, [y for _, y in shown] + [mark.y for mark in marks if mark.y > 0])
+    heights = [y for _, y in shown] + [mark.y for mark in above]
+    if heights:
+        logarithmic(axes.yaxis, heights)
     axes.margins(x=0.15, y=0.15)
     spread_ticks(axes)
     _name_axes(axes, units)

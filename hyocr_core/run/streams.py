@@ -140,10 +140,13 @@ class GroupBatches:
         for index, name in enumerate(self.cache.names):
             self.on_sample(name)
             inputs = self.quantized.inputs(index)
-            # What is the same is given as the same, so that a method can see it.
-            same = self.reference is self.quantized
-            reference = inputs if same else None if self.reference is None else self.reference.inputs(index)
-            yield replace(self.cache.batch(index), hidden_states=inputs, reference=reference)
+            yield replace(self.cache.batch(index), hidden_states=inputs, reference=self._reference(index, inputs))
+
+    def _reference(self, index: int, inputs: Tensor) -> Tensor | None:
+        if self.reference is self.quantized:
+            # The same object, so that a method can see that it is the same.
+            return inputs
+        return None if self.reference is None else self.reference.inputs(index)
 
 
 def _moved(standing: Standing, move: Callable[[Tensor], Tensor]) -> Standing:

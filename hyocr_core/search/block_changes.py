@@ -44,11 +44,14 @@ def changes_of(plan: SearchPlan, block: Block, place: Place, cache: ActivationCa
             stream.enter(group, tell)
         learned: dict[Hashable, dict[str, Stats]] = {}
         for each in covering:
-            stats, key = whole.get(each.name), _learns_as(each, group)
-            if stats is None and key not in learned:
-                alone = lone_group(_own(each, block), group)
-                learned[key] = learn(each.job, each.share, alone, GroupBatches(cache, stream, stream, tell))
-            changes[group, each.name] = dict(_quantize(each, block, group, learned[key] if stats is None else stats))
+            stats = whole.get(each.name)
+            if stats is None:
+                key = _learns_as(each, group)
+                if key not in learned:
+                    alone = lone_group(_own(each, block), group)
+                    learned[key] = learn(each.job, each.share, alone, GroupBatches(cache, stream, stream, tell))
+                stats = learned[key]
+            changes[group, each.name] = dict(_quantize(each, block, group, stats))
     return changes
 
 
