@@ -69,11 +69,11 @@ def test_every_operation_is_counted_once(model: Path, tmp_path: Path) -> None:
 def test_a_run_that_trusts_what_it_finds_is_caught(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it was before there were digests."""
+    """As it was before there were digests. Killed at operations alone: what is damaged then is the same on any day."""
     monkeypatch.setattr(quantize, "remove_damaged", lambda *_: None)
     monkeypatch.setattr("hyocr_core.run.publish.check_parts", lambda *_: None)
     monkeypatch.setattr("tests.soak.soak.SPOILT", 1)
-    counts = soak("rtn", model, tmp_path).run(6)
+    counts = soak("rtn", model, tmp_path).run(0, operations=slice(6, None, 6))
     assert counts.damaged
     assert counts.differences
 
