@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hyocr_core.contract.page_source import Record
 from hyocr_core.pages.images import digest_image
-from hyocr_core.runtimes.concurrency import SIZES, TEXTS, Trial, trial_pages, try_concurrency
+from hyocr_core.runtimes.concurrency import SIZES, TEXTS, TRIALS, Trial, trial_pages, try_concurrency
 
 
 def test_every_reading_has_pixels_of_its_own() -> None:
@@ -62,6 +62,30 @@ def test_a_guess_that_changes_is_no_mix_up() -> None:
     together = [*alone[:3], "deliverp 552", TEXTS[4], "order no 99", *alone[6:]]
     assert Trial(alone, together).changed == 0
     assert Trial(alone, [alone[0], ",", "eericent", "i larrg, 7 l-kfanbuy", *together[4:]]).changed == 3
+
+
+def test_a_guess_that_flips_is_no_mix_up() -> None:
+    """As vLLM reads an int4 demo with an FP8 tower: "VAT 19 percent" is one of two texts, whatever stands beside it."""
+    guesses = iter(["vi -peric", "v4 cent", "vi -peric", "vi -peric"])
+
+    def reader(pages: Sequence[Record]) -> list[str]:
+        return [next(guesses) if page.answer == TEXTS[6] else f"{page.answer} ~~~~~~~~" for page in pages]
+
+    trial = try_concurrency(reader)
+    assert (trial.changed, trial.alone[6], trial.together[6]) == (0, "vi -peric", "vi -peric")
+    assert next(guesses, None) is None, "it was read again"
+
+
+def test_what_is_mixed_up_each_time_is_found() -> None:
+    readings = []
+
+    def reader(pages: Sequence[Record]) -> list[str]:
+        readings.append(len(pages))
+        texts = [page.answer or "" for page in pages]
+        return texts[1:] + texts[:1]
+
+    assert try_concurrency(reader).changed == len(TEXTS)
+    assert readings.count(len(TEXTS)) == TRIALS
 
 
 def test_all_pages_are_judged_of_a_model_that_reads_few() -> None:
