@@ -11,6 +11,7 @@ from hyocr_core.models.folded import Folds
 from hyocr_core.models.folded import find_folds as find_folds_between
 from hyocr_core.models.spelling import memory_name
 from hyocr_core.models.wiring import smoothing_of
+from hyocr_core.verification.basis import Basis
 from hyocr_core.verification.original import Original
 from hyocr_core.verification.subject import Subject
 
@@ -31,7 +32,7 @@ def source_parameters(subject: Subject) -> set[str]:
     return {memory_name(f"{link.name}.{part}") for link in links(subject) for part in ("weight", "bias")}
 
 
-def find_folds(subject: Subject, original: Original, rescaled: set[str]) -> Folds:
+def find_folds(subject: Subject, original: Original, basis: Basis, rescaled: set[str]) -> Folds:
     """Find the scales that moved. rescaled: in-memory names of the carried parameters that were changed by them."""
 
     def before(name: str) -> Tensor | None:
@@ -42,8 +43,9 @@ def find_folds(subject: Subject, original: Original, rescaled: set[str]) -> Fold
 
     def now(name: str) -> Tensor | None:
         if name in subject.linears:
-            return subject.weight(subject.readable[name]) if name in subject.readable else None
+            readable = subject.readable.get(name)
+            return None if readable is None else basis.turned_back(readable.name, subject.weight(readable))
         stored = subject.others[memory_name(f"{name}.weight")]
         return subject.reader.read([stored])[stored]
 
-    return find_folds_between(links(subject), before, now) if rescaled else Folds()
+    return find_folds_between(links(subject), before, now)

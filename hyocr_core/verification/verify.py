@@ -148,7 +148,7 @@ def _compare(
     basis = Basis(report)
     progress.start("compare", len(subject.others) + len(subject.linears))
     differing, rescaled = compare.check_carried(subject, original, report, basis.replaced, progress)
-    folds = find_folds(subject, original, rescaled)
+    folds = find_folds(subject, original, basis, rescaled)
     distant, matches = compare.check_weights(subject, original, folds, basis, progress)
     changed = () if report is None else report.config_changes
     found.faults += [*differing, *distant, *check_settings(subject, original.reader, changed)]

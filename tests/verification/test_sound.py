@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,46 +103,82 @@ def test_announced_permuted_groups_are_read(write: Write, demo: Path, copy: Copy
     assert {runtime.name: runtime.loads for runtime in result.runtimes}["vLLM CUDA"] == "no"
 
 
-def smooth(tensors: Tensors) -> None:
-    """Fold a scale per channel as AWQ does, in all four places of every block; heads of 64, two share a value head."""
-    generator = torch.Generator().manual_seed(1)
+class Smoothing:
+    """Fold scales per channel as AWQ does into every block; heads of 64, two share a value head."""
 
-    def scales(count: int) -> torch.Tensor:
-        return torch.exp(torch.randn(count, generator=generator) / 4)
+    def __init__(self, tensors: Tensors) -> None:
+        self.tensors = tensors
+        self.generator = torch.Generator().manual_seed(1)
 
-    def multiply(name: str, factor: torch.Tensor) -> None:
-        tensors[name] = (tensors[name].float() * factor).bfloat16()
+    def scales(self, count: int) -> torch.Tensor:
+        return torch.exp(torch.randn(count, generator=self.generator) / 4)
 
-    for index in range(4):
-        block = f"model.layers.{index}"
+    def multiply(self, name: str, factor: torch.Tensor) -> None:
+        self.tensors[name] = (self.tensors[name].float() * factor).bfloat16()
+
+    def norms(self, block: str) -> None:
         for norm, targets in (
             ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
             ("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj")),
         ):
-            before = tensors[f"{block}.{norm}.weight"].float()
-            multiply(f"{block}.{norm}.weight", 1 / scales(256))
+            before = self.tensors[f"{block}.{norm}.weight"].float()
+            self.multiply(f"{block}.{norm}.weight", 1 / self.scales(256))
             for target in targets:
-                multiply(f"{block}.{target}.weight", before / tensors[f"{block}.{norm}.weight"].float())
-        values = scales(128)
-        multiply(f"{block}.self_attn.v_proj.weight", 1 / values[:, None])
-        multiply(f"{block}.self_attn.o_proj.weight", values.view(2, 1, 64).expand(2, 2, 64).reshape(-1))
-        hidden = scales(512)
-        multiply(f"{block}.mlp.up_proj.weight", 1 / hidden[:, None])
-        multiply(f"{block}.mlp.down_proj.weight", hidden)
+                self.multiply(f"{block}.{target}.weight", before / self.tensors[f"{block}.{norm}.weight"].float())
+
+    def linears(self, block: str) -> None:
+        values = self.scales(128)
+        self.multiply(f"{block}.self_attn.v_proj.weight", 1 / values[:, None])
+        self.multiply(f"{block}.self_attn.o_proj.weight", values.view(2, 1, 64).expand(2, 2, 64).reshape(-1))
+        hidden = self.scales(512)
+        self.multiply(f"{block}.mlp.up_proj.weight", 1 / hidden[:, None])
+        self.multiply(f"{block}.mlp.down_proj.weight", hidden)
+
+
+BLOCKS = [f"model.layers.{index}" for index in range(4)]
+
+
+def smooth(tensors: Tensors) -> None:
+    """In all four places of every block."""
+    smoothing = Smoothing(tensors)
+    for block in BLOCKS:
+        smoothing.norms(block)
+        smoothing.linears(block)
+
+
+def smooth_linears(tensors: Tensors) -> None:
+    """Where the scales that were chosen for what norms feed are all 1."""
+    smoothing = Smoothing(tensors)
+    for block in BLOCKS:
+        smoothing.linears(block)
 
 
 SMOOTHED = {"awq": FORMATS["awq"], "packed-8-bits": PackQuantizedFormat(8, 128, sym=True)}
 
 
+@pytest.mark.parametrize("change", [smooth, smooth_linears])
 @pytest.mark.parametrize("written", SMOOTHED.values(), ids=SMOOTHED)
-def test_folded_scales_are_found_again(written: Format, write: Write, demo: Path) -> None:
-    result = verify(write(written, smooth), original=str(demo))
+def test_folded_scales_are_found_again(
+    written: Format, change: Callable[[Tensors], None], write: Write, demo: Path
+) -> None:
+    result = verify(write(written, change), original=str(demo))
     assert result.faults == ()
     plain = verify(write(written), original=str(demo))
     for smoothed, unsmoothed in zip(result.layers, plain.layers, strict=True):
         assert smoothed.sqnr_db is not None
         assert unsmoothed.sqnr_db is not None
         assert smoothed.sqnr_db > unsmoothed.sqnr_db - 3
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(7, 8)], ids=["all", "one"])
+def test_rows_alone_are_no_fold(rows: slice, write: Write, demo: Path, copy: Copy) -> None:
+    """What the columns that read them know nothing of."""
+
+    def enlarge(tensors: Tensors) -> None:
+        tensors["model.layers.2.mlp.up_proj.weight_scale"][rows] *= 1.6
+
+    [found] = faults(copy(write(SMOOTHED["packed-8-bits"]), enlarge), original=str(demo))
+    assert found.startswith("model.layers.2.mlp.up_proj: ")
 
 
 def test_a_fold_that_misses_its_targets_is_a_fault(write: Write, demo: Path, copy: Copy) -> None:
