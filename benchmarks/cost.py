@@ -24,7 +24,7 @@ LINEAR_RATE, ATTENTION_RATE, FLOAT_RATE = 180e9, 70e9, 90e9
 HALF = 0.56
 """Of a symmetric sum, that stripes of 256 rows compute."""
 
-SOLVE = {"fp8": 2.0, "gptq": 3.4, "awq": 5.4}
+SOLVE = {"fp8": 2.0, "gptq": 3.4, "awq": 3.3}
 """Core seconds per block to search, solve, check and pack; measured."""
 
 FIXED = 13.0

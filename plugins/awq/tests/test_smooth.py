@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -181,7 +182,7 @@ def test_a_block_without_smoothing_groups_stays_as_it_is(block: Block, batches: 
 
 def test_scales_that_overflow_name_the_layer(block_of: Callable[..., Block]) -> None:
     block, batches = block_of(torch.float16), []
-    # A channel that is never large but whose norm nearly is: the search wants it smaller still.
+    # A channel that is never large but whose norm nearly is: a search that rounds wants it smaller still.
     with torch.no_grad():
         norm = block.module.get_submodule("input_layernorm").get_parameter("weight")
         norm.fill_(1.0)
@@ -191,7 +192,7 @@ def test_scales_that_overflow_name_the_layer(block_of: Callable[..., Block]) -> 
     hidden[..., 0] = 1e-6
     batches = [Batch("page", hidden.half(), {"position": torch.zeros(1, 1, 50, 32, dtype=torch.float16)})]
     with pytest.raises(RunError, match=r"model\.layers\.0\.input_layernorm: its weights overflow torch\.float16"):
-        calibrate(block, batches, AwqConfig(group_size=32))
+        calibrate(block, batches, AwqConfig(group_size=32, rounding="nearest"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -213,3 +214,30 @@ def test_inputs_whose_squares_overflow_name_the_layer(batches: list[Batch]) -> N
 def test_layers_that_no_token_reached_are_named(block: Block) -> None:
     with pytest.raises(RunError, match=r"self_attn\.q_proj: no calibration token reached it"):
         calibrate(block, [], CONFIG)
+
+
+def chosen(stats: dict[str, Stats]) -> list[float]:
+    return [float(own["ratio"]) for own in stats.values() if "ratio" in own]
+
+
+def test_scales_are_those_that_suit_the_codes_to_come(block_of: Callable[..., Block], batches: list[Batch]) -> None:
+    def lost(seed: int, searched: AwqConfig) -> tuple[list[float], float]:
+        """The ratios chosen, and the product of the errors that GPTQ's codes make with them."""
+        block = block_of(seed=seed)
+        stats = calibrate(block, batches, searched)
+        ratios = chosen(stats)
+        errors = [metrics["output_error"] for metrics in quantize_all(block, stats, CONFIG).values()]
+        return ratios, math.prod(errors)
+
+    nearest = CONFIG.model_copy(update={"rounding": "nearest"})
+    found = [(lost(seed, CONFIG), lost(seed, nearest)) for seed in range(5)]
+    assert all(own[0] != other[0] for own, other in found)
+    assert math.prod(own[1] / other[1] for own, other in found) < 0.2
+
+
+def test_without_a_factor_scales_suit_the_nearest_codes(
+    block_of: Callable[..., Block], batches: list[Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = chosen(calibrate(block_of(), batches, CONFIG.model_copy(update={"rounding": "nearest"})))
+    monkeypatch.setattr("hyocr_plugin_awq.smooth.solving_factor", lambda _hessian: None)
+    assert chosen(calibrate(block_of(), batches, CONFIG)) == expected

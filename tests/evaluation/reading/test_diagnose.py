@@ -170,7 +170,7 @@ def demo_by_rtn(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_folded_scales_are_no_error(tiny: Path, pages: MakePages, tmp_path: Path) -> None:
     folder = tmp_path / "awq"
-    options = {"bits": 8, "format": "compressed-tensors", "quant_vit": True, "group_size": 64}
+    options = {"bits": 8, "format": "compressed-tensors", "quant_vit": True, "group_size": 64, "rounding": "nearest"}
     quantize(
         RunConfig(model=str(tiny), output=folder, method="awq", calib="synthetic:2", num_samples=2, options=options)
     )

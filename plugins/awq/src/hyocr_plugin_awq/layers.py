@@ -9,6 +9,7 @@ import torch
 
 from hyocr_core import Layer, QuantizedLayer, Stats
 from hyocr_core.kit import (
+    Factor,
     Grid,
     checked_hessian,
     damped_factor,
@@ -52,12 +53,17 @@ def quantize(layer: Layer, stats: Stats | None, config: AwqConfig) -> QuantizedL
     hessian = checked_hessian([layer], stats)
     columns = join_columns([layer])
     solves = config.rounding == "gptq"
-    factor = damped_factor(hessian, damp_percent=DAMPING, desc_act=True) if solves else None
+    factor = solving_factor(hessian) if solves else None
     grid = _grid(columns, hessian, layer, config, solved=factor is not None)
     codes = round_to_nearest(columns, grid) if factor is None else quantize_columns(columns, factor, grid, BLOCK_SIZE)
     degraded = HOPELESS if solves and factor is None else None
     result = integer_layer(layer, codes, grid)
     return replace(result, metrics=_metrics(columns, result.dequantized.T, stats or {}), degraded=degraded)
+
+
+def solving_factor(hessian: Tensor) -> Factor | None:
+    """What codes of GPTQ are found with; None if there is no factor."""
+    return damped_factor(hessian, damp_percent=DAMPING, desc_act=True)
 
 
 def _grid(columns: Tensor, hessian: Tensor, layer: Layer, config: AwqConfig, *, solved: bool) -> Grid:

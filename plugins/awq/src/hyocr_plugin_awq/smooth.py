@@ -8,7 +8,8 @@ import torch
 
 from hyocr_core import Batches, Block, Layer, Smoothing, Stats
 from hyocr_core.kit import fold, join_columns, settle_hessians
-from hyocr_plugin_awq.layers import rounding_error
+from hyocr_plugin_awq.expected import expected_best
+from hyocr_plugin_awq.layers import rounding_error, solving_factor
 from hyocr_plugin_awq.scales import Candidate, candidates
 from hyocr_plugin_awq.search import best_candidate, likely_best, linear_loss, module_loss
 
@@ -58,13 +59,17 @@ def _search(block: Block, batches: Batches, smoothing: Smoothing, read: Stats) -
     channels = smoothing.channels.to(columns.device)
     source_channels = len(smoothing.source.get_parameter("weight"))
     found = candidates(read["magnitudes"], columns, channels, source_channels, config)
-    dtype, loss = layers[0].weight.dtype, linear_loss(read["hessian"])
+    dtype, hessian = layers[0].weight.dtype, read["hessian"]
     # The output of a lone linear is what the Hessian speaks of.
     if config.search == "module" and smoothing.inspected is not layers[0]:
         loss = module_loss(block, batches, smoothing, columns)
-    else:
-        found = likely_best(found, columns, channels, dtype, loss, config)
-    return best_candidate(found, columns, channels, dtype, loss, config)
+        return best_candidate(found, columns, channels, dtype, loss, config)
+    factor = solving_factor(hessian) if config.rounding == "gptq" else None
+    if factor is not None:
+        return expected_best(found, columns, channels, dtype, hessian, factor, config)
+    loss = linear_loss(hessian)
+    likely = likely_best(found, columns, channels, dtype, loss, config)
+    return best_candidate(likely, columns, channels, dtype, loss, config)
 
 
 def options(block: Block, layer: str) -> AwqConfig:
