@@ -50,6 +50,8 @@ class MethodSpec:
     they are once quantized.
     reference_inputs: every batch brings, as `reference`, the same input on the full-precision path, where nothing is
     quantized; in the decoder, but for a vision tower that another method quantized, which asked for no such path.
+    original_inputs: of a method that sees blocks and finds as much in what the blocks before make of the samples
+    unquantized. Where all methods of a run say so, a block runs over the samples once instead of twice.
     layers_apart: `quantize_group` does for each layer what it would do for it alone, up to rounding, so that several
     processes may share a group.
     learns_alike: of a method that sees groups: `calibrate` and `settle` make the same of the same batches whatever the
@@ -64,6 +66,7 @@ class MethodSpec:
     rescales_block: bool = False
     inputs: Literal["block", "group"] = "block"
     reference_inputs: bool = False
+    original_inputs: bool = False
     layers_apart: bool = False
     learns_alike: bool = False
 

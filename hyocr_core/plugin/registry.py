@@ -104,6 +104,8 @@ def _checked_spec(entry: MethodEntry, impls: Impls) -> MethodSpec:
         raise MethodError(f"its method_spec says inputs={spec.inputs!r}; a method sees a block or a group")
     if spec.rescales_block and spec.inputs == "group":
         raise MethodError('its method_spec says rescales_block and inputs="group"; only a whole block can be rescaled')
+    if spec.original_inputs and spec.inputs == "group":
+        raise MethodError('its method_spec says original_inputs and inputs="group"; only whole blocks are run once')
     if spec.name != entry.name:
         raise MethodError(f"its method_spec says the name {spec.name!r}, its entry point {entry.name!r}")
     check_config_class(spec.config_class, MethodConfig, entry)

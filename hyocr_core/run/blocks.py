@@ -25,6 +25,7 @@ from hyocr_core.ranks.ranks import Parcel
 from hyocr_core.run.job import Job
 from hyocr_core.run.run_record import BlockRecord, RunJournal
 from hyocr_core.run.shares import Share, in_block
+from hyocr_core.run.single_pass import SinglePass
 from hyocr_core.run.streams import BlockBatches, Forward, GroupBatches, OwnBatches, StagedStream, Streams, propagate
 from hyocr_core.run.trusted import check_same, is_done
 
@@ -83,10 +84,9 @@ def quantize_blocks(
         with job.model.block(place, index, job.plan.quantized) as block, ExitStack() as hooks:
             worked = Worked(place, _with_options(job, block), _copied(block, streams), hooks, formats)
             if is_done(stage, journal, place.key):
-                _restore(job, worked, stage)
-                paths = _whole(job, worked)
+                paths = _restored(job, worked, stage)
             else:
-                paths = _quantize_block(job, worked, streams)
+                paths = _quantize_block(job, worked, streams, once=job.sees_original and going_on is not None)
                 _write(job, worked, stage, journal)
             if going_on is not None:
                 with job.watch.phase("propagate"):
@@ -103,25 +103,41 @@ def _copied(block: Block, streams: Streams | None) -> nn.Module | None:
     return copy.deepcopy(block.module) if needed else None
 
 
-def _quantize_block(job: Job, worked: Worked, streams: Streams | None) -> Paths:
-    """Quantize one block in memory; return how the samples go on through it."""
-    block, stats = worked.block, dict[str, Stats]()
-    shares = in_block(job.shares, block.layers)
+def _quantize_block(job: Job, worked: Worked, streams: Streams | None, *, once: bool) -> Paths:
+    """Quantize one block in memory; return how the samples go on through it, `once`: as it makes them before that."""
+    block, shares = worked.block, in_block(job.shares, worked.block.layers)
     whole = [share for share in shares if share.method.spec.inputs == "block"]
-    if streams is not None and whole:
-        with job.watch.phase("calibrate"):
-            before = _left_alone(job, worked, whole)
-            for share in whole:
-                batches = BlockBatches(streams, _telling(job, block, "calibrate"))
-                stats |= learn(job, share, share.of_block(block), batches)
-            after = _left_alone(job, worked, whole)
-            changed = {name: after[name] for name in after if not torch.equal(after[name], before[name])}
-            worked.tensors |= changed
-            worked.rescaled = tuple(changed)
-    if streams is not None and len(whole) < len(shares):
+    if streams is None:
+        _quantize_groups(job, worked, block.groups, {})
+        return _whole(job, worked)
+    telling = _telling(job, block, "calibrate")
+    samples = SinglePass(block, streams.quantized, telling) if once else BlockBatches(streams, telling)
+    stats = _learn_block(job, worked, whole, samples)
+    if len(whole) < len(shares):
         return _quantize_in_stages(job, worked, streams, stats)
     _quantize_groups(job, worked, block.groups, stats)
-    return _whole(job, worked)
+    return Paths(samples.output, None) if isinstance(samples, SinglePass) else _whole(job, worked)
+
+
+def _learn_block(
+    job: Job, worked: Worked, shares: Sequence[Share], samples: BlockBatches | SinglePass
+) -> dict[str, Stats]:
+    """What the methods that see the whole block need of the samples, by layer; they may rescale it."""
+    stats = dict[str, Stats]()
+    with job.watch.phase("calibrate"):
+        before = _left_alone(job, worked, shares)
+        for share in shares:
+            own = share.of_block(worked.block)
+            if isinstance(samples, SinglePass):
+                own = replace(own, run=samples.run)
+            stats |= learn(job, share, own, samples)
+        if isinstance(samples, SinglePass):
+            samples.complete()
+        after = _left_alone(job, worked, shares)
+    changed = {name: after[name] for name in after if not torch.equal(after[name], before[name])}
+    worked.tensors |= changed
+    worked.rescaled = tuple(changed)
+    return stats
 
 
 def _quantize_in_stages(job: Job, worked: Worked, streams: Streams, stats: dict[str, Stats]) -> Paths:
@@ -165,6 +181,9 @@ def learn(job: Job, share: Share, block: Block, batches: Batches) -> dict[str, S
     first, *others = (share.options[name] for name in layers)
     config = first if all(other == first for other in others) else share.config
     collected = job.ranks.merge(share.method.calibrate(block, own, config))
+    if isinstance(batches, SinglePass):
+        # Before `settle` rescales the block, whose output is the same afterwards but for rounding.
+        batches.complete()
     stats = share.method.settle(block, own, values_of(collected), config, job.run.seed)
     if job.ranks.size > 1 and share.method.takes("settle", "batches"):
         _check_settled(job, share, block, stats)
@@ -294,8 +313,16 @@ def _write(job: Job, worked: Worked, stage: StagedCheckpoint, journal: RunJourna
     journal.save()
 
 
+def _restored(job: Job, worked: Worked, stage: StagedCheckpoint) -> Paths:
+    """How the samples go on through a finished block, so that the blocks after it see the same inputs."""
+    if job.sees_original:
+        return Paths(lambda _index, batch: worked.block.run(batch), None)
+    _restore(job, worked, stage)
+    return _whole(job, worked)
+
+
 def _restore(job: Job, worked: Worked, stage: StagedCheckpoint) -> None:
-    """Give a finished block the parameters it was left with, so that the blocks after it see the same inputs."""
+    """Give a finished block the parameters it was left with."""
     block, tensors = worked.block, stage.read_part(worked.place.key)
     packed = packed_tensors(tensors, block.layers)
     for name, names in packed.items():

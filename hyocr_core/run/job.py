@@ -174,6 +174,11 @@ class Job:
         return any(share.follows_reference(share.options) for share in self.shares)
 
     @property
+    def sees_original(self) -> bool:
+        """Whether the samples go through the blocks as they are before they are quantized, and only so."""
+        return all(share.method.spec.original_inputs for share in self.shares)
+
+    @property
     def balances_tokens(self) -> bool:
         """Whether a method is to count some tokens for more than others."""
         return any(share.balances_tokens(share.options) for share in self.shares)
@@ -313,12 +318,15 @@ def estimate(job: Job, largest: tuple[int, int] | None = None) -> Needs:
 
 
 def _activation_bytes(job: Job, tokens: int, patches: int) -> int:
-    """Of all samples at the input of a block, for a method that sees groups also inside it, on each path."""
+    """Of all samples at the input of a block, for a method that sees groups also inside it, on each path.
+
+    Twice, too, where what a block makes of them is kept while a method looks at them.
+    """
     sizes = tokens * _token_values(job, job.model.decoder_blocks, job.model.config.text_config.hidden_size)
     if job.quantizes_vision:
         width = job.model.config.vision_config.hidden_size
         sizes += patches * _token_values(job, job.model.vision_blocks, width)
-    streams = 2 if job.follows_reference else 1
+    streams = 2 if job.follows_reference or job.sees_original else 1
     return int(streams * len(job.records) * sizes * job.model.dtype.itemsize)
 
 

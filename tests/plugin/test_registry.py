@@ -246,7 +246,22 @@ def test_only_a_whole_block_can_be_rescaled(plugins: PluginFolder) -> None:
     )
 
 
-@pytest.mark.parametrize("said", ["rescales_block=True, inputs='block'", "inputs='group', reference_inputs=True"])
+def test_only_whole_blocks_are_run_once(plugins: PluginFolder) -> None:
+    with_spec(plugins, "api_version=1, inputs='group', original_inputs=True")
+    assert refusal("odd") == (
+        'method odd (hyocr-plugin-odd 0.0.1): its method_spec says original_inputs and inputs="group"; '
+        "only whole blocks are run once"
+    )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "rescales_block=True, inputs='block'",
+        "inputs='group', reference_inputs=True",
+        "original_inputs=True, rescales_block=True",
+    ],
+)
 def test_what_a_method_asks_to_see(plugins: PluginFolder, said: str) -> None:
     with_spec(plugins, f"api_version=1, {said}")
     assert load_method("odd").spec.name == "odd"

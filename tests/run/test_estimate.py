@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +13,9 @@ from hyocr_core.resources import RUNTIME_BYTES
 from hyocr_core.run import job
 from hyocr_core.run.job import Job, estimate, prepare
 from hyocr_core.settings.run_config import RunConfig
+
+if TYPE_CHECKING:
+    from tests.conftest import PluginFolder
 
 pytestmark = pytest.mark.needs_methods
 
@@ -53,12 +56,20 @@ def test_a_run_without_data_has_one_block_in_memory_as_weights_columns_and_codes
     assert 4 * weights <= memory(of) <= 10 * weights
 
 
+@pytest.mark.parametrize(("method", "times"), [("smoothquant", 1), ("fp8", 2)])
 def test_samples_are_in_memory_unless_spilled(
-    prepared: Callable[..., Job], demo_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    method: str,
+    times: int,
+    prepared: Callable[..., Job],
+    demo_config: dict[str, Any],
+    plugins: PluginFolder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Those of fp8 at the input of a block and, since it runs once, at its output."""
     monkeypatch.setattr(job, "sample_size", lambda *_arguments: (TOKENS, 0))
-    kept, spilled = prepared("fp8"), prepared("fp8", spill=True)
-    samples = 3 * TOKENS * demo_config["text_config"]["hidden_size"] * 2
+    plugins.distribution("smoothquant")
+    kept, spilled = prepared(method), prepared(method, spill=True)
+    samples = times * 3 * TOKENS * demo_config["text_config"]["hidden_size"] * 2
     assert memory(kept) >= samples + 4 * block_weights(kept)
     # What a block makes of one sample is in memory at any rate.
     assert memory(kept) - memory(spilled) == samples

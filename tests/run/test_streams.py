@@ -61,6 +61,45 @@ def read_by(model: HunYuanVL, calib: str, processor: Any, layer: str) -> Iterato
     handle.remove()
 
 
+ONCE = """
+from hyocr_core import MethodSpec, Stat, hookimpl
+from hyocr_plugin_toy.plugin import ToyConfig, check_layers, checkpoint_config, pack, quantize_layer, unpack
+
+seen, ran = {}, []
+
+@hookimpl
+def method_spec():
+    return MethodSpec("once", ToyConfig, "o", api_version=1, original_inputs=True)
+
+@hookimpl
+def calibrate(block, batches):
+    block.module.register_forward_hook(lambda *_: ran.append(block.name))
+    layer = next(iter(block.layers))
+    block.layers[layer].register_forward_pre_hook(lambda _, args: seen.update({(layer, batch.name): args[0]}))
+    for number, batch in enumerate(batches):
+        if number == 0:
+            block.run(batch)
+            block.run(batch)
+    return {name: {"tokens": Stat(batch.hidden_states.sum(), "sum")} for name in block.layers}
+"""
+
+
+@pytest.mark.parametrize("spill", [False, True])
+def test_a_method_may_see_what_unquantized_blocks_make(
+    spill: bool, demo: Path, calib: str, processor: Any, plugins: PluginFolder, tmp_path: Path
+) -> None:
+    """And no block is run for it where it has run it itself."""
+    plugins.toy()
+    plugins.module("once", ONCE)
+    quantize(run_of(demo, calib, tmp_path / "out", "once", spill=spill))
+    module = sys.modules["hostile_once"]
+    original = load_whole(open_weights(demo), torch.device("cpu"))
+    for layer in ("model.layers.1.self_attn.q_proj", "model.layers.3.self_attn.q_proj"):
+        page, due = next(read_by(original, calib, processor, layer))
+        torch.testing.assert_close(module.seen[layer, page], due, rtol=0.02, atol=0.02)
+    assert module.ran == [f"model.layers.{index}" for index in (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3)]
+
+
 @pytest.mark.parametrize("spill", [False, True])
 def test_both_paths_are_those_of_whole_models(
     spill: bool, demo: Path, calib: str, processor: Any, plugins: PluginFolder, tmp_path: Path
@@ -100,12 +139,14 @@ def test_a_method_that_sees_blocks_may_see_the_full_precision_path_too(
 
 
 @pytest.mark.parametrize("options", [{}, {"quant_vit": True}], ids=["decoder", "vision"])
-def test_gptaq_resumes_in_another_process_to_the_same_bytes(
-    options: dict[str, Any], plugins: PluginFolder, tmp_path: Path
+@pytest.mark.parametrize("method", ["gptaq", "fp8"])
+def test_a_run_resumes_in_another_process_to_the_same_bytes(
+    method: str, options: dict[str, Any], plugins: PluginFolder, tmp_path: Path
 ) -> None:
+    """Of a method that sees groups and both paths, and of one whose blocks run once."""
     plugins.distribution("gptaq")
     write_checkpoint(tmp_path / "model")
-    run = run_of(tmp_path / "model", "synthetic:2", tmp_path / "straight", "gptaq", options=options)
+    run = run_of(tmp_path / "model", "synthetic:2", tmp_path / "straight", method, options=options)
     quantize(run)
     stopped = run.model_copy(update={"output": tmp_path / "stopped", "spill": True})
     # Killed with a part on the disk that the journal does not know yet, then once more.

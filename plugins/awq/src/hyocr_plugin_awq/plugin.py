@@ -29,7 +29,7 @@ UNEVEN = "zero points fill no whole int32; use zero_point: false, or leave it ou
 @hookimpl
 def method_spec() -> MethodSpec:
     summary = "4 or 8 bit weights, channels scaled by how strongly their inputs act (AWQ)"
-    return MethodSpec("awq", AwqConfig, summary, api_version=1, rescales_block=True)
+    return MethodSpec("awq", AwqConfig, summary, api_version=1, rescales_block=True, original_inputs=True)
 
 
 @hookimpl

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @hookimpl
 def method_spec() -> MethodSpec:
     summary = "8-bit float weights and activations (FP8 E4M3), static or dynamic"
-    return MethodSpec("fp8", Fp8Config, summary, api_version=1)
+    return MethodSpec("fp8", Fp8Config, summary, api_version=1, original_inputs=True)
 
 
 @hookimpl
