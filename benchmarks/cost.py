@@ -67,9 +67,10 @@ class Page:
         drift = 2 * self.tokens * sum(inputs * min(inputs, outputs) for inputs, outputs in LINEARS)
         return BLOCKS * (moments + (drift if method == "gptq" else 0)) / FLOAT_RATE
 
-    def waiting(self, method: str) -> float:
-        """Bytes between two blocks: bf16 hidden states on each path."""
-        return 2 * 1024 * self.tokens * (2 if method == "gptq" else 1)
+    @property
+    def waiting(self) -> float:
+        """Bytes at a block: bf16 hidden states on both paths of `gptq`, of others before and after the block."""
+        return 2 * 1024 * self.tokens * 2
 
 
 def floor(page: Page, count: int) -> float:
@@ -78,8 +79,9 @@ def floor(page: Page, count: int) -> float:
 
 
 def job(page: Page, count: int, method: str) -> float:
-    """Core seconds: each page once through the vision tower and twice through the decoder, its sums, and the rest."""
-    return FIXED + BLOCKS * SOLVE[method] + count * (page.vision + 2 * page.decoder + page.sums(method))
+    """Core seconds: each page once through the vision tower and on each path through the decoder, its sums, the rest."""
+    passes = 2 if method == "gptq" else 1
+    return FIXED + BLOCKS * SOLVE[method] + count * (page.vision + passes * page.decoder + page.sums(method))
 
 
 @click.command(help=__doc__)
@@ -90,7 +92,7 @@ def main() -> None:
         for count in (8, 128, 512):
             forward = floor(page, count)
             jobs = " | ".join(f"{job(page, count, method) / forward:.2f}" for method in SOLVE)
-            waiting = f"{count * page.waiting('gptq') / 1e9:.2f} GB"
+            waiting = f"{count * page.waiting / 1e9:.2f} GB"
             size = f"{page.width}x{page.height}"
             click.echo(f"| {count} | {size} | {count * page.tokens} | {forward / 3600:.2f} h | {jobs} | {waiting} |")
 
