@@ -79,7 +79,7 @@ def floor(page: Page, count: int) -> float:
 
 
 def job(page: Page, count: int, method: str) -> float:
-    """Core seconds: each page once through the vision tower and on each path through the decoder, its sums, the rest."""
+    """Core seconds: each page once through the tower and on each path through the decoder, its sums, and the rest."""
     passes = 2 if method == "gptq" else 1
     return FIXED + BLOCKS * SOLVE[method] + count * (page.vision + passes * page.decoder + page.sums(method))
 

@@ -163,11 +163,12 @@ def _record(folder: Path, result: EvalResult, records: Sequence[Record]) -> None
         tell(f"the evaluation of these pages before is kept: hyocr report {folder} --evaluation {before[0]}")
     if not shown:
         tell("page and card tell of more pages, which were evaluated before; this evaluation is kept beside that")
-    # Of another tool's checkpoint nobody knows how it was made, which is what card and page tell.
     if (folder / FILE_NAME).is_file():
         if shown:
             _record_numbers(folder, result)
         written = write_page(folder)
+    else:
+        tell(f"no page is drawn: without {FILE_NAME} nobody knows how this checkpoint was made")
     tell(f"report {written}")
 
 

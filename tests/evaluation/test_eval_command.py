@@ -150,6 +150,7 @@ def test_a_recorded_evaluation_lies_in_the_checkpoint(tiny: Path, by_rtn: Path, 
         expected = ["hyocr", "eval", str(mine), "--data", str(folder), "--baseline", str(tiny)]
         assert shlex.split(load_evaluations(mine)[0].command or "")[:7] == expected
         assert f"report {mine / page}" in result.stderr
+        assert ("no page is drawn" in result.stderr) == (checkpoint is tiny)
         assert (mine / page).exists()
         again = run(mine, "--data", folder, "--max-new-tokens", 2, "--record")
         assert again.exit_code == 0, again.output
