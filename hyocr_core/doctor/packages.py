@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -76,11 +75,10 @@ def find_vllm(python: Path | None) -> Vllm:
         found = vllm_installed.find_vllm(python)
     except MissingRuntimeError:
         return none
-    build: Literal["cpu", "cuda"] = "cpu" if "cpu" in found.distribution + found.version else "cuda"
     return Vllm(
         python=path,
         version=found.version,
-        build=build,
+        build=found.build,
         packages=found.packages,
         keeps_apart=found.pair.sound,
         forward=found.forward,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 from packaging.version import InvalidVersion, Version
 
@@ -30,6 +31,10 @@ class InstalledVllm(FrozenModel):
     version: str
     packages: dict[str, str]
     forward: Forward | None = None
+
+    @property
+    def build(self) -> Literal["cpu", "cuda"]:
+        return "cpu" if "cpu" in self.distribution + self.version else "cuda"
 
     @property
     def pair(self) -> VllmPair:

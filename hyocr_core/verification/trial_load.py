@@ -13,7 +13,7 @@ from hyocr_core.contract.backend import Forward
 from hyocr_core.contract.page_source import Record
 from hyocr_core.errors import CheckpointError, MissingRuntimeError, RunError, one_line
 from hyocr_core.formats import StoredFormats
-from hyocr_core.formats.runtimes import Shapes
+from hyocr_core.formats.runtimes import VLLM_CPU, Shapes
 from hyocr_core.pages.processor import load_processor
 from hyocr_core.pages.prompts import chat
 from hyocr_core.pages.samples import build_sample, prompt_text
@@ -48,7 +48,10 @@ def read_page(
     try:
         processor = load_processor(folder)
         if runtime == "vllm":
-            text, together, forward = _with_vllm(folder, processor, python)
+            refusal = next(
+                (one.why for one in formats.runtimes(shapes) if one.name == VLLM_CPU and one.loads == "no"), ""
+            )
+            text, together, forward = _with_vllm(folder, processor, python, refusal)
         elif runtime == "llama.cpp":
             text, forward = _with_llama_cpp(folder, pages[0], processor), "reference"
         else:
@@ -104,14 +107,24 @@ def _with_llama_cpp(folder: Path, page: Record, processor: Any) -> str:
             raise RunError(f"llama.cpp: {server.reason() or error}") from error
 
 
-def _with_vllm(folder: Path, processor: Any, python: Path | None) -> tuple[str, TogetherRecord, Forward | None]:
-    """The text of the first trial page, what became of all of them at once, and whose forward read them."""
+def _with_vllm(
+    folder: Path, processor: Any, python: Path | None, refusal: str
+) -> tuple[str, TogetherRecord, Forward | None]:
+    """The text of the first trial page, what became of all of them at once, and whose forward read them.
+
+    refusal: why a CPU build is known not to load the checkpoint, which is then no fault of it; empty if it does.
+    """
     found = find_vllm(python)
     pair = found.pair
     pages = trial_pages()
     longest = max(build_sample(page, processor, with_answer=False).prompt_tokens for page in pages) + MAX_NEW_TOKENS
-    with VllmProcess(folder, python, longest, len(pages)) as vllm:
-        trial = try_concurrency(partial(_texts, vllm, processor))
+    try:
+        with VllmProcess(folder, python, longest, len(pages)) as vllm:
+            trial = try_concurrency(partial(_texts, vllm, processor))
+    except (CheckpointError, RunError) as error:
+        if refusal and found.build == "cpu":
+            raise MissingRuntimeError(f"{found.distribution} {found.version} does not load it: {refusal}") from error
+        raise
     finding = f"{trial.finding}: {pair.remedy}" if trial.changed else trial.finding
     together = TogetherRecord(versions=str(pair), changed=trial.changed, finding=finding)
     return trial.alone[0], together, found.forward

