@@ -26,7 +26,7 @@ from hyocr_core.outside.home import expanded
 from hyocr_core.pages.sources import source_name
 from hyocr_core.report.card import FILE_NAME as CARD_NAME
 from hyocr_core.report.card import model_card
-from hyocr_core.resources import peak_rss_bytes, versions
+from hyocr_core.resources import peak_rss_bytes, release_memory, versions
 from hyocr_core.run.embedding import EmbeddedSamples, check_pages_again
 from hyocr_core.run.export import export_files
 from hyocr_core.run.job import Job
@@ -145,6 +145,7 @@ def _build(job: Job, done: Quantized) -> QuantReport:
     replaced = {f"{name}.weight" for name in job.plan.quantized} | set(rescaled)
     carried = [name for name in job.original.tensors if name not in replaced and name not in left_out]
     check_parts(done.stage, done.journal)
+    release_memory()
     prepared = {name: PREPARED for name in job.prepared if name in carried}
     config = job.reader.config | job.config_changes | {"quantization_config": job.quantization_config}
     files = done.stage.build(job.original, carried, list(blocks), config, prepared)

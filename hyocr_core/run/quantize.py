@@ -18,7 +18,7 @@ from hyocr_core.kit.threads import chosen_precision
 from hyocr_core.plugin.watch import watching
 from hyocr_core.progress import Progress, Silent
 from hyocr_core.ranks.ranks import ALONE, Ranks
-from hyocr_core.resources import versions
+from hyocr_core.resources import release_memory, versions
 from hyocr_core.run.blocks import quantize_blocks
 from hyocr_core.run.embedding import EmbeddedSamples
 from hyocr_core.run.job import Drawn, Job, check_norms, check_resources, prepare
@@ -172,6 +172,7 @@ def _let_answer(job: Job, sources: Unchanged) -> None:
         return
     with job.watch.phase("answers"):
         job.records = own_answers(job, job.ranks.told(lambda: sources.digests))
+    release_memory()
     # The samples are longer now than they were thought to be.
     check_resources(job)
 
@@ -187,5 +188,6 @@ def _quantize_towers(job: Job, stage: StagedCheckpoint, journal: RunJournal) -> 
     samples, load = towers.decoder_streams(vision)
     # Frees its features before the decoder's inputs are loaded.
     del vision
+    release_memory()
     quantize_blocks(job, stage, journal, job.model.decoder_blocks, load())
     return samples
