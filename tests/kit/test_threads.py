@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from hyocr_core.kit.threads import chosen_precision
 
 
-def flags() -> tuple[object, ...]:
+def flags() -> tuple[Any, ...]:
     matmul = torch.backends.cuda.matmul
     reduced = matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction
     return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, *reduced
 
 
+def set_flags(precision: str, tf32: bool, bf16: bool, fp16: bool) -> None:
+    matmul = torch.backends.cuda.matmul
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = tf32
+    matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction = bf16, fp16
+
+
 def test_precision_is_chosen_and_given_back() -> None:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+    """From PyTorch's own choice, which ranks in threads of one process, as in other tests, may not have left."""
+    before, own = flags(), ("high", True, True, True)
+    set_flags(*own)
     try:
-        found = flags()
-        assert found[1:] == (True, True, True), "PyTorch's own choice, for which this is there"
         with chosen_precision():
             assert flags() == ("highest", False, False, False)
-        assert flags() == found
+        assert flags() == own
     finally:
-        torch.set_float32_matmul_precision(before)
+        set_flags(*before)
