@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,13 @@ def save_embedded(path: Path, embedded: Embedded) -> str:
 def load_embedded(path: Path) -> Embedded:
     """Read a sample into memory of its own."""
     return Embedded(**dict(iterate_shard(path, ("hidden_states", "places"))))
+
+
+def save_spilled(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write what a sample is between blocks, or inside one: `iterate_shard` reads it."""
+    # No resumed run reads it, so it need be neither atomic nor on the disk for sure.
+    with writing(path):
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
 class ActivationCache:
@@ -92,7 +99,5 @@ class ActivationCache:
         if path is None:
             self._samples[index] = embedded
             return
-        # No resumed run reads it, so it need be neither atomic nor on the disk for sure.
-        with writing(path):
-            save_file({name: tensor.cpu() for name, tensor in vars(embedded).items()}, path)
+        save_spilled(path, vars(embedded))
         self._samples[index] = path

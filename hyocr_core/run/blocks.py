@@ -110,8 +110,8 @@ def _quantize_block(job: Job, worked: Worked, streams: Streams | None, *, once: 
     if streams is None:
         _quantize_groups(job, worked, block.groups, {})
         return _whole(job, worked)
-    telling = _telling(job, block, "calibrate")
-    samples = SinglePass(block, streams.quantized, telling) if once else BlockBatches(streams, telling)
+    batches = BlockBatches(streams, _telling(job, block, "calibrate"))
+    samples = SinglePass(block, batches) if once else batches
     stats = _learn_block(job, worked, whole, samples)
     if len(whole) < len(shares):
         return _quantize_in_stages(job, worked, streams, stats)

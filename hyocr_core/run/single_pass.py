@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from hyocr_core.checkpoint.durable import writing
 from hyocr_core.checkpoint.shards import iterate_shard
 from hyocr_core.contract.types import Batch, Block
-from hyocr_core.run.activations import ActivationCache
-from hyocr_core.run.streams import OnSample
+from hyocr_core.run.activations import save_spilled
+from hyocr_core.run.streams import BlockBatches
 
 
 class SinglePass:
@@ -22,20 +20,18 @@ class SinglePass:
     A method that is given these batches, and `run` in the block's place, may iterate over them as often as it likes.
     """
 
-    def __init__(self, block: Block, cache: ActivationCache, on_sample: OnSample) -> None:
+    def __init__(self, block: Block, batches: BlockBatches) -> None:
         self._block = block
-        self._cache = cache
-        self._on_sample = on_sample
-        self._made: list[Tensor | Path | None] = [None] * len(cache.names)
+        self._batches = batches
+        self._cache = batches.streams.quantized
+        self._made: list[Tensor | Path | None] = [None] * len(batches)
         self._at: tuple[int, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self._made)
 
     def __iter__(self) -> Iterator[Batch]:
-        for index, name in enumerate(self._cache.names):
-            self._on_sample(name)
-            batch = self._cache.batch(index)
+        for index, batch in enumerate(self._batches):
             self._at = index, batch.hidden_states
             yield batch
         self._at = None
@@ -67,8 +63,7 @@ class SinglePass:
         kept = self._cache.room.keep(output.detach())
         path = self._cache.spilled_path(index, "made")
         if path is not None:
-            with writing(path):
-                save_file({"output": kept.cpu().contiguous()}, path)
+            save_spilled(path, {"output": kept})
         self._made[index] = kept if path is None else path
 
 

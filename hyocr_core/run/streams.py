@@ -7,17 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hyocr_core.checkpoint.durable import writing
 from hyocr_core.checkpoint.shards import iterate_shard, scan_shard
 from hyocr_core.contract.types import Batch, Batches, Block
 from hyocr_core.kit.checks import finite_checks
 from hyocr_core.models.stages import StagedBlock, Standing
 from hyocr_core.models.wiring import Place
 from hyocr_core.ranks.ranks import Ranks
-from hyocr_core.run.activations import ActivationCache
+from hyocr_core.run.activations import ActivationCache, save_spilled
 
 OnSample = Callable[[str], None]
 Forward = Callable[[int, Batch], Tensor]
@@ -117,10 +115,7 @@ class StagedStream:
         if path is None or standing.inputs is None:
             self._standings[index] = standing
             return
-        tensors = {"inputs": standing.inputs, **standing.known}
-        # No resumed run reads it, so it need be neither atomic nor on the disk for sure.
-        with writing(path):
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        save_spilled(path, {"inputs": standing.inputs, **standing.known})
         self._standings[index] = path
 
 
